@@ -1,13 +1,13 @@
-"""What a gap costs where it is bridged, and what a scan costs a writer beside it.
+"""What a bridged gap costs, and what a scan costs a writer beside it.
 
     python tests/bench/bridge.py --mib 1024 --pages 2000 --seconds 4 --rounds 10
 
 1. A database of ``--mib`` is stored, with a page map. While the daemon is stopped, ``--pages`` of its pages are changed
-   and the WAL is truncated twice, so that nobody can prove anything. The next daemon bridges the gap. The bridge is
-   compared with those pages in one zstd stream of the same level, and with the base.
-2. A writer commits in a tight loop, with the daemon beside it, without a scrub and beside one, for ``--seconds`` each.
-   Of ``--rounds`` such pairs every second one begins with the scrub, so that a machine that becomes faster or slower
-   meanwhile does not count, and the median is told. Once the file is in the page cache, and once it is not.
+and the WAL is truncated twice, so that nothing can be proven. The next daemon bridges the gap. The bridge is compared
+with those pages in one zstd stream of the same level, and with the base. 2. A writer commits in a tight loop, with the
+daemon beside it, without a scrub and beside one, for ``--seconds`` each. Of ``--rounds`` such pairs every second one
+begins with the scrub, so that a machine that becomes faster or slower meanwhile makes no difference. The median is
+printed, once for a file in the page cache, and once for one that is not.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from walsyncd.core.stored.zstd import zstd
 PAGE_SIZE = 4096
 ROW_BYTES = 3500  # so that each row has a page of its own
 BLOCK_BYTES = 4 << 20
-LEVEL = 1  # as of a segment
+LEVEL = 1  # the level of a segment
 SIZE_GOAL, CPU_GOAL_S, SPEED_GOAL = 1.2, 2.0, 0.95
 ROUNDS = 10
 SCRUB_POLL_S = 0.1
@@ -80,7 +80,7 @@ def application(database: Path, rows: int, seed: int) -> None:
 
 
 def entries(database: Path) -> Entries:
-    """The hash of each page."""
+    """Return the hash of each page."""
     parts: list[Entries] = []
     with database.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
@@ -89,7 +89,7 @@ def entries(database: Path) -> Entries:
 
 
 def stored_size(database: Path, before: Entries, after: Entries) -> tuple[int, int]:
-    """How many pages differ, and what they take in one zstd stream."""
+    """Return how many pages differ, and what they take in one zstd stream."""
     pages = np.flatnonzero(before != after[: len(before)]).tolist() + list(range(len(before), len(after)))
     packer = zstd.ZstdCompressor(level=LEVEL)
     size = 0
@@ -100,13 +100,13 @@ def stored_size(database: Path, before: Entries, after: Entries) -> tuple[int, i
 
 
 def wait_for_event(running: Daemon, name: str) -> dict[str, object]:
-    """The first line of that name in the log."""
+    """Return the first line of that name in the log, when it comes."""
     running.wait_for(lambda _: bool(running.events(name)))
     return dict(running.events(name)[0])
 
 
 def measure_bridge(folder: Path, database: Path, pages: int) -> str:
-    """The first part; lines for people."""
+    """Measure the first part, and return lines for people."""
     storage = folder_section(folder / "replica")
     with daemon(folder, storage, [database], options='scrub_interval = "off"') as running:
         running.wait_for_bases()
@@ -136,7 +136,10 @@ def measure_bridge(folder: Path, database: Path, pages: int) -> str:
 
 @contextmanager
 def scrubbing(folder: Path, before_each: Callable[[], None]) -> Iterator[None]:
-    """Scrub again and again. The daemon is asked directly: the command's start would cost more than the scan."""
+    """Scrub again and again.
+
+    The daemon is asked directly, because starting the command would cost more than the scan.
+    """
     stopped, asked_once = threading.Event(), threading.Event()
     control = socket_path(folder / "state")
 
@@ -162,14 +165,14 @@ def scrubbing(folder: Path, before_each: Callable[[], None]) -> Iterator[None]:
 
 
 def measure_speed(folder: Path, database: Path, seconds: float, rounds: int) -> list[str]:
-    """The second part; lines for people."""
+    """Measure the second part, and return lines for people."""
 
     def drop_cache() -> None:
         with database.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def keep_cache() -> None:
-        """Leave the file where it is."""
+        """Keep the file in the page cache."""
 
     lines: list[str] = []
     options = 'scrub_interval = "off"'

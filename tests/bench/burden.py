@@ -3,10 +3,10 @@
     python tests/bench/burden.py --seconds 10 --rounds 3
 
 One process commits single rows in a tight loop (or ``--rate`` a second: then the time that a commit takes is compared
-instead), WAL mode, SQLite's own checkpoints. Without a daemon, with one that
-ships into a folder, with one that ships to SeaweedFS; in turn and several rounds; the median of the rounds' ratios
-counts, since a machine is not equally fast at all times. The store runs on the same machine and takes its share of the
-cores too, as no real one would; it runs idly in the other cases.
+instead), in WAL mode, with SQLite's own checkpoints. There is no daemon, one that ships into a folder, and one that
+ships to SeaweedFS, in turn and in several rounds. The median of the rounds' ratios counts, since a machine is not
+equally fast at all times. The store runs on the same machine and takes its share of the cores too, as no real one
+would. In the other cases it is idle.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ class Run:
     """What one commit took."""
     wal_bytes: int
     cpu: float = 0.0
-    """Of one core, while the writer wrote."""
+    """The share of one core while the writer wrote."""
     cpu_a_commit_us: float = 0.0
     caught_up_s: float = 0.0
-    """From the writer's end until all was stored."""
+    """Seconds from the writer's end until all was stored."""
     gaps: tuple[str, ...] = ()
     """Why each generation ended."""
     tails: int = 0
     resident: tuple[int, ...] = ()
-    """Bytes: before, at a third, two thirds and the end of the run."""
+    """Bytes of memory: before, at a third, at two thirds and at the end of the run."""
 
 
 @dataclass(slots=True)
@@ -79,14 +79,14 @@ class Sampler:
         self._done.set()
 
     def thirds(self) -> tuple[int, ...]:
-        """The first sample, those after one and two thirds, the last."""
+        """Return the first sample, those after one and two thirds, and the last."""
         last = len(self.sizes) - 1
         return tuple(self.sizes[last * third // 3] for third in range(4)) if self.sizes else ()
 
 
 @contextmanager
 def sampled(pid: int) -> Iterator[Sampler]:
-    """Sample a process within."""
+    """Sample a process while the block runs."""
     sampler = Sampler(pid)
     thread = threading.Thread(target=sampler.run)
     thread.start()
@@ -98,7 +98,7 @@ def sampled(pid: int) -> Iterator[Sampler]:
 
 
 def run_once(folder: Path, case: str, store: Store, *, rate: float, seconds: float, synchronous: str) -> Run:
-    """One run on a new database."""
+    """Run once on a new database."""
     folder.mkdir()
     database = folder / "app" / "app.db"
     database.parent.mkdir()
@@ -119,7 +119,7 @@ def commit_us(written: Written) -> float:
 
 
 def watched(application: Writer, follower: Daemon, wal: Path) -> Run:
-    """Let the application write, and see what the daemon does meanwhile and until it has caught up."""
+    """Let the application write. Return what the daemon does meanwhile and until it has caught up."""
     pid = follower.process.pid
     with sampled(pid) as sampler:
         before = Usage.of(pid)
@@ -133,7 +133,7 @@ def watched(application: Writer, follower: Daemon, wal: Path) -> Run:
         wal.stat().st_size,
         cpu_share(before, after),
         1e6 * (Usage.of(pid).cpu_s - before.cpu_s) / written.commits,
-        time.monotonic() - ended - 1.0,  # the wait itself wants a quiet second
+        time.monotonic() - ended - 1.0,  # the wait itself needs a quiet second
         tuple(event["reason"] for event in follower.events("generation_ended")),
         len(follower.events("wal_tail_recovered")),
         sampler.thirds(),

@@ -1,9 +1,9 @@
 """What a database costs: python -m tests.bench.cost [--hours 24]
 
-A day is played by the parts that run in the daemon (``tests.bench.simulated``), on a clock that is a number and before
-a store that counts; every request is one that they made, and a month is thirty such days. The databases are ten days
-old, so a day has its base, its compactions and its pruning. Deletions are free. Prices: aws.amazon.com/s3/pricing,
-us-east-1, S3 Standard.
+The parts that run in the daemon (``tests.bench.simulated``) play a day. Their clock is a number, and their store
+counts. Every request is one that they made, and a month is thirty such days. The databases are ten days old, so a day
+has its base, its compactions and its pruning. Deletions are free. Prices: aws.amazon.com/s3/pricing, us-east-1, S3
+Standard.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from walsyncd.adapters.journal.journal import Journal
 from walsyncd.core.keep.retention import HOUR_MS
 
 DAY_S, DAYS_A_MONTH = 86_400, 30
-AGE_DAYS = 10  # retention and some more
-WRITE_PRICE, READ_PRICE = 0.005 / 1000, 0.0004 / 1000  # PUT, POST, LIST; GET, HEAD: dollars a request
+AGE_DAYS = 10  # days: retention and some more
+WRITE_PRICE, READ_PRICE = 0.005 / 1000, 0.0004 / 1000  # dollars a request: PUT, POST, LIST; GET, HEAD
 STORED_PRICE = 0.023  # dollars a GB and month
 PRICES = {"put": WRITE_PRICE, "multipart": WRITE_PRICE, "list": WRITE_PRICE, "get": READ_PRICE, "head": READ_PRICE}
 RETENTION_DAYS = 7
@@ -33,7 +33,9 @@ IN_MEMORY = "/dev/shm"  # noqa: S108  the journal's fsyncs are measured elsewher
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How often each of ``databases`` commits, in which ``hours`` of the day; so many ``transactions`` at once."""
+    """How often each of ``databases`` commits, and in which ``hours`` of the day, with so many ``transactions`` at
+    once.
+    """
 
     name: str
     commits_an_hour: int
@@ -44,7 +46,7 @@ class Profile:
     file_bytes: int = 10 << 20
 
     def moments_ms(self, hours: int) -> Iterator[int]:
-        """When each database commits, within the first ``hours`` of the day."""
+        """Return when each database commits within the first ``hours`` of the day."""
         for hour in (hour for hour in self.hours if hour < hours):
             for number in range(self.commits_an_hour):
                 yield hour * HOUR_MS + number * HOUR_MS // self.commits_an_hour
@@ -62,9 +64,10 @@ PROFILES = (
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """``requests`` of the hours that were played, and the bytes that these left; prices are for a month of them.
+    """``requests`` of the hours that were played, and the bytes that they left. Prices are for a month of them.
 
-    ``objects`` were left of these hours when they ended, ``objects_later`` when the last epoch had been closed too.
+    ``objects`` is how many objects these hours had left at their end, ``objects_later`` after the last epoch was
+    closed, too.
     """
 
     requests: Counter[str]
@@ -81,17 +84,17 @@ class Bill:
 
     @property
     def requests_price(self) -> float:
-        """Dollars a month."""
+        """Return dollars a month for requests."""
         return self.month * sum(count * PRICES.get(kind, 0.0) for kind, count in self.requests.items())
 
     @property
     def storage_price(self) -> float:
-        """Dollars a month for what a week leaves."""
+        """Return dollars a month for the storage that a week fills."""
         return self.stored_bytes * 24 / self.hours * RETENTION_DAYS / 1e9 * STORED_PRICE
 
 
 def play(profile: Profile, folder: Path, *, hours: int) -> Bill:
-    """The bill of the first ``hours`` of a day."""
+    """Return the bill of the first ``hours`` of a day."""
     with Journal.open(folder / "state") as journal:
         played = Play(folder, journal, file_bytes=profile.file_bytes, upload_interval_s=profile.upload_interval_s)
         for number in range(profile.databases):
@@ -121,7 +124,7 @@ def _commit(profile: Profile, played: Play, hours: int) -> int:
 
 
 def _close(profile: Profile, played: Play, end_ms: int) -> None:
-    """The first commit after a while closes the last epoch, whose segments go an hour later."""
+    """Close the last epoch by the first commit after a while. Its segments are deleted an hour later."""
     if profile.commits_an_hour:
         played.run_until(end_ms + 5 * HOUR_MS)
         for tracked in played.databases:
@@ -130,7 +133,7 @@ def _close(profile: Profile, played: Play, end_ms: int) -> None:
 
 
 def play_apart(profile: Profile, *, hours: int) -> Bill:
-    """The same in a folder of its own."""
+    """Play in a folder of its own."""
     with tempfile.TemporaryDirectory(dir=IN_MEMORY if os.path.isdir(IN_MEMORY) else None) as folder:  # noqa: PTH112
         return play(profile, Path(folder), hours=hours)
 

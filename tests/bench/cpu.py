@@ -4,7 +4,7 @@
 into SeaweedFS on the same machine. A row has 1 KB, and SQLite checkpoints by itself. The user and system time of all
 threads of the daemon counts, from the first commit until everything is stored, over the number of commits. With
 ``--beside`` the walsyncd of another checkout takes turns with this one, and with ``--litestream`` Litestream does, with
-its own settings as they come. Ratios are medians of the rounds.
+its default settings. Ratios are medians of the rounds.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.rig import ROOT, daemon, folder_section, machine_load, s3_section, seaweedfs, workplace
 from tests.stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Store
 
-# Milliseconds of CPU a commit that are aimed at, by databases, commits a second of each, and storage.
+# The aim in milliseconds of CPU a commit, by databases, commits a second of each, and storage.
 AIMS = {(1, 20, ""): 0.6, (1, 500, ""): 0.15, (1, 5000, ""): 0.04, (100, 1, "s3"): 1.0}
 WORK = ("1x20", "1x500", "1x5000", "100x1@s3")
 ROW_BYTES = 1000
-WARM_S = 3.0  # after the bases: what the start still does is not what is asked about
+WARM_S = 3.0  # seconds after the bases: what the start still does is not measured
 LITESTREAM = "litestream"
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """So many databases, each of which commits ``rate`` times a second, and where replicas are stored."""
+    """So many databases, each of which commits ``rate`` times a second, and the storage of their replicas."""
 
     databases: int
     rate: float
@@ -46,7 +46,7 @@ class Work:
 
     @classmethod
     def parse(cls, text: str) -> Work:
-        """The work that ``100x1@s3`` means."""
+        """Return the work that a text such as ``100x1@s3`` means."""
         found = re.fullmatch(r"(\d+)x(\d+(?:\.\d+)?)(?:@(s3))?", text)
         if found is None:
             raise argparse.ArgumentTypeError(f"{text}: expected DATABASESxRATE or DATABASESxRATE@s3")
@@ -58,14 +58,14 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What a process has used."""
+    """The CPU time that a process has used."""
 
     cpu_s: float
     switches: int
 
     @classmethod
     def of(cls, pid: int) -> Used:
-        """What all threads of a process have used by now."""
+        """Return what all threads of a process have used until now."""
         cpu_ns = switches = 0
         for thread in Path(f"/proc/{pid}/task").iterdir():
             cpu_ns += int((thread / "schedstat").read_text().split()[0])
@@ -76,7 +76,7 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a commit cost, and how fast the commits came."""
+    """The CPU of a commit, and how fast the commits came."""
 
     cpu_ms: float
     switches: float
@@ -85,7 +85,7 @@ class Cost:
 
 @contextmanager
 def applications(paths: Sequence[Path]) -> Iterator[list[sqlite3.Connection]]:
-    """A connection to a new database at each path."""
+    """Open a connection to a new database at each path."""
     with ExitStack() as stack:
         opened = []
         for path in paths:
@@ -99,7 +99,7 @@ def applications(paths: Sequence[Path]) -> Iterator[list[sqlite3.Connection]]:
 
 
 def write(databases: Sequence[sqlite3.Connection], *, rate: float, seconds: float) -> float:
-    """Commit a row into one database after the other, ``rate`` times a second each. Returns the rate of all."""
+    """Commit a row into one database after the other, ``rate`` times a second each. Return the rate of all."""
     source = random.Random(7)
     contents = [source.randbytes(ROW_BYTES // 2).hex() for _ in range(100)]
     count = max(1, round(rate * len(databases) * seconds))
@@ -113,7 +113,7 @@ def write(databases: Sequence[sqlite3.Connection], *, rate: float, seconds: floa
 
 
 def measured(pid: int, databases: Sequence[sqlite3.Connection], work: Work, *, seconds: float, settle_s: float) -> Cost:
-    """Let the applications write, and see what the process uses until ``settle_s`` after the last commit."""
+    """Let the applications write. Return what the process uses until ``settle_s`` after the last commit."""
     before = Used.of(pid)
     rate = write(databases, rate=work.rate, seconds=seconds)
     time.sleep(settle_s)
@@ -123,7 +123,7 @@ def measured(pid: int, databases: Sequence[sqlite3.Connection], work: Work, *, s
 
 
 def ours(folder: Path, work: Work, store: Store | None, *, seconds: float, tree: Path) -> Cost:
-    """The daemon of one checkout."""
+    """Run the daemon of one checkout."""
     paths = [folder / "app" / f"{number}" / "app.db" for number in range(work.databases)]
     storage = folder_section(folder / "bucket") if store is None else s3_section(store, store.make_bucket())
     with applications(paths) as databases, daemon(folder, storage, paths, tree=tree) as follower:
@@ -138,7 +138,7 @@ def ours(folder: Path, work: Work, store: Store | None, *, seconds: float, tree:
 
 
 def theirs(folder: Path, work: Work, store: Store | None, *, seconds: float) -> Cost:
-    """Litestream."""
+    """Run Litestream."""
     paths = [folder / "app" / f"{number}" / "app.db" for number in range(work.databases)]
     bucket = "" if store is None else store.make_bucket()
     config = folder / "litestream.yml"
@@ -171,7 +171,7 @@ def theirs(folder: Path, work: Work, store: Store | None, *, seconds: float) -> 
 
 
 def measure(folder: Path, works: Sequence[Work], *, seconds: float, rounds: int, sides: Sequence[str]) -> None:
-    """Run the benchmark in ``folder`` and print what came out."""
+    """Run the benchmark in ``folder`` and print the result."""
     with ExitStack() as stack:
         store = stack.enter_context(seaweedfs(folder)) if any(work.storage for work in works) else None
         load = stack.enter_context(machine_load())

@@ -2,12 +2,13 @@
 
     python tests/bench/cycles.py --cycles 100 --rates 1 10 100 0
 
-One application that opens the database for every transaction and closes it again, so many times a second (0: as fast
-as it goes), the daemon, a folder for storage. With presence the WAL outlives the cycles and restarts every ``--pages``;
-each restart must be proven in spite of all the closes. A gap means that commits were not seen, or could not be proven
-to have been: the generation ends, or a bridge ships what differs. A doubt that a scan clears is counted apart. What is
-stored of each generation is restored and must hold every row up to its last: a gap that was missed would show there as
-a hole. How often each rule decided at the end of a WAL is told, as ``walsyncd_wal_restarts_total`` counts it.
+One application opens the database for every transaction and closes it again, so many times a second (0: as fast as
+possible), beside the daemon, with a folder for storage. With presence the WAL outlives the cycles and restarts every
+``--pages``; each restart must be proven in spite of all the closes. A gap means that commits were not seen, or could
+not be proven to have been: the generation ends, or a bridge ships what differs. A doubt that a scan clears is counted
+apart. What is stored of each generation is restored and must hold every row up to its last: a gap that was missed would
+show there as a hole. It also prints how often each rule decided at the end of a WAL, as ``walsyncd_wal_restarts_total``
+counts it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.rig import Daemon, clean_environment, daemon, folder_section, machine_load, workplace
 
 CYCLES_S_MAX = 600
-GENERATIONS_MAX = 20  # restored of one run
+GENERATIONS_MAX = 20  # rows restored of one run
 NOTHING_TO_RESTORE, UNREACHABLE = 3, 4  # exit codes of restore
 
 APPLICATION = """
@@ -44,7 +45,7 @@ print(cycles / (time.monotonic() - began))
 
 
 def create(path: Path) -> None:
-    """A database in WAL mode, closed."""
+    """Create a database in WAL mode, and close it."""
     path.parent.mkdir()
     script = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(sys.argv[2])"
     tables = "PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, x); CREATE INDEX i ON t (x);"
@@ -52,7 +53,7 @@ def create(path: Path) -> None:
 
 
 def cycle(database: Path, cycles: int, rate: float, pages: int) -> float:
-    """Have the application run; how many cycles a second it came to."""
+    """Run the application. Return how many cycles a second it made."""
     arguments = [sys.executable, "-c", APPLICATION, str(database), str(cycles), str(rate), str(pages)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=CYCLES_S_MAX, check=False)
     if done.returncode:
@@ -61,13 +62,13 @@ def cycle(database: Path, cycles: int, rate: float, pages: int) -> float:
 
 
 def gaps(running: Daemon) -> Counter[str]:
-    """Why generations ended and gaps were bridged, with numbers left out."""
+    """Return why generations ended and gaps were bridged, without the numbers."""
     reasons = (event["reason"] for name in ("generation_ended", "gap_found") for event in running.events(name))
     return Counter(" ".join("N" if word.isdigit() else word for word in reason.split()) for reason in reasons)
 
 
 def missed(folder: Path, replica: Path, generations: Sequence[str]) -> tuple[int, list[str]]:
-    """How many of these generations could be restored, and those in which a row is missing."""
+    """Return how many of these generations could be restored, and those in which a row is missing."""
     restored, holes = 0, []
     for generation in generations:
         output = folder / f"{generation}.db"
@@ -80,7 +81,7 @@ def missed(folder: Path, replica: Path, generations: Sequence[str]) -> tuple[int
             timeout=CYCLES_S_MAX,
             check=False,
         )
-        if done.returncode in {NOTHING_TO_RESTORE, UNREACHABLE}:  # it ended before its base was complete
+        if done.returncode in {NOTHING_TO_RESTORE, UNREACHABLE}:  # the generation ended before its base was complete
             continue
         if done.returncode:
             raise RuntimeError(f"restore of {generation} failed: {done.stderr}")
@@ -93,7 +94,7 @@ def missed(folder: Path, replica: Path, generations: Sequence[str]) -> tuple[int
 
 
 def measure(folder: Path, *, cycles: int, rate: float, presence: bool, pages: int) -> str:
-    """One run in a folder of its own; a line for people."""
+    """Make one run in a folder of its own. Return a line for people."""
     folder.mkdir()
     database = folder / "app" / "app.db"
     create(database)

@@ -1,12 +1,12 @@
-"""How fast the follower reads, verifies, re-stamps, compresses and spools, beside what zstd alone needs.
+"""How fast the follower reads, verifies, re-stamps, compresses and spools, compared with zstd alone.
 
     python tests/bench/follow.py --mebibytes 256 --commits 10000
 
-The follower's own loop runs in this process, with a real journal and spool on disk, on a WAL that another process
-has written and holds open. Beside it ``zstd`` level 1 (the same library, one thread) compresses the same file. Three
-ways to come by the same rows: a long backlog of large transactions, a backlog of single-row commits, and
-single-row commits each followed as it comes, which is the dearest. CPU seconds of this process throughout; wall time
-beside, for the spool's fsyncs wait without computing.
+The follower's own loop runs in this process, with a real journal and spool on disk, on a WAL that another process has
+written and holds open. Beside it ``zstd`` level 1 (the same library, one thread) compresses the same file. The same
+rows come in three ways: a long backlog of large transactions, a backlog of single-row commits, and single-row commits
+that are followed one by one, which costs most. CPU seconds are those of this process. Wall time is printed too, because
+the spool's fsyncs wait without computing.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from walsyncd.engine.follow.wal_pairs import WalPairs
 
 GOAL = 0.5
 ROWS_A_LARGE_COMMIT = 2000
-LIVE_COMMITS_MAX = 1000  # each is an fsync of its own
+LIVE_COMMITS_MAX = 1000  # each commit is an fsync of its own
 _OPTIONS: dict[int, int] = {zstd.CompressionParameter.compression_level: 1, zstd.CompressionParameter.checksum_flag: 1}
 _READ_BYTES = 4 << 20  # as much as the follower reads at once
 
-# Commits as it is told: number of transactions, rows in each. Checkpoints never, so that all stays in one WAL.
+# Commits as told: a number of transactions, and the rows in each. It never checkpoints, so that all stays in one WAL.
 _FEEDER = """
 import random, sys
 sys.path.insert(0, sys.argv[2])
@@ -70,7 +70,7 @@ class Feeder:
         self._line()
 
     def commit(self, transactions: int, rows: int) -> None:
-        """Make so many transactions of so many rows; they are committed when this returns."""
+        """Make so many transactions of so many rows. They are committed when this returns."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{transactions} {rows}\n")
         self._process.stdin.flush()
@@ -84,7 +84,7 @@ class Feeder:
 
 @contextmanager
 def feeder(path: Path) -> Iterator[Feeder]:
-    """A feeder of the database at ``path``."""
+    """Return a feeder of the database at ``path``."""
     root = str(Path(__file__).parents[2])
     arguments = [sys.executable, "-c", _FEEDER, str(path), root]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -128,7 +128,7 @@ class RateLimit:
         caught_up.result()
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._watcher.close()
         self.journal.close()
 
@@ -142,7 +142,7 @@ class Cost:
 
 
 class Stopwatch:
-    """Measures a block; ``cost`` is there after it."""
+    """Measures a block. ``cost`` is known after it."""
 
     def __enter__(self) -> Stopwatch:
         self._began = time.process_time(), time.perf_counter()
@@ -153,7 +153,7 @@ class Stopwatch:
 
 
 def zstd_alone(file: Path, offset: int) -> tuple[Cost, int]:
-    """What it takes to read and compress a file from ``offset`` on, and the size of the result."""
+    """Return what it takes to read and compress a file from ``offset`` on, and the size of the result."""
     compressor = zstd.ZstdCompressor(options=_OPTIONS)
     size = 0
     with file.open("rb", buffering=0) as source, Stopwatch() as watch:
@@ -183,7 +183,7 @@ def follow(line: RateLimit, wal: Path, name: str, offset: int) -> None:
 
 
 def measure(folder: Path, *, size: int, commits: int) -> None:
-    """Run the benchmark in ``folder`` and print what came out."""
+    """Run the benchmark in ``folder`` and print the result."""
     path = folder / "app" / "app.db"
     path.parent.mkdir()
     wal = path.with_name("app.db-wal")

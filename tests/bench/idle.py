@@ -3,9 +3,9 @@
     python tests/bench/idle.py --databases 1000 --seconds 30
     python tests/bench/idle.py --databases 10000 --journal-mode DELETE
 
-Each database is a small one in WAL mode, or in another journal mode, that nobody has open. It is in a folder of its
-own, and all are found by one pattern; storage is a folder. A second start follows, since the first one takes a base
-of each: from then on it is the usual one.
+Each database is small, in WAL mode or in another journal mode, and nobody has it open. It is in a folder of its own,
+and all are found by one pattern; storage is a folder. A second start follows, since the first one takes a base of each.
+Every later start is like the second.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SETTLE_S = 3.0
 
 
 def make_databases(folder: Path, count: int, journal_mode: str) -> str:
-    """So many databases; the pattern that finds them."""
+    """Make so many databases. Return the pattern that finds them."""
     for number in range(count):
         place = folder / f"tenant-{number:05}"
         place.mkdir(parents=True)
@@ -35,7 +35,7 @@ def make_databases(folder: Path, count: int, journal_mode: str) -> str:
 
 
 def idle(follower: Daemon, seconds: float) -> tuple[Usage, Usage]:
-    """What the daemon has used before and after doing nothing for so long."""
+    """Return what the daemon has used before and after doing nothing for so long."""
     time.sleep(SETTLE_S)
     pid = follower.process.pid
     before = Usage.of(pid)
@@ -44,7 +44,7 @@ def idle(follower: Daemon, seconds: float) -> tuple[Usage, Usage]:
 
 
 def measure(folder: Path, *, count: int, seconds: float, journal_mode: str) -> None:
-    """Run the benchmark in ``folder`` and print what came out."""
+    """Run the benchmark in ``folder`` and print the result."""
     pattern = make_databases(folder / "tenants", count, journal_mode)
     storage = folder_section(folder / "bucket")
     with machine_load() as load:
@@ -65,7 +65,7 @@ def measure(folder: Path, *, count: int, seconds: float, journal_mode: str) -> N
 
 
 def report(before: Usage, after: Usage, *, count: int) -> None:
-    """Print what being idle costs."""
+    """Print what the idle daemon costs."""
     span = after.at_s - before.at_s
     print(
         f"  idle for {span:.0f} s: {cpu_share(before, after):.3%} of a core, "

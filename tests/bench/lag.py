@@ -2,11 +2,11 @@
 
     python tests/bench/lag.py --seconds 30 --rate 1
 
-One quiet database, one writer process, the daemon, SeaweedFS; all on this machine. Measured from the return of the
-application's COMMIT to the moment when the store's 200 to the PUT passes a proxy, so the figure holds inotify,
-the look, the journal's fsync, the signing, the hop through the proxy, and the store's own work (with its own idea
-of durable). Which commits an object holds is read from its trailer. The bare PUT is the same client's, same body
-size, same rate, same proxy, on a kept-alive connection.
+One quiet database, one writer process, the daemon and SeaweedFS are all on this machine. The lag is measured from the
+return of the application's COMMIT to the moment when the store's 200 to the PUT passes a proxy. So the figure contains
+inotify, the look, the journal's fsync, the signing, the hop through the proxy, and the store's own work (with its own
+idea of durable). Which commits an object holds is read from its trailer. The bare PUT is made by the same client, with
+the same body size and rate, through the same proxy, on a kept-alive connection.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 from walsyncd.core.stored.segment import Trailer, decode_body
 
 GOAL_P50_MS, GOAL_P99_MS = 20.0, 100.0
-BARE_RATE_MAX = 10.0  # bare PUTs a second; slower ones than the writer's would take the benchmark too long
+BARE_RATE_MAX = 10.0  # bare PUTs a second; at the writer's rate the benchmark would take too long
 
 
 def commits_in(put: Put) -> int:
-    """How many transactions a segment holds."""
+    """Return how many transactions a segment holds."""
     return sum(len(piece.commits) for piece in decode_body([put.body]) if isinstance(piece, Trailer))
 
 
 def stored_at(segments: list[Put], commits: int) -> list[tuple[float, Put]]:
-    """For each commit in order, when it was stored and in which segment."""
+    """Return for each commit in order when it was stored and in which segment."""
     found = [(put.stored_s, put) for put in segments for _ in range(commits_in(put))]
     if len(found) != commits:
         raise RuntimeError(f"{commits} commits were made, {len(found)} were stored")
@@ -54,7 +54,7 @@ def stored_at(segments: list[Put], commits: int) -> list[tuple[float, Put]]:
 
 
 def bare_puts(store: Store, bucket: str, running: Proxy, *, size: int, count: int, rate: float) -> list[float]:
-    """Seconds that PUTs of ``size`` bytes take by the client's clock, one at a time."""
+    """Return the seconds that PUTs of ``size`` bytes take by the client's clock, one at a time."""
     settings = replace(store.settings(bucket, "bare"), endpoint_url=running.endpoint_url)
     storage = S3Storage(settings)
     took = []
@@ -64,11 +64,11 @@ def bare_puts(store: Store, bucket: str, running: Proxy, *, size: int, count: in
         storage.put(f"object-{number}", b"x" * size, metadata={"walsyncd-id": "x" * 64})
         took.append(time.monotonic() - began)
     storage.close()
-    return took[1:]  # the first one opens the connection
+    return took[1:]  # the first PUT opens the connection
 
 
 def measure(folder: Path, *, seconds: float, rate: float, options: str) -> None:
-    """Run the benchmark in ``folder`` and print what came out."""
+    """Run the benchmark in ``folder`` and print the result."""
     database = folder / "app" / "app.db"
     database.parent.mkdir()
     with seaweedfs(folder) as store, proxy(store.endpoint_url) as running:
@@ -79,7 +79,7 @@ def measure(folder: Path, *, seconds: float, rate: float, options: str) -> None:
             daemon(folder, storage, [database], options=options) as follower,
         ):
             follower.wait_for_bases()
-            time.sleep(3.0)  # what the start still does is not what is asked about
+            time.sleep(3.0)  # what the start still does is not measured
             before, seen = Usage.of(follower.process.pid), len(running.puts)
             requests = dict(running.requests)
             with machine_load() as load:

@@ -32,7 +32,7 @@ BASES = 8
 
 
 def names(count: int) -> Iterator[str]:
-    """A week of one generation: ``count`` segments and a few bases."""
+    """Return a week of one generation: ``count`` segments and a few bases."""
     frame = previous = 0
     epoch = 1
     for number in range(count):
@@ -48,7 +48,7 @@ def names(count: int) -> Iterator[str]:
 
 
 def measure(count: int) -> None:
-    """Parse and plan; print seconds and memory."""
+    """Parse and plan. Print seconds and memory."""
     listed = list(names(count))
     before = _peak_bytes()
     began = time.monotonic()
@@ -79,7 +79,7 @@ def _peak_bytes() -> int:
 
 
 def measure_store(folder: Path, count: int) -> None:
-    """LIST, from a real store."""
+    """List a real store."""
     with seaweedfs(folder) as store:
         storage = S3Storage(store.settings(store.make_bucket()))
         with ThreadPoolExecutor(8) as pool:

@@ -3,7 +3,7 @@
     python -m tests.bench.many --databases 1000
 
 Each database is a small WAL database that nobody has open, in a folder of its own. The daemon takes the first base of
-each. Then it ends, and each command runs in a process of its own: seconds, CPU seconds, and the peak of its memory.
+each. Then it ends, and each command runs in a process of its own. Seconds, CPU seconds and peak memory are printed.
 With a store (SeaweedFS on this machine), Litestream replicates as many such databases into a bucket of its own, and
 both are printed as a ratio. Litestream has no command that restores or prunes all databases: those rows are walsyncd's
 alone.
@@ -165,7 +165,7 @@ def report_commands(name: str, done: dict[str, Run]) -> None:
 
 
 def measure(folder: Path, *, count: int, size: int, storages: list[str]) -> None:
-    """Run the benchmark in ``folder`` and print what came out."""
+    """Run the benchmark in ``folder`` and print the result."""
     with machine_load() as load:
         pattern = make_databases(folder / "tenants", count, size)
         for name in storages:

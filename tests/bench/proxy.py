@@ -1,4 +1,4 @@
-"""A proxy on 127.0.0.1 that forwards every byte unchanged and notes when the store said yes to a PUT.
+"""A proxy on 127.0.0.1 that forwards every byte unchanged and notes when the store acknowledged a PUT.
 
 It stands between the daemon and the store, so what it notes is neither the daemon's word nor a poll. The requests of
 one connection come one after another (HTTP/1.1 without pipelining), so a request is what was read from the client
@@ -23,16 +23,16 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A PUT that the store answered with 200. Times by the monotonic clock, seconds."""
+    """A PUT that the store answered with 200. Times are by the monotonic clock, in seconds."""
 
     key: str
     body: bytes
     began_s: float
-    """Its first byte came."""
+    """When its first byte came."""
     sent_s: float
-    """Its last byte was passed on."""
+    """When its last byte was passed on."""
     stored_s: float
-    """The answer's first bytes came."""
+    """When the answer's first bytes came."""
     asked_to_continue: bool
 
 
@@ -49,14 +49,14 @@ class _Exchange:
 
 @dataclass(slots=True)
 class Proxy:
-    """A proxy that runs; ``puts`` grows, ``requests`` counts all by method."""
+    """A running proxy. ``puts`` grows, and ``requests`` counts all by method."""
 
     endpoint_url: str
     puts: list[Put] = field(default_factory=list)
     requests: dict[str, int] = field(default_factory=dict)
 
     def note_answer(self, exchange: _Exchange, answer: bytes, now: float) -> None:
-        """The store's bytes came."""
+        """Take in bytes of the store."""
         if not exchange.request or answer.startswith(b"HTTP/1.1 100"):
             return
         head, _, body = bytes(exchange.request).partition(b"\r\n\r\n")
@@ -71,7 +71,7 @@ class Proxy:
 
 @contextlib.contextmanager
 def proxy(store_url: str) -> Iterator[Proxy]:
-    """A proxy in front of the store at ``store_url``, in a thread of this process."""
+    """Run a proxy in front of the store at ``store_url``, in a thread of this process."""
     listener = socket.create_server((LOOPBACK, 0))
     stop = os.eventfd(0)
     running = Proxy(f"http://{LOOPBACK}:{listener.getsockname()[1]}")
@@ -102,7 +102,7 @@ def _forward(running: Proxy, listener: socket.socket, stop: int, store: tuple[st
                         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                         stack.enter_context(end)
                         selector.register(end, selectors.EVENT_READ, exchange)
-                elif key.data.client.fileno() >= 0:  # else it was closed in this very round
+                elif key.data.client.fileno() >= 0:  # otherwise it was closed in this very round
                     _pass_on(running, selector, key.data, from_client=key.fileobj is key.data.client)
 
 

@@ -1,19 +1,20 @@
-"""How fast a replica is made and restored, beside Litestream on the same content and the same server.
+"""How fast a replica is made and restored, compared with Litestream on the same content and the same server.
 
 Two databases with the same rows are replicated into one SeaweedFS, one by walsyncd, one by Litestream: first as they
-are (the initial base: seconds until it is stored, stored bytes), then through further transactions. Both are then
-restored in turns; each round gives seconds, CPU seconds of all processes, and the peak of their memory.
+are (the initial base: seconds until it is stored, stored bytes), then during further transactions. Both are then
+restored in turns. Each round gives seconds, CPU seconds of all processes, and their peak memory.
 
-With ``--wait`` both daemons run on for so long after the transactions, as they would, before anything is restored: one
-takes a new base by work (five minutes after the last), the other compacts. What a base compresses to is up to the
-content: ``rows`` are half numbers at random, ``documents`` are text (the sources of Python's library).
+With ``--wait`` both daemons run for so many seconds after the transactions before anything is restored. Meanwhile
+walsyncd takes a new base because of the amount of WAL (five minutes after the last), and Litestream compacts. How well
+a base compresses depends on the content: ``rows`` are half random numbers, ``documents`` are text (the sources of
+Python's library).
 
-Before each run as much memory is touched as a run fills with the file: what a virtual machine had freed, its host may
-have taken back meanwhile, and whoever gets it next pays for that (a second of walsyncd's restore; Litestream's takes as
-long either way).
+Before each run as much memory is touched as a run fills with the file. The host of a virtual machine may have taken
+back freed memory, and the next process that gets it pays for that (a second of walsyncd's restore; Litestream's takes
+as long either way).
 
-The application checkpoints by itself, when walsyncd has read what there is: on a busy machine it might have been too
-late, and after a gap it would restore a newer base instead of the transactions, which is another task.
+The application checkpoints by itself after walsyncd has read everything. Otherwise there might be a gap on a busy
+machine, and the restore would read a newer base instead of the transactions, which is another task.
 """
 
 from __future__ import annotations
@@ -54,15 +55,15 @@ GOAL_RESTORE = 3.0
 GOAL_BASE = 2.0
 CORPUS_BYTES = 1 << 20
 BATCH_ROWS = 20_000
-CHECKPOINT_EVERY = 5_000  # transactions
+CHECKPOINT_EVERY = 5_000  # the number of transactions
 OURS, THEIRS = "walsyncd", "litestream"
 
 
 def make_database(path: Path, size: int, content: str) -> None:
-    """A database of about ``size`` bytes of that content, nothing left in its WAL."""
+    """Make a database of about ``size`` bytes of that content, with nothing left in its WAL."""
     fills = {"rows": _rows, "documents": _documents}
     with closing(connect(path, "OFF")) as connection:
-        connection.execute("PRAGMA cache_size = -20000")  # a child's peak memory begins with ours
+        connection.execute("PRAGMA cache_size = -20000")  # a child's peak memory begins at ours
         fill = fills[content](connection)
         while path.stat().st_size < size:
             fill()
@@ -70,7 +71,7 @@ def make_database(path: Path, size: int, content: str) -> None:
 
 
 def _rows(connection: sqlite3.Connection) -> Callable[[], object]:
-    """Rows as applications have them, a batch at each call."""
+    """Yield rows as applications have them, a batch at each call."""
     source = random.Random(11)
     corpus = " ".join(row(source)[4] for _ in range(CORPUS_BYTES // 80)).encode()
     fill = (
@@ -78,13 +79,14 @@ def _rows(connection: sqlite3.Connection) -> Callable[[], object]:
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
         "SELECT printf('customer.%d', abs(random()) % 1000000), substr('Oslo Porto Graz Lyon Bern', random() & 15, 6), "
         "round(abs(random()) % 100000 / 100.0, 2), abs(random()) % (1 << 40), "
-        "CAST(substr(?, abs(random()) % ?, 40 + abs(random()) % 160) AS TEXT) FROM n"  # of a BLOB: of a text it counts
+        # the length of a BLOB; for a text it counts characters
+        "CAST(substr(?, abs(random()) % ?, 40 + abs(random()) % 160) AS TEXT) FROM n"
     )
     return lambda: connection.execute(fill, (BATCH_ROWS, corpus, len(corpus) - 200))
 
 
 def _documents(connection: sqlite3.Connection) -> Callable[[], object]:
-    """Pieces of source files in any order, a batch at each call."""
+    """Yield pieces of source files in any order, a batch at each call."""
     source = random.Random(13)
     texts = [file.read_text("utf-8", "replace") for file in sorted(Path(os.__file__).parent.glob("*.py"))]
     connection.execute("CREATE TABLE document (id INTEGER PRIMARY KEY, body TEXT)")
@@ -103,7 +105,10 @@ def _documents(connection: sqlite3.Connection) -> Callable[[], object]:
 
 
 def write(path: Path, transactions: int, settle: Callable[[], object]) -> None:
-    """So many transactions of one row each, the same for the same number; ``settle`` comes before each checkpoint."""
+    """Commit so many transactions of one row each, which are the same for the same number.
+
+    ``settle`` is called before each checkpoint.
+    """
     source = random.Random(7)
     with closing(connect(path)) as connection:
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -116,7 +121,7 @@ def write(path: Path, transactions: int, settle: Callable[[], object]) -> None:
 
 
 def content_of(path: Path) -> tuple[int, float, int]:
-    """What both restored databases must agree on."""
+    """Return the content, which must be the same in both restored databases."""
     with closing(sqlite3.connect(path)) as connection:
         count, amount, seen = connection.execute("SELECT count(*), total(amount), total(seen) FROM entry").fetchone()
     return int(count), round(float(amount), 2), int(seen)
@@ -132,7 +137,7 @@ class Run:
 
 
 def run(arguments: list[str]) -> Run:
-    """Run a program to its end; RuntimeError says what it printed if it failed."""
+    """Run a program to its end. A RuntimeError has what it printed if it failed."""
     began = time.monotonic()
     process = subprocess.Popen(arguments, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert process.stdout is not None
@@ -146,7 +151,7 @@ def run(arguments: list[str]) -> Run:
 
 
 class Walsyncd:
-    """The daemon and the command, with a bucket of their own; ``wait_s``: how long it runs on at the end."""
+    """The daemon and the command, with a bucket of their own. ``wait_s`` is how long the daemon runs on at the end."""
 
     wait_s = 0.0
 
@@ -157,7 +162,7 @@ class Walsyncd:
         self._section = s3_section(store, bucket)
 
     def replicate(self, change: Callable[[Callable[[], object]], None]) -> float:
-        """Replicate while ``change`` continues; returns the seconds until the first base was stored."""
+        """Replicate while ``change`` continues. Return the seconds until the first base was stored."""
         began = time.monotonic()
         with daemon(self.folder, self._section, [self.database]) as running:
             running.wait_for_bases()
@@ -180,7 +185,7 @@ class Walsyncd:
 
 
 class Litestream:
-    """``litestream replicate`` and ``litestream restore``, with a bucket of their own; as `Walsyncd`."""
+    """``litestream replicate`` and ``litestream restore``, with a bucket of their own, like `Walsyncd`."""
 
     wait_s = 0.0
 
@@ -205,18 +210,21 @@ class Litestream:
             try:
                 yield
             finally:
-                process.terminate()  # it ships what is left, and ends
+                process.terminate()  # Litestream ships what is left, and ends
                 process.wait()
 
     def replicate(self, change: Callable[[Callable[[], object]], None]) -> float:
-        """As `Walsyncd.replicate`; its first object is its base, and nothing is written over that it has not read."""
+        """Replicate like `Walsyncd.replicate`.
+
+        Litestream's first object is its base, and no WAL is overwritten that it has not read.
+        """
         began = time.monotonic()
         with self._running():
             wait_for(lambda: stored_bytes(self.storage) > 0)
             seconds = time.monotonic() - began
             self.base_bytes = stored_bytes(self.storage)
             change(lambda: None)
-            wait_for(lambda: is_restorable(self))  # it has no command that waits
+            wait_for(lambda: is_restorable(self))  # Litestream has no command that waits
             time.sleep(self.wait_s)
         return seconds
 
@@ -229,7 +237,7 @@ KINDS: dict[str, type[Walsyncd] | type[Litestream]] = {OURS: Walsyncd, THEIRS: L
 
 
 def is_restorable(side: Walsyncd | Litestream) -> bool:
-    """Whether everything that was committed can be restored."""
+    """Return whether everything that was committed can be restored."""
     out = side.folder / "trial"
     side.restore(out)
     found = content_of(out)
@@ -238,7 +246,7 @@ def is_restorable(side: Walsyncd | Litestream) -> bool:
 
 
 def stored_bytes(storage: S3Storage) -> int:
-    """What all objects of a bucket take."""
+    """Return the bytes of all objects of a bucket."""
     return sum(info.size for info in storage.list(""))
 
 
@@ -252,7 +260,7 @@ def wait_for(is_so: Callable[[], bool]) -> None:
 
 
 def touch_memory(folder: Path, size: int) -> None:
-    """Have the page cache hold so many bytes, and let them go."""
+    """Fill the page cache with so many bytes, and free them."""
     file = folder / "memory"
     with file.open("wb") as output:
         for _ in range(size >> 20):
@@ -275,7 +283,7 @@ def measure(
             sides[name] = kind(folder / name, store, database)
             sides[name].wait_s = wait_s
             touch_memory(folder, size)
-            with closing(connect(database)) as application:  # Litestream wants to find a WAL
+            with closing(connect(database)) as application:  # Litestream needs an existing WAL
                 application.execute(INSERT, row(random.Random(3)))
                 base_s[name] = sides[name].replicate(partial(write, database, transactions))
         report_base(sides, base_s)
@@ -294,7 +302,7 @@ def measure(
 
 
 def report_base(sides: dict[str, Walsyncd | Litestream], base_s: dict[str, float]) -> None:
-    """The initial base."""
+    """Report the initial base."""
     speed = base_s[THEIRS] / base_s[OURS]
     share = sides[OURS].base_bytes / sides[THEIRS].base_bytes
     print(f"initial base   {speed:.1f} times as fast (goal {GOAL_BASE}), {share:.2f} of the stored bytes (goal 0.5)")
@@ -303,7 +311,7 @@ def report_base(sides: dict[str, Walsyncd | Litestream], base_s: dict[str, float
 
 
 def report_restore(runs: dict[str, list[Run]], stored: dict[str, int]) -> None:
-    """The restores, by their medians."""
+    """Report the restores, by their medians."""
     seconds = {name: median(each.seconds for each in done) for name, done in runs.items()}
     print(f"restore        {seconds[THEIRS] / seconds[OURS]:.1f} times as fast (goal {GOAL_RESTORE})")
     for name, done in runs.items():

@@ -1,7 +1,7 @@
-"""What the benchmarks stand on: a folder, stores, the daemon as a process, writers, and what /proc says of them.
+"""What the benchmarks share: a folder, stores, the daemon as a process, writers, and figures from /proc.
 
-A benchmark prints ratios, with the absolute figures beside; the machine's own load is above them, since on a
-busy machine the figures say little.
+A benchmark prints ratios and absolute figures. The machine's own load is printed above them, since on a busy machine
+the figures say little.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @contextmanager
 def workplace(parent: Path | None = None) -> Iterator[Path]:
-    """A folder of its own, which goes when the benchmark is over; its disk is what is measured."""
+    """Make a folder that is removed when the benchmark is over. Its disk is what is measured."""
     with tempfile.TemporaryDirectory(prefix="walsyncd-bench-", dir=parent) as folder:
         yield Path(folder)
 
 
 @contextmanager
 def seaweedfs(folder: Path) -> Iterator[Store]:
-    """A SeaweedFS on 127.0.0.1 with its data below ``folder``."""
+    """Run SeaweedFS on 127.0.0.1 with its data below ``folder``."""
     data = folder / "seaweedfs"
     data.mkdir()
     with run_seaweedfs(data) as store:
@@ -43,13 +43,13 @@ def seaweedfs(folder: Path) -> Iterator[Store]:
 
 
 def clean_environment(tree: Path = ROOT) -> dict[str, str]:
-    """The environment without what would configure walsyncd or boto3, for the walsyncd of ``tree``."""
+    """Return the environment without what would configure walsyncd or boto3, for the walsyncd of ``tree``."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("WALSYNCD_", "AWS_"))}
     return {**ours, "AWS_EC2_METADATA_DISABLED": "true", "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(tree)}
 
 
 def s3_section(store: Store, bucket: str, endpoint_url: str | None = None) -> str:
-    """``[storage]`` for a bucket of ``store``, perhaps behind another address."""
+    """Return ``[storage]`` for a bucket of ``store``, perhaps with another address."""
     return f"""[storage]
 url = "s3://{bucket}/bench"
 endpoint_url = "{endpoint_url or store.endpoint_url}"
@@ -61,7 +61,7 @@ addressing_style = "path"
 
 
 def folder_section(folder: Path) -> str:
-    """``[storage]`` for a folder."""
+    """Return ``[storage]`` for a folder."""
     return f'[storage]\nurl = "file://{folder}"\n'
 
 
@@ -74,7 +74,7 @@ class Daemon:
     log: Path
 
     def databases(self) -> list[DatabaseRow]:
-        """What its journal says of the databases; none before it has started, when there may be no tables yet."""
+        """Return the databases in its journal. There are none before it has started, because tables may be missing."""
         if not self.events("daemon_started"):
             return []
         with closing(reader(self.state_dir)) as journal:
@@ -89,7 +89,7 @@ class Daemon:
             time.sleep(0.05)
 
     def wait_for_start(self, number: int) -> None:
-        """Wait until it follows its databases; it is the ``number``-th one on this state directory."""
+        """Wait until it follows its databases. It is the ``number``-th daemon on this state directory."""
         self.wait_for(lambda _: len(self.events("daemon_started")) >= number)
 
     def wait_for_bases(self, count: int = 1) -> None:
@@ -97,7 +97,7 @@ class Daemon:
         self.wait_for(lambda rows: len(rows) >= count and all(row.base_key and not row.spooled_bytes for row in rows))
 
     def wait_until_shipped(self) -> None:
-        """Wait until everything that is committed is stored; the spool has to be empty for a while."""
+        """Wait until everything that is committed is stored. The spool has to be empty for a while."""
         quiet_since: list[float] = []
 
         def is_shipped(rows: list[DatabaseRow]) -> bool:
@@ -111,7 +111,7 @@ class Daemon:
         self.wait_for(is_shipped)
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The lines of that name in its log."""
+        """Return the lines of that event in its log."""
         lines = [line.partition(">")[2] for line in self.log.read_text().splitlines() if line.startswith("<")]
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
@@ -127,7 +127,7 @@ def daemon(
     preload: Path | None = None,
     tree: Path = ROOT,
 ) -> Iterator[Daemon]:
-    """The daemon of ``tree``, following these paths or patterns; ``options`` are lines of ``[defaults]``.
+    """Run the daemon of ``tree`` for these paths or patterns. ``options`` are lines of ``[defaults]``.
 
     ``preload`` is a library for LD_PRELOAD.
     """
@@ -158,7 +158,7 @@ class Usage:
 
     @classmethod
     def of(cls, pid: int) -> Usage:
-        """Of a process and all its threads, now."""
+        """Return what a process and all its threads have used until now."""
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         resident = _status(Path(f"/proc/{pid}/status"))["VmRSS"]
         switches = 0
@@ -170,7 +170,7 @@ class Usage:
 
 
 def cpu_share(before: Usage, after: Usage) -> float:
-    """Of one core, between two moments."""
+    """Return the share of one core between two moments."""
     return (after.cpu_s - before.cpu_s) / (after.at_s - before.at_s)
 
 
@@ -180,20 +180,20 @@ def _status(file: Path) -> dict[str, str]:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value that ``share`` of them do not exceed."""
+    """Return the value that ``share`` of them do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def milliseconds(values_s: Sequence[float]) -> str:
-    """p50, p99 and maximum in words."""
+    """Return p50, p99 and maximum in words."""
     p50, p99, most = (1000 * value for value in (quantile(values_s, 0.5), quantile(values_s, 0.99), max(values_s)))
     return f"p50 {p50:7.2f} ms   p99 {p99:7.2f} ms   max {most:7.2f} ms"
 
 
 @contextmanager
 def machine_load() -> Iterator[Callable[[], str]]:
-    """Yields a function that says how busy the whole machine was since."""
+    """Yield a function that returns how busy the whole machine was since."""
     before = _cpu_times()
 
     def describe() -> str:
@@ -205,11 +205,11 @@ def machine_load() -> Iterator[Callable[[], str]]:
 
 
 def _cpu_times() -> tuple[int, int]:
-    """Ticks in which the machine was busy, and all ticks."""
+    """Return the ticks in which the machine was busy, and all ticks."""
     ticks = [int(number) for number in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # without idle and iowait
 
 
 def mebibytes(size: float) -> str:
-    """A size for people."""
+    """Return a size for people."""
     return f"{size / (1 << 20):.1f} MiB"

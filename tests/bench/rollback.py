@@ -4,8 +4,8 @@
 
 A writer commits one row at a time, at a rate, in mode DELETE and then in mode PERSIST. After each run the replica's
 head, and some of the moments before it, are restored and compared with the file, byte for byte; the head also by hand,
-with the ``zstd`` and ``sqlite3`` programs. The figures are printed as shares of the aim for a commit, and beside those
-of a base of the same database, which is what a commit cost before.
+with the ``zstd`` and ``sqlite3`` programs. The figures are printed as shares of the aim for a commit, beside those of a
+base of the same database.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KEPT_MOMENTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What was stored and used, for each commit; the base's bytes; and how many states were compared."""
+    """What was stored and used for each commit, the base's bytes, and how many states were compared."""
 
     stored: float
     cpu_s: float
@@ -48,7 +48,7 @@ class Cost:
 
 
 def fill(path: Path, mebibytes: int) -> int:
-    """Make the database. Returns its rows."""
+    """Make the database. Return its rows."""
     rows = mebibytes * (1 << 20) // (ROW_BYTES + 600)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
@@ -59,19 +59,19 @@ def fill(path: Path, mebibytes: int) -> int:
 
 
 def digest(path: Path) -> bytes:
-    """The content of a file. It is read in a process of its own: a close here would drop locks of SQLite."""
+    """Return the digest of a file. Another process reads it, because a close here would drop SQLite's locks."""
     done = subprocess.run(["sha256sum", str(path)], capture_output=True, check=True)
     return done.stdout.split()[0]
 
 
 def stored_bytes(replica: Path, pattern: str) -> tuple[int, int]:
-    """Bytes and number of the objects whose name fits."""
+    """Return bytes and number of the objects whose name fits."""
     sizes = [file.stat().st_size for file in replica.rglob(pattern)]
     return sum(sizes), len(sizes)
 
 
 def restored(replica: Path, folder: Path, target: Target) -> bytes:
-    """The digest of the replica at a target."""
+    """Return the digest of the replica at a target."""
     path = folder / "restored.db"
     path.unlink(missing_ok=True)
     source = Replica(DirectoryStorage(replica.parent), replica.name)
@@ -80,7 +80,7 @@ def restored(replica: Path, folder: Path, target: Target) -> bytes:
 
 
 def by_hand(replica: Path, folder: Path) -> bytes:
-    """The digest of the head, restored with zstd and sqlite3 alone: each epoch's WAL is applied in turn."""
+    """Return the digest of the head, restored with zstd and sqlite3 alone. Each epoch's WAL is applied in turn."""
     (generation,) = (each for each in replica.iterdir() if each.is_dir())
     (base,) = (generation / "base").glob("*.db.zst")
     path = folder / "by-hand.db"
@@ -100,7 +100,7 @@ def by_hand(replica: Path, folder: Path) -> bytes:
 
 
 def synced(process: Daemon, folder: Path) -> Position:
-    """Wait until all that is committed now is stored. Returns the position."""
+    """Wait until all that is committed now is stored. Return the position."""
     command = [sys.executable, "-m", "walsyncd", "sync", "--config", str(folder / "walsyncd.toml"), "--timeout", "10m"]
     subprocess.run(command, env=clean_environment(), cwd=ROOT, capture_output=True, check=True)
     (row,) = process.databases()
@@ -109,7 +109,7 @@ def synced(process: Daemon, folder: Path) -> Position:
 
 
 def measure(folder: Path, mode: str, *, mebibytes: int, commits: int, rate: float) -> Cost:
-    """One run in one journal mode."""
+    """Make one run in one journal mode."""
     path, replica = folder / "data" / "app.db", folder / "replica"
     path.parent.mkdir()
     rows = fill(path, mebibytes)
@@ -145,7 +145,7 @@ def measure(folder: Path, mode: str, *, mebibytes: int, commits: int, rate: floa
 
 
 def main() -> None:
-    """Print both modes."""
+    """Print both journal modes."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--mebibytes", type=int, default=1024)
     parser.add_argument("--commits", type=int, default=60)

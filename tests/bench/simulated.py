@@ -1,9 +1,9 @@
 """A day of databases on a clock that is a number, by the parts that run in the daemon.
 
-Real are the collector and the segments that it makes, the journal, the uploader's decisions and turns
-(``scheduler``, ``shipper``), bases (``snapshotter``, of a real file), compaction and pruning
-(``housekeeper``). Played are the application, whose WAL restarts after 1,000 frames as it does by default, the
-threads, which take turns, and the store, which counts.
+These parts are real: the segment builder and its segments, the journal, the uploader's decisions (``scheduler``,
+``shipper``), bases (``snapshotter``, of a real file), compaction and pruning (``housekeeper``). These are simulated:
+the application, whose WAL restarts after 1,000 frames as it does by default, the threads, which take turns, and the
+store, which counts.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ from walsyncd.engine.upkeep.housekeeper import Housekeeper
 GENERATION = "20261123T000000Z-3f9c1a2b"
 BEGAN_MS = 1_795_392_000_000  # 2026-11-23, midnight UTC
 PAGE_SIZE = 4096
-ROW_BYTES = 400  # that can't be compressed; measured: a row of 1 kB leaves 430 bytes
+ROW_BYTES = 400  # bytes that can't be compressed; measured: a row of 1 kB leaves 430 bytes
 RESTART_FRAMES = 1000
-PAGE, PAGES = 2, 2000  # the one that every commit writes, of so many
-PAGE_KEYS, DELETE_KEYS = 1000, 1000  # of an answer to LIST, of a DeleteObjects
+PAGE, PAGES = 2, 2000  # the page that every commit writes, of so many
+PAGE_KEYS, DELETE_KEYS = 1000, 1000  # bytes of an answer to LIST, of a DeleteObjects
 
 
 class CountingStore(FakeStorage):
-    """Counts S3's requests by what they cost; objects are as old as ``now_ms`` says. Of bases only the size is kept."""
+    """Counts S3's requests by what they cost. Objects are as old as ``now_ms`` says. Of bases only the size is kept."""
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class CountingStore(FakeStorage):
 
     def _count(self, call: Call) -> None:
         match call.name:
-            case "put_if":  # looks, writes, reads back
+            case "put_if":  # it looks, writes, and reads back
                 self.requests.update(head=1, put=1, get=1)
             case "create_upload" | "upload_part" | "complete_upload":
                 self.requests["multipart"] += 1
@@ -88,7 +88,7 @@ class CountingStore(FakeStorage):
 
     def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes:
         body = super().get(key, first=first, length=length)
-        if "/whole/" in key:  # it was read back, and is never read again
+        if "/whole/" in key:  # the object was read back, and is never read again
             self._lighten(key)
         return body
 
@@ -108,12 +108,12 @@ class CountingStore(FakeStorage):
         return etag
 
     def _lighten(self, key: str) -> None:
-        """As many zeros, which take no memory until somebody reads them."""
+        """Return as many zeros, which take no memory until somebody reads them."""
         self.objects[key].body = bytes(len(self.objects[key].body))
 
 
 class PlayedRota(CopyQueue):
-    """Whose bases are due when, by our clock; a base is run from start to end when ``run_due`` is called."""
+    """Knows which bases are due when, by our clock. A base is run from start to end when ``run_due`` is called."""
 
     def __init__(self, take: Callable[[FollowedDatabase], Any], now_ms: Callable[[], int]) -> None:
         super().__init__(take)
@@ -131,7 +131,7 @@ class PlayedRota(CopyQueue):
             if moment <= self._now_ms():
                 del self.moments[row_id]
                 for _hold in self._take(tracked):
-                    pass  # every answer is there at once
+                    pass  # every answer exists at once
 
     @property
     def next_ms(self) -> float:
@@ -139,7 +139,7 @@ class PlayedRota(CopyQueue):
 
 
 class PlayedKeeper(Housekeeper):
-    """Its thread sleeps in our time."""
+    """A housekeeper whose thread sleeps in our time."""
 
     next_ms: float = math.inf
 
@@ -154,7 +154,7 @@ class PlayedKeeper(Housekeeper):
 
 
 class Play:
-    """Databases that all commit at the same moments; ``retention_s`` and all else by default."""
+    """Databases that all commit at the same moments. ``retention_s`` and all else have their defaults."""
 
     def __init__(self, folder: Path, journal: Journal, *, file_bytes: int, upload_interval_s: float) -> None:
         self.now_ms = BEGAN_MS - 30 * DAY_MS
@@ -191,7 +191,7 @@ class Play:
         self._copy_queue = self._snapshotter._copy_queue = PlayedRota(self._snapshotter._take, lambda: self.now_ms)
 
     def join(self, number: int) -> None:
-        """One database more, with a base as soon as it has committed."""
+        """Add a database, which gets a base as soon as it has committed."""
         path = self._folder / f"{number}.db"
         pages = (os.urandom(ROW_BYTES).ljust(PAGE_SIZE, b"\0") for _ in range(self._file_bytes // PAGE_SIZE))
         path.write_bytes(b"".join(pages))
@@ -212,7 +212,7 @@ class Play:
         self.databases.append(tracked)
 
     def commit(self, tracked: FollowedDatabase, transactions: int, *, restarts: bool = False) -> None:
-        """So many transactions of one row, seen at once; the WAL restarts before if it is full."""
+        """Make so many transactions of one row, which are seen at once. If the WAL is full, it restarts before."""
         if tracked.base.wanted and tracked.row_id not in self._copy_queue.moments:
             self._snapshotter.adopt(tracked)
             self.keeper.adopt(tracked)
@@ -232,7 +232,7 @@ class Play:
         self._offer(self._journal.advance([Advance(tracked.row_id, "{}", (new,))]))
 
     def age(self, days: int) -> None:
-        """The databases began so many days before ``BEGAN_MS`` and committed once a day; what is old was pruned."""
+        """Let the databases begin so many days before ``BEGAN_MS`` and commit once a day. Old objects were pruned."""
         for day in range(days):
             self.run_until(BEGAN_MS - (days - day) * DAY_MS)
             for tracked in self.databases:
@@ -240,14 +240,14 @@ class Play:
         self.run_until(BEGAN_MS)
 
     def run_until(self, end_ms: int) -> None:
-        """All that the threads would do before that."""
+        """Run all that the threads would do before that moment."""
         with patch("walsyncd.engine.base.snapshotter.time", SimpleNamespace(monotonic=lambda: self.now_ms / 1000)):
             while (moment := self._turn()) < end_ms:
                 self.now_ms = max(self.now_ms, math.ceil(moment))
             self.now_ms = end_ms
 
     def _turn(self) -> float:
-        """Do all that is due now; when something is due again."""
+        """Do all that is due now. Return when something is due again."""
         while True:
             match self.dispatch.next(self.now_ms):
                 case DrainQueue(queue=queue, is_urgent=is_urgent, check_ownership=wanted):
@@ -262,7 +262,8 @@ class Play:
                 case other:
                     raise AssertionError(other)
 
-    # -- what the others tell ---------------------------------------------------------------------------------------
+    # -- what other parts report
+    # ----------------------------------------------------------------------------------------
 
     def on_stored(self, row: ObjectRow) -> None:
         self._snapshotter.stored(row)
@@ -280,7 +281,7 @@ class Play:
 
 
 def _frames(count: int) -> Frames:
-    """Frames that commit one row each; their chain is made when they are stamped, as of a big-endian WAL."""
+    """Return frames that commit one row each. Their chain is made when they are stamped, as for a big-endian WAL."""
     header, rest = struct.pack(">2I16x", PAGE, PAGES), bytes(PAGE_SIZE - ROW_BYTES)
     return Frames(
         data=memoryview(b"".join(header + os.urandom(ROW_BYTES) + rest for _ in range(count))),

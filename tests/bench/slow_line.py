@@ -2,9 +2,9 @@
 
     python tests/bench/slow_line.py --megabits 0.5 2 10
 
-One database whose base does not compress, a writer that commits a row and waits until its segment is stored, the
-daemon, a proxy that holds all connections together to a rate, and moto. The base's ratio is the time from the start of
-the daemon to its manifest, by the time that the bytes need at that rate; 1.5 is the aim.
+There are one database whose base does not compress, a writer that commits a row and waits until its segment is stored,
+the daemon, a proxy that limits the rate of all connections together, and moto. The base's ratio is the time from the
+start of the daemon to its manifest, divided by the time that the bytes need at that rate. The aim is 1.5.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RUN_S_MAX = 1800.0
 
 @contextlib.contextmanager
 def big_database(path: Path, size: int) -> Iterator[sqlite3.Connection]:
-    """A database of about ``size`` bytes that do not compress; its connection stays open."""
+    """Make a database of about ``size`` bytes that do not compress. Its connection stays open."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("pragma journal_mode=wal")
     connection.execute("create table t(x)")
@@ -50,7 +50,7 @@ def big_database(path: Path, size: int) -> Iterator[sqlite3.Connection]:
 
 
 def measure(folder: Path, store: Store, *, megabits: float, tls: bool, seconds: float) -> None:
-    """One rate: print its line."""
+    """Measure one rate, and print its line."""
     bytes_per_s = megabits * 1e6 / 8
     bucket = store.make_bucket()
     certificate = make_certificate(folder) if tls else None
@@ -75,7 +75,7 @@ def measure(folder: Path, store: Store, *, megabits: float, tls: bool, seconds: 
 
             def keys() -> list[tuple[str, int]]:
                 while True:
-                    with contextlib.suppress(BotoCoreError):  # moto closes connections as it likes
+                    with contextlib.suppress(BotoCoreError):  # moto closes connections at any time
                         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
                         return [(each["Key"], each["Size"]) for page in pages for each in page.get("Contents", [])]
 

@@ -2,13 +2,13 @@
 
     python tests/bench/sustain.py --seconds 30
 
-One process commits rows of 1 KB, one a commit, in WAL mode with SQLite's own checkpoints (every 1,000 pages). First
-without a daemon, which is the writer's own speed. Then as fast as it goes beside a daemon; if that leaves a gap, the
-highest rate without one is found by bisection, each trial on a new database. With ``backpressure`` there is only the
-run at full speed, because the daemon sets the writer's pace there. After each trial without a gap the replica is
-restored, and its rows are counted. The store runs on the same machine and takes its share of the cores too.
+One process commits rows of 1 KB, one a commit, in WAL mode with SQLite's own checkpoints (every 1,000 pages). The first
+run has no daemon, which gives the writer's own speed. The next one is at full speed beside a daemon. If that leaves a
+gap, the highest rate without one is found by bisection, each trial on a new database. With ``backpressure`` there is
+only the run at full speed, because the daemon sets the writer's pace there. After each trial without a gap the replica
+is restored, and its rows are counted. The store runs on the same machine and takes its share of the cores too.
 
-Each trial tells the writer's speed, the daemon's CPU per commit, the largest WAL, the gaps, and how long after the
+Each trial prints the writer's speed, the daemon's CPU per commit, the largest WAL, the gaps, and how long after the
 writer's end everything was stored. ``--rate`` makes one trial at that rate instead of the search. ``--fsync-ms`` delays
 each fsync and fdatasync of the daemon, as a slow disk does.
 """
@@ -59,10 +59,10 @@ class Trial:
     gaps: tuple[str, ...] = ()
     cpu_a_commit_us: float = 0.0
     stored_s: float = 0.0
-    """From the writer's end until all was stored."""
+    """Seconds from the writer's end until all was stored."""
 
     def describe(self, alone: float) -> str:
-        """The line for people; ``alone`` is the writer's own speed."""
+        """Return the line for people. ``alone`` is the writer's own speed."""
         return (
             f"{self.rate:7.0f} commits/s, {self.rate / alone:.2f} of the writer's own speed, gaps {len(self.gaps)}, "
             f"{self.cpu_a_commit_us:.0f} µs CPU a commit, WAL {mebibytes(self.wal_bytes)}, "
@@ -71,7 +71,7 @@ class Trial:
 
 
 def bisect(low: float, high: float, trials: int, is_kept: Callable[[float], bool]) -> float:
-    """Return the highest rate tried between ``low``, which is taken for kept, and ``high`` that was kept."""
+    """Return the highest rate that was kept, between ``low``, which is assumed to be kept, and ``high``."""
     for _ in range(trials):
         middle = (low + high) / 2
         low, high = (middle, high) if is_kept(middle) else (low, middle)
@@ -80,7 +80,7 @@ def bisect(low: float, high: float, trials: int, is_kept: Callable[[float], bool
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What the trials have in common. ``preload`` is a library for the daemon (``tests.slow_fsync``)."""
+    """What all trials have in common. ``preload`` is a library for the daemon (``tests.slow_fsync``)."""
 
     folder: Path
     store: Store
@@ -89,14 +89,14 @@ class Bench:
     preload: Path | None = None
 
     def alone(self) -> Trial:
-        """The writer's own speed."""
+        """Measure the writer's own speed."""
         place = self._place()
         with writer(place / "app.db", seconds=self.seconds, row_bytes=ROW_BYTES) as application:
             written = application.write()
             return Trial(written.rate, (place / "app.db-wal").stat().st_size)
 
     def trial(self, case: str, rate: float, *, backpressure: bool) -> Trial:
-        """One run beside a daemon. A ``rate`` of 0 is full speed."""
+        """Make one run beside a daemon. A ``rate`` of 0 is full speed."""
         place = self._place()
         database = place / "app" / "app.db"
         database.parent.mkdir()
@@ -117,7 +117,7 @@ class Bench:
             stored_s = 0.0
             if not gaps:
                 follower.wait_until_shipped()
-                stored_s = time.monotonic() - ended - 1.0  # the wait itself wants a quiet second
+                stored_s = time.monotonic() - ended - 1.0  # the wait itself needs a quiet second
             used = Usage.of(follower.process.pid).cpu_s - before.cpu_s
             wal_bytes = database.with_name("app.db-wal").stat().st_size
             gaps = gaps or _gaps(follower)
@@ -136,7 +136,7 @@ def _gaps(follower: Daemon) -> tuple[str, ...]:
 
 
 class _profiled:  # noqa: N801 (a context manager that reads as a phrase)
-    """Sample the daemon's threads with py-spy within, if it is installed and ``folder`` is given."""
+    """Sample the daemon's threads with py-spy meanwhile, if it is installed and ``folder`` is given."""
 
     def __init__(self, follower: Daemon, folder: Path | None, seconds: float) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -213,7 +213,7 @@ def search(bench: Bench, case: str, alone: Trial, trials: int) -> None:
 
 
 def measure(bench: Bench, cases: list[str], *, trials: int, rates: list[float], backpressure: list[bool]) -> None:
-    """Run the benchmark and print what came out."""
+    """Run the benchmark and print the result."""
     with machine_load() as load:
         alone = bench.alone()
         print(f"alone     {alone.rate:7.0f} commits/s, WAL {mebibytes(alone.wal_bytes)}", flush=True)

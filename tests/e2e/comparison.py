@@ -1,4 +1,4 @@
-"""What a restored file is held against."""
+"""Compares a restored file with its source."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from subprocess import PIPE
 from tempfile import TemporaryDirectory
 
-DMS_BYTE = 128  # of the wal-index: whoever uses it has it locked
+DMS_BYTE = 128  # bytes of the wal-index that every process using it has locked
 
 
 def file_of(source: Path) -> bytes:
-    """The database file that ``source`` is with all of its WAL applied, by SQLite, on a copy.
+    """Return the database file that ``source`` is with all of its WAL applied, by SQLite, on a copy.
 
-    Beside a wal-index that is in use only what it has published is committed: a writer that was killed before that
-    left whole transactions in the WAL that nobody sees, and that the next commit overwrites.
+    If a wal-index is in use, only what it has published is committed. A writer that was killed before publishing left
+    whole transactions in the WAL that nobody sees, and that the next commit overwrites.
     """
     with TemporaryDirectory() as folder:
         copy = Path(folder, source.name)
@@ -33,7 +33,7 @@ def file_of(source: Path) -> bytes:
 
 
 def _cut(file: bytes) -> bytes:
-    """Without what comes after the last page that the header counts, which belongs to no database.
+    """Return the file without what comes after the last page that the header counts, which belongs to no database.
 
     A checkpoint cuts the file after it has copied everything. A WAL that is deleted before that leaves it too long.
     """
@@ -44,9 +44,10 @@ def _cut(file: bytes) -> bytes:
 
 
 def _published(wal: bytes, index: Path) -> int:
-    """The size of the WAL up to the last frame that a wal-index in use knows of (sqlite.org/walformat.html 2.1).
+    """Return the size of the WAL up to the last frame that a wal-index in use knows of (sqlite.org/walformat.html 2.1).
 
-    The wal-index is not opened here: whoever closes a file loses his locks on it, and the test may use the database.
+    The wal-index is not opened here. A process that closes a file loses its locks on it, and the test may use the
+    database.
     """
     if not index.exists() or not _is_in_use(index):
         return len(wal)
@@ -55,7 +56,7 @@ def _published(wal: bytes, index: Path) -> int:
 
 
 def _is_in_use(index: Path) -> bool:
-    """Whether anybody holds the DMS byte: proc(5), a line a lock, its inode and range last."""
+    """Return whether anybody holds the DMS byte. In proc(5), a lock is a line, with inode and range last."""
     for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
         *_, place, first, last = line.split()
         if place.rpartition(":")[2] == str(index.stat().st_ino) and int(first) <= DMS_BYTE:
@@ -64,7 +65,7 @@ def _is_in_use(index: Path) -> bool:
 
 
 def differing_pages(restored: Path, source: Path) -> list[int]:
-    """Numbers of the pages that differ, sizes included; every byte counts, those of unused pages too."""
+    """Return the numbers of the pages that differ, sizes included. Every byte counts, those of unused pages too."""
     found, expected = _cut(restored.read_bytes()), file_of(source)
     page_size = int.from_bytes(expected[16:18], "big")
     page_size = 65536 if page_size == 1 else page_size
@@ -73,14 +74,14 @@ def differing_pages(restored: Path, source: Path) -> list[int]:
 
 
 def assert_same(restored: Path, source: Path) -> None:
-    """Page for page, and sound in SQLite's own judgement."""
+    """Assert that two files are equal page for page, and sound in SQLite's own judgement."""
     differing = differing_pages(restored, source)
     assert not differing, f"{len(differing)} pages of {restored} are not those of {source}: {differing[:10]} …"
     assert ask(restored, "PRAGMA integrity_check") == "ok"
 
 
 def counter_of(file: Path) -> int:
-    """How many of the workload's transactions a file holds; every one of them has left its note."""
+    """Return how many of the workload's transactions a file holds. Each of them has left its note."""
     counter = ask(file, "SELECT n FROM counter")
     assert ask(file, "SELECT count(*) FROM note") == ask(file, "SELECT coalesce(max(n), 0) FROM note") == counter
     assert isinstance(counter, int)
@@ -88,6 +89,6 @@ def counter_of(file: Path) -> int:
 
 
 def ask(file: Path, query: str) -> object:
-    """The first value of a query's first row; the file is not changed."""
+    """Return the first value of a query's first row. The file is not changed."""
     with closing(sqlite3.connect(f"{file.as_uri()}?immutable=1", uri=True)) as connection:
         return connection.execute(query).fetchone()[0]

@@ -1,4 +1,4 @@
-"""The storages that the daemon is tried with."""
+"""The storages with which the daemon is tried."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.stores import Store
 
 @pytest.fixture(params=["directory", "moto", "seaweedfs", "rclone"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """``[storage]`` of each kind in turn, empty."""
+    """Return ``[storage]`` of each kind in turn, empty."""
     if request.param == "directory":
         return {"url": (tmp_path / "replica").as_uri()}
     store: Store = request.getfixturevalue(request.param)

@@ -1,7 +1,7 @@
 """The real program, as its users run it: a process with a configuration of its own.
 
-Everything lies below one folder: ``data/`` for the databases, ``state/`` for the daemon, ``replica/`` if the
-storage is a folder, ``config.toml``, and ``log``, which all runs of the daemon append to.
+Everything is below one folder: ``data/`` for the databases, ``state/`` for the daemon, ``replica/`` if the storage is a
+folder, ``config.toml``, and ``log``, which all runs of the daemon append to.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ ROOT = Path(__file__).parents[2]
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 60.0
 COMMAND_SECONDS_MAX = 110.0
-SYNC_TIMEOUT = "100s"  # a gap is followed by a new base up to a minute later
+SYNC_TIMEOUT = "100s"  # seconds: a gap is followed by a new base up to a minute later
 POLL_SECONDS = 0.02
 
-# A user of no account and no file: 65534 is nobody on every Linux.
+# A user without account and files: 65534 is nobody on every Linux.
 NOBODY = 65534
 
 
@@ -46,7 +46,7 @@ class Program:
 
     @property
     def arguments(self) -> list[str]:
-        """What comes before a command."""
+        """Return what comes before a command."""
         return [self.interpreter, "-m", "walsyncd"]
 
 
@@ -55,9 +55,10 @@ PROGRAM = Program(sys.executable, str(ROOT))
 
 @functools.cache
 def program_for(user: int) -> Program:
-    """The program for another user; skips the test if there is no interpreter that it may read.
+    """Return the program for another user. Skips the test if there is no interpreter that this user may read.
 
-    A virtual environment may lie in a home that is closed to others; the system's Python of the same version will do.
+    A virtual environment may lie in a home that is closed to others. The system's Python of the same version is used
+    then.
     """
     everything = os.pathsep.join([str(ROOT), *site.getsitepackages()])
     system = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
@@ -80,7 +81,7 @@ def program_for(user: int) -> Program:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a command ended with."""
+    """The result of a command."""
 
     code: int
     stdout: str
@@ -88,7 +89,7 @@ class Result:
 
 
 def s3_section(store: Store, bucket: str, *, endpoint_url: str = "") -> dict[str, str]:
-    """``[storage]`` for a bucket, perhaps behind another address."""
+    """Return ``[storage]`` for a bucket, perhaps with another address."""
     return {
         "url": f"s3://{bucket}/hosts/one",
         "endpoint_url": endpoint_url or store.endpoint_url,
@@ -100,7 +101,10 @@ def s3_section(store: Store, bucket: str, *, endpoint_url: str = "") -> dict[str
 
 
 def wait_until(condition: Callable[[], object], what: str, *, seconds_max: float = START_SECONDS_MAX) -> None:
-    """Wait for a condition, not for a time; after ``seconds_max`` the test fails and says ``what`` did not come."""
+    """Wait for a condition, not for a time.
+
+    After ``seconds_max`` the test fails, and the message has ``what`` did not come.
+    """
     deadline = time.monotonic() + seconds_max
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds_max:.0f} s: {what}"
@@ -113,7 +117,7 @@ def run_walsyncd(
     user: int | None = None,
     folder: Path | None = None,
 ) -> Result:
-    """One command of the real program, which sees nothing of the user's environment."""
+    """Run one command of the real program, which sees nothing of the user's environment."""
     program = PROGRAM if user is None else program_for(user)
     done = subprocess.run(
         [*program.arguments, *map(str, arguments)],
@@ -129,7 +133,7 @@ def run_walsyncd(
 
 
 def base_environment() -> dict[str, str]:
-    """Enough to find the package and the machine's programs, and nothing that a test machine may have set."""
+    """Return enough to find the package and the machine's programs, and nothing else of the test machine."""
     return {
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
         "PYTHONWARNINGS": "error",
@@ -147,10 +151,10 @@ def _identity(user: int | None) -> dict[str, Any]:
 
 
 class Daemon:
-    """A daemon and its folder; ``storage`` is ``[storage]``, each database ``[[database]]`` or just its path.
+    """A daemon and its folder. ``storage`` is ``[storage]``, and each database is ``[[database]]`` or just its path.
 
-    As a context manager it ends whatever still runs, and then no line of the log may tell of a crash. ``prefix``
-    is before the program (``strace …``), ``user`` is the user and group that the daemon runs as.
+    As a context manager it ends whatever still runs, and asserts that no line of the log reports a crash. ``prefix`` is
+    put before the program (``strace …``), and ``user`` is the user and group that the daemon runs as.
     """
 
     def __init__(
@@ -183,14 +187,14 @@ class Daemon:
             *(_section("[[database]]", _entry(database)) for database in databases),
         ]
         self.config.write_text("\n".join(sections))
-        self.config.chmod(0o600)  # it may hold a secret
+        self.config.chmod(0o600)  # the configuration may hold a secret
         if user is not None:
             os.chown(self.config, user, user)
 
     # -- the process ------------------------------------------------------------------------------------------------
 
     def start(self, *, wait: bool = True) -> Self:
-        """Start a run; by default it answers when this returns."""
+        """Start a run. By default it answers when this returns."""
         assert self._process is None, "it runs"
         program = PROGRAM if self._user is None else program_for(self._user)
         with self._log.open("ab") as log:
@@ -209,20 +213,20 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """The process that answers, even if another one started it."""
+        """Return the pid of the process that answers, even if another one started it."""
         answer = ask(self.control, {"op": "ping"}, timeout_s=30)
         assert answer is not None, "no daemon answers"
         return int(answer["pid"])
 
     def kill(self) -> None:
-        """End it at once, wherever it is."""
+        """Kill it at once, wherever it is."""
         assert self._process is not None, "it does not run"
-        os.killpg(self._process.pid, signal.SIGKILL)  # with what is before it
+        os.killpg(self._process.pid, signal.SIGKILL)  # with the programs of ``prefix``
         self._process.communicate()
         self._process = None
 
     def stop(self) -> int:
-        """Ask it to end in good order; returns the exit code."""
+        """Stop it in good order. Return the exit code."""
         assert self._process is not None, "it does not run"
         os.kill(self.pid, signal.SIGTERM)
         code = self._process.wait(STOP_SECONDS_MAX)
@@ -230,7 +234,7 @@ class Daemon:
         return code
 
     def exit_code(self) -> int | None:
-        """Of a run that was not asked to end; None while it runs."""
+        """Return the exit code of a run that was not asked to end, or None while it runs."""
         return self._process.poll() if self._process is not None else None
 
     def __enter__(self) -> Self:
@@ -253,23 +257,23 @@ class Daemon:
         assert self.exit_code() is None, f"the daemon ended with {self.exit_code()}:\n{self.text()[-4000:]}"
         try:
             return ask(self.control, {"op": "ping"}, timeout_s=30) is not None
-        except WalsyncdError:  # it accepted and was not ready yet
+        except WalsyncdError:  # it accepted the connection and was not ready yet
             return False
 
     # -- its log ----------------------------------------------------------------------------------------------------
 
     def text(self) -> str:
-        """All that it wrote, unchanged."""
+        """Return all that it wrote, unchanged."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def lines(self, event: str = "") -> list[dict[str, Any]]:
-        """The log's lines of all runs, or those of one event; what is being written yet is left out."""
+        """Return the log's lines of all runs, or those of one event. A line that is still being written is left out."""
         whole = self.text().rpartition("\n")[0].splitlines()
         parsed = [json.loads(line[3:]) for line in whole if line.startswith("<")]
         return [line for line in parsed if event in ("", line["event"])]
 
     def wait_for(self, event: str, **facts: object) -> dict[str, Any]:
-        """The first line of that event with these facts, when it comes."""
+        """Wait for the first line of that event with these facts, and return it."""
 
         def found() -> list[dict[str, Any]]:
             return [line for line in self.lines(event) if facts.items() <= line.items()]
@@ -280,38 +284,41 @@ class Daemon:
     # -- commands ---------------------------------------------------------------------------------------------------
 
     def walsyncd(self, command: str, *arguments: str | Path) -> Result:
-        """A command of the program with this daemon's configuration, as its user."""
+        """Run a command of the program with this daemon's configuration, as its user."""
         return run_walsyncd(command, "--config", self.config, *arguments, user=self._user)
 
     def done(self, command: str, *arguments: str | Path) -> str:
-        """The output of a command that must succeed."""
+        """Return the output of a command that must succeed."""
         result = self.walsyncd(command, *arguments)
         assert result.code == 0, f"walsyncd {command} ended with {result.code}:\n{result.stdout}{result.stderr}"
         return result.stdout
 
     def sync(self, *names: str) -> dict[str, str]:
-        """Everything committed now is stored; the position of each database."""
+        """Wait until everything committed now is stored. Return the position of each database."""
         lines = self.done("sync", "--timeout", SYNC_TIMEOUT, *names).splitlines()
         return dict(line.rsplit(" ", 1) for line in lines)
 
     def look(self, name: str) -> str:
-        """Have the daemon read what is committed now, without waiting for storage; the position that it reached."""
+        """Let the daemon read what is committed now, without waiting for storage.
+
+        Return the position that it reached.
+        """
         return str(self.looked(name)["position"])
 
     def looked(self, name: str) -> dict[str, Any]:
-        """The same; its whole answer, which may be that it writes no more, or not yet."""
+        """Do the same, and return its whole answer, which may be that it no longer writes, or not yet."""
         answer = ask(self.control, {"op": "sync", "names": [name]}, timeout_s=60)
         assert answer is not None, "no daemon answers"
         told: dict[str, Any] = answer["databases"][name]
         return told
 
     def status(self, name: str) -> dict[str, Any]:
-        """How a database stands."""
+        """Return the status of a database."""
         databases = json.loads(self.done("status", "--json"))["databases"]
         return next(database for database in databases if database["name"] == name)
 
     def restore(self, name: str, *arguments: str) -> Path:
-        """A file that was restored just now, under a name of its own, where the daemon's user may write."""
+        """Restore to a file with a name of its own, where the daemon's user may write, and return it."""
         number = len(list(self.state.glob("restored-*")))
         output = self.state / f"restored-{number}.db"
         print(self.done("restore", name, "-o", output, *arguments))

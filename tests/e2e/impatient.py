@@ -1,4 +1,6 @@
-"""``python -m tests.e2e.impatient PROGRAM...``: walsyncd gives up a call that hangs after a second instead of ten."""
+"""``python -m tests.e2e.impatient PROGRAM...`` runs walsyncd so that it gives up a call that hangs after a second
+instead of ten.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A way to a store that counts what passes, that can be cut, that can hold a request back or refuse it.
+"""A proxy to a store that counts requests, can be cut, and can hold a request back or refuse it.
 
-It forwards TCP and reads no more than the first line of each request: a client sends the next one only after the
-answer, so a request's first line is the beginning of what one ``recv`` gives.
+It forwards TCP and reads only the first line of each request. A client sends the next one only after the answer, so a
+request's first line is the beginning of what one ``recv`` returns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BLOCK = 1 << 16
 
 
 class Proxy:
-    """Forwards to ``store``; ``requests`` are the method and target of each request, in order."""
+    """Forwards to ``store``. ``requests`` has the method and target of each request, in order."""
 
     def __init__(self, store: Store) -> None:
         self._store = (LOOPBACK, urlsplit(store.endpoint_url).port or 0)
@@ -30,12 +30,12 @@ class Proxy:
         self._open: set[socket.socket] = set()
         self._held: Callable[[str], bool] = lambda _request: False
         self._refusal: Answer | None = None
-        (self._port,) = free_ports(1)  # one that nobody else gets while it is cut
+        (self._port,) = free_ports(1)  # a port that no other program gets while the proxy is cut
         self._listener = self._listen(self._port)
 
     @property
     def endpoint_url(self) -> str:
-        """The store's other address."""
+        """The URL of the proxy."""
         return f"http://{LOOPBACK}:{self._port}"
 
     def cut(self) -> None:
@@ -51,11 +51,13 @@ class Proxy:
         self._listener = self._listen(self._port)
 
     def hold(self, held: Callable[[str], bool]) -> None:
-        """From now on swallow requests of which ``held`` is true, and all that comes after them on their connection."""
+        """From now on swallow requests for which ``held`` is true, and all that comes after them on their
+        connection.
+        """
         self._held = held
 
     def refuse(self, answer: Answer | None) -> None:
-        """From now on answer every request by this; None: forward them again."""
+        """From now on answer every request by this. None means to forward them again."""
         self._refusal = answer
 
     def _listen(self, port: int) -> socket.socket:
@@ -104,7 +106,7 @@ class Proxy:
 
 @contextmanager
 def run_proxy(store: Store) -> Iterator[Proxy]:
-    """A proxy before a store, cut at the end."""
+    """Run a proxy before a store, and cut it at the end."""
     proxy = Proxy(store)
     try:
         yield proxy

@@ -1,4 +1,6 @@
-"""What a person or a bucket can get wrong: the message names it, the exit code tells the kind, nothing is harmed."""
+"""Tests of what a person or a bucket can get wrong: the message names it, the exit code tells the kind, nothing is
+harmed.
+"""
 
 from __future__ import annotations
 
@@ -29,22 +31,22 @@ class Replica:
     last: str
 
     def restore(self, *arguments: str | Path) -> Result:
-        """Restore it to ``out.db`` beside its folder, by its URL."""
+        """Restore by its URL to ``out.db`` beside its folder."""
         return run_walsyncd("restore", self.folder.as_uri(), "-o", self.out, *arguments)
 
     @property
     def out(self) -> Path:
-        """What ``restore`` writes."""
+        """The file that ``restore`` writes."""
         return self.folder.parent / "out.db"
 
     def object(self, pattern: str) -> Path:
-        """The first object that matches."""
+        """Return the first object that matches."""
         return min(self.folder.rglob(pattern))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Replica:
-    """The replica, made once; tests work on copies."""
+    """Return the replica, which is made once. Tests work on copies."""
     root = tmp_path_factory.mktemp("replica")
     with Daemon(root, [root / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db", rows=200)
@@ -62,7 +64,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Replica:
 
 @pytest.fixture
 def replica(made: Replica, tmp_path: Path) -> Replica:
-    """A copy to damage."""
+    """Return a copy to damage."""
     shutil.copytree(made.folder, tmp_path / "app")
     return Replica(tmp_path / "app", made.first, made.last)
 
@@ -71,7 +73,7 @@ def replica(made: Replica, tmp_path: Path) -> Replica:
 
 
 def test_no_configuration(tmp_path: Path) -> None:
-    """Said with the way out, for every command alike."""
+    """The error says what to do, and is the same for every command."""
     for command in ("run", "check", "status"):
         result = run_walsyncd(command, "--config", tmp_path / "none.toml")
         assert (result.code, result.stdout) == (2, "")
@@ -98,7 +100,7 @@ def test_a_wrong_configuration(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_one_file_under_two_paths(tmp_path: Path) -> None:
-    """By a link, say: both entries are named."""
+    """For example one is a link. Both entries are named."""
     link = tmp_path / "link.db"
     daemon = Daemon(tmp_path, [tmp_path / "data/app.db", link])
     link.symlink_to(create(daemon.data / "app.db"))
@@ -108,7 +110,7 @@ def test_one_file_under_two_paths(tmp_path: Path) -> None:
 
 
 def test_unknown_names(made: Replica) -> None:
-    """A command on a name that nobody knows lists those that are known."""
+    """The error of a command lists the known names."""
     config = made.folder.parents[1] / "config.toml"
     result = run_walsyncd("restore", "--config", config, "ap", "-o", made.out)
     assert result.code == 2
@@ -129,7 +131,7 @@ def test_unknown_names(made: Replica) -> None:
     ],
 )
 def test_storage_that_can_not_be_used(tmp_path: Path, seaweedfs: Store, change: dict[str, str], message: str) -> None:
-    """Check says which of bucket, credentials and address it is; so does a restore."""
+    """Check says whether bucket, credentials or address is wrong. A restore does, too."""
     storage = s3_section(seaweedfs, seaweedfs.make_bucket()) | change
     daemon = Daemon(tmp_path, [tmp_path / "data/app.db"], storage=storage)
     create(daemon.data / "app.db")
@@ -148,7 +150,7 @@ def test_storage_that_can_not_be_used(tmp_path: Path, seaweedfs: Store, change: 
 
 
 def test_an_existing_file_is_not_overwritten(replica: Replica) -> None:
-    """Not even looked into; with --force it is replaced."""
+    """It is not even looked into. With --force it is replaced."""
     replica.out.write_text("precious")
     result = replica.restore()
     assert result.code == 2
@@ -160,7 +162,7 @@ def test_an_existing_file_is_not_overwritten(replica: Replica) -> None:
 
 
 def test_an_empty_replica(tmp_path: Path) -> None:
-    """There is nothing to restore, which is another thing than a failure."""
+    """There is nothing to restore, which has an exit code of its own."""
     daemon = Daemon(tmp_path, [tmp_path / "data/app.db"])
     result = daemon.walsyncd("restore", "app", "-o", tmp_path / "out.db")
     assert (result.code, result.stdout) == (3, "")
@@ -168,7 +170,9 @@ def test_an_empty_replica(tmp_path: Path) -> None:
 
 
 def test_targets_that_are_not_covered(replica: Replica) -> None:
-    """Before the first and after the last position: the nearest that can be had is named, and no file appears."""
+    """A target before the first or after the last position is refused with the nearest positions, and no
+    file appears.
+    """
     generation = replica.last.partition("/")[0]
     targets = [
         ("--position", f"{generation}/00000009/00000001", replica.last),
@@ -199,7 +203,7 @@ BASE, MANIFEST, SEGMENT = "*.db.zst", "*.json.zst", "0000000[2-9]-*.wal.zst"
 @pytest.mark.parametrize("damage", [_truncate, _flip])
 @pytest.mark.parametrize("pattern", [BASE, MANIFEST, SEGMENT])
 def test_a_damaged_object(replica: Replica, damage: Callable[[Path], None], pattern: str) -> None:
-    """Truncated or a bit flipped, be it base, manifest or segment: it is named, and nothing is left behind."""
+    """A base, manifest or segment that is truncated or has a flipped bit is named, and nothing is left behind."""
     path = replica.object(pattern)
     damage(path)
     result = replica.restore()
@@ -210,7 +214,7 @@ def test_a_damaged_object(replica: Replica, damage: Callable[[Path], None], patt
 
 @pytest.mark.parametrize("pattern", [BASE, SEGMENT])
 def test_a_missing_object(replica: Replica, pattern: str) -> None:
-    """The base by its name, of a segment the frames: there is no falling short in silence."""
+    """A missing base is named, and of a segment its frames. No restore silently ends earlier."""
     path = replica.object(pattern)
     path.unlink()
     result = replica.restore()
@@ -227,7 +231,7 @@ def _assert_nothing_left(replica: Replica) -> None:
 
 
 def test_a_base_without_its_manifest(replica: Replica) -> None:
-    """It never was finished, as far as anybody can tell: there is nothing to restore, and verify notes it."""
+    """For all that can be known the base was never finished, so there is nothing to restore. Verify notes it."""
     replica.object("*.json.zst").unlink()
     result = replica.restore()
     assert (result.code, result.stdout) == (3, "")

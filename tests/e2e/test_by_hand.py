@@ -1,4 +1,6 @@
-"""A replica restores with ``zstd`` and ``sqlite3`` alone, and the script refuses what would go wrong in silence."""
+"""Tests that a replica can be restored with ``zstd`` and ``sqlite3`` alone, and that the script refuses what would
+silently go wrong.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ def by_hand(maker: ReplicaMaker, out: Path, folder: Path) -> subprocess.Complete
     script.write_text(script_by_hand())
     return subprocess.run(
         ["sh", str(script), maker.folder.name, str(out)],
-        cwd=maker.folder.parent,  # so that the folder is named by what it is called
+        cwd=maker.folder.parent,  # so that the folder's name is the database's name
         capture_output=True,
         text=True,
         check=False,
@@ -33,7 +35,7 @@ def by_hand(maker: ReplicaMaker, out: Path, folder: Path) -> subprocess.Complete
 
 
 def two_epochs(maker: ReplicaMaker) -> list[SegmentKey]:
-    """A base, an epoch of three segments, an epoch of two; returns all five."""
+    """Store a base, an epoch of three segments, and an epoch of two. Return all five."""
     maker.base()
     maker.commit(6, rows=5)
     keys = maker.ship(every=2)
@@ -44,7 +46,7 @@ def two_epochs(maker: ReplicaMaker) -> list[SegmentKey]:
 
 @pytest.mark.parametrize("page_size", [512, 4096, 65536])
 def test_gives_the_same_file(tmp_path: Path, page_size: int) -> None:
-    """By hand or by walsyncd: the file is that of the source after a checkpoint."""
+    """By hand or by walsyncd, the file is that of the source after a checkpoint."""
     with make_replica(tmp_path, page_size=page_size) as maker:
         two_epochs(maker)
         result = by_hand(maker, tmp_path / "out.db", tmp_path)
@@ -83,12 +85,12 @@ def _place(maker: ReplicaMaker) -> str:
 
 
 def _without_counters(file: bytes) -> bytes:
-    """Without what every connection that writes may set: change counter, version-valid-for, library version."""
+    """Return the file without what every connection may change: change counter, version-valid-for, library version."""
     return file[:24] + bytes(4) + file[28:92] + bytes(8) + file[100:]
 
 
 def test_takes_whole_epochs_and_later_bases(tmp_path: Path) -> None:
-    """A closed epoch is read as one object; the newest base is taken, and its epoch's beginning applied again."""
+    """A closed epoch is read as one object. The newest base is taken, and its epoch's beginning is applied again."""
     with make_replica(tmp_path) as maker:
         for key in two_epochs(maker)[:3]:
             assert maker.object_path(key).exists()
@@ -109,7 +111,7 @@ def test_takes_whole_epochs_and_later_bases(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lost", [0, 1, 3])
 def test_hole_is_refused(tmp_path: Path, lost: int) -> None:
-    """A segment that is missing, first or in the middle, stops the script."""
+    """A missing segment, first or in the middle, stops the script."""
     with make_replica(tmp_path) as maker:
         maker.remove(two_epochs(maker)[lost])
         result = by_hand(maker, tmp_path / "out.db", tmp_path)
@@ -118,7 +120,7 @@ def test_hole_is_refused(tmp_path: Path, lost: int) -> None:
 
 
 def test_lost_end_of_an_epoch_is_refused(tmp_path: Path) -> None:
-    """The next epoch says which frame it follows."""
+    """The next epoch names the frame that it follows."""
     with make_replica(tmp_path) as maker:
         maker.remove(two_epochs(maker)[2])
         result = by_hand(maker, tmp_path / "out.db", tmp_path)
@@ -127,7 +129,7 @@ def test_lost_end_of_an_epoch_is_refused(tmp_path: Path) -> None:
 
 
 def test_lost_epoch_is_refused(tmp_path: Path) -> None:
-    """An epoch that is missing altogether is noticed by those after it."""
+    """The epochs after it notice that one is missing."""
     with make_replica(tmp_path) as maker:
         two_epochs(maker)
         shutil.rmtree(maker.folder / "wal" / "00000001")
@@ -137,7 +139,7 @@ def test_lost_epoch_is_refused(tmp_path: Path) -> None:
 
 
 def test_overlap_is_refused(tmp_path: Path) -> None:
-    """Two objects with the same frames would end the WAL early, in silence."""
+    """Two objects with the same frames would silently end the WAL early."""
     with make_replica(tmp_path) as maker:
         keys = two_epochs(maker)
         wide = SegmentKey(GENERATION, 1, keys[1].first, keys[2].last, keys[2].time_ms)
@@ -161,7 +163,7 @@ def test_damaged_segment_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_whole_epoch_that_follows_another_is_refused(tmp_path: Path) -> None:
-    """``previous`` counts for an epoch in one object too."""
+    """``previous`` counts for an epoch in one object, too."""
     with make_replica(tmp_path) as maker:
         two_epochs(maker)
         maker.close_epoch()
@@ -174,7 +176,7 @@ def test_a_whole_epoch_that_follows_another_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_base_without_its_own_frames_is_refused(tmp_path: Path) -> None:
-    """Until it is consistent, what was copied is a state that never was."""
+    """Until it is consistent, a copied base is a state that never existed."""
     with make_replica(tmp_path) as maker:
         key = maker.base()
         maker.commit(3)
@@ -191,7 +193,7 @@ def test_a_base_without_its_own_frames_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_base_alone_is_a_database(tmp_path: Path) -> None:
-    """Nothing was committed since, or it is a database without a WAL."""
+    """Nothing was committed since, or the database has no WAL."""
     with make_replica(tmp_path) as maker:
         maker.base()
         result = by_hand(maker, tmp_path / "out.db", tmp_path)
@@ -201,7 +203,7 @@ def test_a_base_alone_is_a_database(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
 def test_nothing_is_overwritten(tmp_path: Path, suffix: str) -> None:
-    """Neither a database nor what would be taken for its WAL."""
+    """The script overwrites neither a database nor a file that would be taken for its WAL."""
     (tmp_path / f"out.db{suffix}").write_bytes(b"precious")
     with make_replica(tmp_path) as maker:
         maker.base()
@@ -212,7 +214,7 @@ def test_nothing_is_overwritten(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_refusal_leaves_no_files(tmp_path: Path) -> None:
-    """What was being built is removed."""
+    """A file that was being built is removed."""
     (tmp_path / "out").mkdir()
     with make_replica(tmp_path) as maker:
         maker.remove(two_epochs(maker)[4])
@@ -222,7 +224,7 @@ def test_a_refusal_leaves_no_files(tmp_path: Path) -> None:
 
 
 def test_without_a_base_there_is_nothing(tmp_path: Path) -> None:
-    """A base whose manifest was never written is none."""
+    """A base whose manifest was never written does not count."""
     with make_replica(tmp_path) as maker:
         maker.remove(maker.base())
         result = by_hand(maker, tmp_path / "out.db", tmp_path)
@@ -231,7 +233,10 @@ def test_without_a_base_there_is_nothing(tmp_path: Path) -> None:
 
 
 def test_at_every_moment_of_compaction_and_pruning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Segments only, all of them in one object beside them, some of them gone, all gone; bases and epochs pruned."""
+    """There are segments only, then also one object of all, then some segments are deleted, then all.
+
+    Bases and epochs are pruned.
+    """
     place = Place(tmp_path)
     script = tmp_path / "restore-by-hand.sh"
     script.write_text(script_by_hand())
@@ -273,7 +278,7 @@ def _rows(path: Path) -> int:
 
 
 def test_two_whole_epochs_are_refused(tmp_path: Path) -> None:
-    """They are two histories, and SQLite would apply the first of them in silence."""
+    """They are two histories, and SQLite would silently apply the first of them."""
     with make_replica(tmp_path) as maker:
         other = OtherHistory(maker, two_epochs(maker)[3:])
         maker.close_epoch()

@@ -1,4 +1,6 @@
-"""A Django project with its default settings (a rollback journal, sessions in the database) and two workers."""
+"""Tests of a Django project with its default settings (a rollback journal, sessions in the database) and
+two workers.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,7 @@ class Order(models.Model):
 
 
 class Project:
-    """The project, made by Django's own commands; its database is where the place has it."""
+    """The project, made by Django's own commands. Its database has the test's path."""
 
     def __init__(self, folder: Path, database: Path) -> None:
         self.folder = folder
@@ -91,7 +93,7 @@ class Project:
             return False
 
     def visit(self, times: int) -> None:
-        """One visitor, who keeps the cookie of a session."""
+        """Visit once, and keep the cookie of the session."""
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
         for number in range(times):
             with opener.open(f"http://127.0.0.1:{self.port}/", timeout=60) as answer:
@@ -106,7 +108,9 @@ class Project:
 
 
 def test_a_django_project_is_followed_killed_and_restored(tmp_path: Path) -> None:
-    """Migrations, sessions, orders: the replica is the database that the killed workers left, in one generation."""
+    """After migrations, sessions and orders, the replica is the database that the killed workers left, in one
+    generation.
+    """
     place = Place(tmp_path)
     path = place.database()
     project = Project(tmp_path / "project", path)
@@ -125,7 +129,7 @@ def test_a_django_project_is_followed_killed_and_restored(tmp_path: Path) -> Non
             project.visit(3)
         finally:
             project.kill()
-        with SqliteProcess(path) as opener:  # ends what the killed workers left
+        with SqliteProcess(path) as opener:  # this ends what the killed workers left
             (orders,) = opener.execute("SELECT count(*), sum(total) FROM shop_order")
             assert opener.execute("PRAGMA journal_mode") == [["delete"]]
             opener.close()

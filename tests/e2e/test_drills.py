@@ -1,4 +1,4 @@
-"""Rehearsed restores by the real daemon: killed within one, with damage in storage, and seen in status."""
+"""Tests of rehearsed restores by the real daemon: killed within one, with damage in storage, and seen in status."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def test_drills_pass_fail_and_survive_kills(tmp_path: Path) -> None:
-    """A kill leaves a file, which the next run removes; damage is shouted, a new generation passes again."""
+    """A kill leaves a file, which the next run removes.
+
+    Damage is reported as an error, and a new generation passes again.
+    """
     with Daemon(tmp_path, [tmp_path / "data/app.db"], defaults={"verify_interval": "1s"}) as daemon:
         create(daemon.data / "app.db", rows=200)
         daemon.start()
@@ -37,7 +40,7 @@ def test_drills_pass_fail_and_survive_kills(tmp_path: Path) -> None:
 
 
 def test_drills_on_s3(tmp_path: Path, seaweedfs: Store) -> None:
-    """What is damaged in a bucket is found by the next drill, which names it, and the next generation is sound."""
+    """The next drill finds damage in a bucket and names it, and the next generation is sound."""
     bucket = seaweedfs.make_bucket()
     storage = s3_section(seaweedfs, bucket)
     with Daemon(tmp_path, [tmp_path / "data/app.db"], storage=storage, defaults={"verify_interval": "1s"}) as daemon:
@@ -63,7 +66,7 @@ def test_drills_on_s3(tmp_path: Path, seaweedfs: Store) -> None:
 
 
 def test_drills_of_an_encrypted_database(tmp_path: Path) -> None:
-    """SQLite can't check what it has no key for; the pages are compared with the live file anyway."""
+    """SQLite can't check a file for which it has no key. The pages are compared with the live file anyway."""
     with Daemon(tmp_path, [tmp_path / "data/app.db"], defaults={"verify_interval": "1s"}) as daemon:
         with SqliteProcess(daemon.data / "app.db", module="sqlcipher3") as app:
             app.execute("PRAGMA key = 'correct horse'", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)")
@@ -86,17 +89,17 @@ def test_drills_of_an_encrypted_database(tmp_path: Path) -> None:
 
 
 def keys(client: S3Client, bucket: str) -> list[str]:
-    """Of a few objects."""
+    """Return the keys of a few objects."""
     return [entry["Key"] for entry in client.list_objects_v2(Bucket=bucket).get("Contents", ())]
 
 
 def damage(replica: Path) -> None:
-    """One bit of every base."""
+    """Flip one bit of every base."""
     for base in replica.rglob("*.db.zst"):
         base.write_bytes(flipped(base.read_bytes()))
 
 
 def flipped(body: bytes) -> bytes:
-    """One bit is another."""
+    """Return ``body`` with one bit flipped."""
     middle = len(body) // 2
     return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]

@@ -1,4 +1,4 @@
-"""Databases of which we have no key: followed, shipped and restored anyway, page by page."""
+"""Tests of databases for which we have no key. They are followed, shipped and restored anyway, page by page."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ CONTENT = "SELECT rowid, hex(x) FROM t ORDER BY rowid"
 
 @pytest.mark.parametrize("cipher", CIPHERS)
 def test_an_encrypted_database(tmp_path: Path, cipher: str) -> None:
-    """Commits, a restart of the WAL, a kill and a close: what is restored opens with the key, and holds the same.
+    """After commits, a restart of the WAL, a kill and a close, the restored file opens with the key, and holds the
+    same.
 
-    It is the same file, too, but with ciphers that encrypt a page again when it goes from the WAL to the database.
+    It is the same file, except with ciphers that encrypt a page again when it is copied from the WAL to the database.
     """
     module, unlock = CIPHERS[cipher]
     if module == "apsw" and not hasattr(apsw, "mc_version"):
@@ -44,7 +45,8 @@ def test_an_encrypted_database(tmp_path: Path, cipher: str) -> None:
         with SqliteProcess(path, module=module) as app:
             app.execute(*unlock, "SELECT count(*) FROM t", INSERT, "DELETE FROM t WHERE rowid < 9", "VACUUM")
             expected = app.execute(CONTENT)
-            daemon.sync()  # what is only in the file when it looks, it reads from there: another encryption of a page
+            # the follower reads from the file what is only there when it looks, and a page may be encrypted again there
+            daemon.sync()
             app.close()
         daemon.sync()
         assert path.read_bytes()[:6] != b"SQLite"

@@ -1,4 +1,7 @@
-"""A file system that does not answer costs its own databases only. The mounts are real ones that hang (FUSE)."""
+"""Tests that a file system that does not answer affects only its own databases.
+
+The mounts are real ones that hang (FUSE).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 
 def write(path: Path, value: int) -> None:
-    """A short connection of another process: this one must hold nothing of a file system that hangs."""
+    """Write by a short connection of another process, because this one must not hold a file that hangs."""
     script = (
         f"import sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('PRAGMA journal_mode=WAL');"
         f"c.execute('CREATE TABLE IF NOT EXISTS t (x)'); c.execute('INSERT INTO t VALUES ({value})'); c.commit()"
@@ -61,7 +64,7 @@ def is_silent(daemon: Daemon, name: str = "far") -> bool:
 
 
 def test_the_others_go_on_and_it_is_followed_again(tmp_path: Path, served: Served) -> None:
-    """Status says so, a reload is bounded, and afterwards the generation goes on with everything in it."""
+    """Status reports it, a reload ends in time, and afterwards the generation continues with everything in it."""
     with daemon_of(tmp_path, served).start() as daemon:
         daemon.sync()
         served.swallow()
@@ -87,7 +90,7 @@ def test_the_others_go_on_and_it_is_followed_again(tmp_path: Path, served: Serve
 
 
 def test_a_stop_is_bounded(tmp_path: Path, served: Served) -> None:
-    """What is stored of the others is complete, and the exit code says that something was not seen."""
+    """The others are stored completely, and the exit code says that something was not seen."""
     with daemon_of(tmp_path, served).start() as daemon:
         daemon.sync()
         write(daemon.data / "near.db", 2)
@@ -98,7 +101,10 @@ def test_a_stop_is_bounded(tmp_path: Path, served: Served) -> None:
 
 
 def test_a_start_is_bounded(tmp_path: Path, served: Served) -> None:
-    """The others are followed from the start on, also those of a pattern, and the one that hangs when it answers."""
+    """The others are followed from the start on, also those of a pattern.
+
+    The one that hangs is followed when it answers.
+    """
     pattern = str(tmp_path / "mount*" / "*.db")
     daemon = daemon_of(tmp_path, served, pattern)
     with daemon:
@@ -133,7 +139,7 @@ def _is_newer(path: Path, before: int) -> bool:
 
 
 def asking(daemon: Daemon, command: str) -> subprocess.Popen[bytes]:
-    """A command about ``far`` that waits for its file system."""
+    """Run a command about ``far`` that waits for its file system."""
     return subprocess.Popen(
         [*PROGRAM.arguments, command, "far", "--config", str(daemon.config)],
         env={**base_environment(), "PYTHONPATH": PROGRAM.path},
@@ -144,7 +150,7 @@ def asking(daemon: Daemon, command: str) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("presence", [False, True])
 def test_it_hangs_in_the_middle_of_anything(tmp_path: Path, served: Served, presence: bool) -> None:
-    """Writers, a base and a scrub are under way: whatever hangs, the restore is the database in the end."""
+    """Writers, a base and a scrub are under way. Whatever hangs, the restore is the database in the end."""
     near = tmp_path / "near" / "near.db"
     near.parent.mkdir()
     write(near, 1)
@@ -175,7 +181,7 @@ def test_it_hangs_in_the_middle_of_anything(tmp_path: Path, served: Served, pres
 
 
 def told(daemon: Daemon, *commands: tuple[str, ...]) -> list[tuple[int, str]]:
-    """The exit codes of commands that may wait a second for a file system, and all that they printed."""
+    """Return the exit codes of commands that may wait a second for a file system, and all that they printed."""
     processes = [
         subprocess.Popen(
             [*IMPATIENT, *PROGRAM.arguments, *words, "--config", str(daemon.config)],
@@ -191,7 +197,7 @@ def told(daemon: Daemon, *commands: tuple[str, ...]) -> list[tuple[int, str]]:
 
 
 def test_commands_end_while_the_state_directory_hangs(tmp_path: Path) -> None:
-    """A daemon waits there, too. Each says what does not answer. The others need no state."""
+    """A daemon waits there, too. Each command says what does not answer. The others need no state directory."""
     near = tmp_path / "near" / "near.db"
     near.parent.mkdir()
     write(near, 1)
@@ -220,7 +226,7 @@ def test_commands_end_while_the_state_directory_hangs(tmp_path: Path) -> None:
 
 
 def test_commands_end_while_the_storage_hangs(tmp_path: Path) -> None:
-    """A folder as storage on a file system that does not answer."""
+    """The storage is a folder on a file system that does not answer."""
     near = tmp_path / "near" / "near.db"
     near.parent.mkdir()
     write(near, 1)

@@ -1,4 +1,4 @@
-"""An idle database costs nothing: no request, no CPU, no wake-up."""
+"""Tests that an idle database costs nothing: no request, no CPU, no wake-up."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from tests.e2e.workload import create
 from tests.stores import Store
 
 DATABASES = 100
-SETTLE_SECONDS = 12  # longer than what is looked at again after the last event
+SETTLE_SECONDS = 12  # seconds: longer than anything is looked at again after the last event
 WATCHED_SECONDS = 30
-WINDOWS_MAX = 3  # a look that a busy machine has delayed may fall into one; a daemon that polls works in each
+WINDOWS_MAX = 3  # a look that a busy machine has delayed may come in one span; a daemon that polls works in each
 CPU_SECONDS_MAX = 0.1
 SWITCHES_MAX = 100  # a single thread that polls once a second would take a third of it
-# Whatever is mounted anywhere, as other tests do, has the daemon look where the folders that it watches are.
+# A mount anywhere, as other tests make it, causes the daemon to check the folders that it watches.
 OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private") if os.geteuid() == 0 else ()
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has used so far: fields 14 and 15 of /proc/PID/stat, utime and stime."""
+    """Return what a process has used so far: fields 14 and 15 of /proc/PID/stat, utime and stime."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def switches(pid: int) -> int:
-    """How often the threads of a process went to sleep so far."""
+    """Return how often the threads of a process went to sleep so far."""
     tables = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
     return sum(int(re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", table, re.MULTILINE)[0]) for table in tables)
 
@@ -51,7 +51,7 @@ def test_a_hundred_idle_databases_cost_nothing(tmp_path: Path, seaweedfs: Store)
             assert connection.execute("PRAGMA journal_mode = DELETE").fetchall() == [("delete",)]
     with run_proxy(seaweedfs) as proxy:
         storage = s3_section(seaweedfs, seaweedfs.make_bucket(), endpoint_url=proxy.endpoint_url)
-        # The one request a minute by which it asks whether the storage still accepts it is no database's.
+        # The daemon asks once a minute whether the storage still accepts it. That request belongs to no database.
         off = {"probe_interval": "off"}
         databases = [tmp_path / "data/*/app.db"]
         with Daemon(tmp_path, databases, storage=storage, settings=off, prefix=OWN_MOUNTS) as daemon:
@@ -62,7 +62,7 @@ def test_a_hundred_idle_databases_cost_nothing(tmp_path: Path, seaweedfs: Store)
             pid = daemon.pid
 
             def used_in(seconds: float) -> tuple[float, ...]:
-                """Requests, CPU and switches; to see that nothing happens takes time."""
+                """Return requests, CPU and switches in a span. To see that nothing happens takes time."""
                 before = len(proxy.requests), cpu_seconds(pid), switches(pid)
                 time.sleep(seconds)
                 after = len(proxy.requests), cpu_seconds(pid), switches(pid)

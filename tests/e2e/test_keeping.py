@@ -1,4 +1,4 @@
-"""Compaction and pruning against real stores, those that refuse to delete, and those that only say that they did."""
+"""Tests of compaction and pruning against real stores, those that refuse to delete, and those that only claim to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from walsyncd.core.stored.layout import BaseKey, ManifestKey, PrunedKey
 
 
 def both_kept(story: Story) -> None:
-    """The first day's epoch is one object, beside its segments."""
+    """Return whether the first day's epoch is one object, beside its segments."""
     story.day()
     story.check()
     story.day()
@@ -36,7 +36,10 @@ def both_kept(story: Story) -> None:
 def test_kept_as_promised_at_every_step(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """Segments, both, one object; then bases and epochs go, and what is promised stays exact all the time."""
+    """There are segments, then both, then one object.
+
+    Then bases and epochs are deleted, and what is promised stays exact at every step.
+    """
     store: Store = request.getfixturevalue(kind)
     place = Place(tmp_path)
     with (
@@ -65,7 +68,7 @@ def names(storage: S3Storage, word: str) -> list[str]:
 
 
 class Habit(FaultProxy):
-    """A store that refuses every deletion, or (``lies``) answers a batch with yes and keeps the objects."""
+    """A store that refuses every deletion, or (``lies``) acknowledges a batch and keeps the objects."""
 
     lies = False
     willing = False
@@ -86,7 +89,7 @@ class Habit(FaultProxy):
 
     @property
     def deletions(self) -> list[str]:
-        """What was asked to be deleted, whatever was answered."""
+        """Return the deletions that were requested, whatever the answer."""
         return [target for kind, target in self.asked if kind is Kind.DELETE]
 
     def storage(self, bucket: str) -> S3Storage:
@@ -102,7 +105,7 @@ def habit(seaweedfs: Store) -> Iterator[Habit]:
 
 
 def test_a_store_that_refuses_to_delete(habit: Habit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The daemon continues, and says once what to do. The command fails. Once deletion is allowed, all is deleted."""
+    """The daemon continues, and logs once what to do. The command fails. Once deletion is allowed, all is deleted."""
     place = Place(tmp_path)
     with (
         closing(habit.storage(habit.store.make_bucket())) as storage,
@@ -128,7 +131,7 @@ def test_a_store_that_refuses_to_delete(habit: Habit, tmp_path: Path, monkeypatc
 
 
 def test_a_store_that_says_it_deleted(habit: Habit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a batch left is found by listing and deleted one by one."""
+    """Objects that a batch left are found by listing and deleted one by one."""
     habit.lies = True
     place = Place(tmp_path)
     with closing(habit.storage(habit.store.make_bucket())) as storage, told(place, storage, monkeypatch) as story:
@@ -145,7 +148,7 @@ def test_a_store_that_says_it_deleted(habit: Habit, tmp_path: Path, monkeypatch:
 
 
 def test_write_only_keys(habit: Habit, tmp_path: Path) -> None:
-    """With ``delete = false`` nothing is ever asked to be deleted, and the check finds nothing wrong."""
+    """With ``delete = false`` no deletion is ever requested, and the check finds nothing wrong."""
     section = s3_section(habit.store, habit.store.make_bucket(), endpoint_url=habit.endpoint_url)
     keeping: dict[str, str | bool] = {**section, "delete": False, "expire_after": "30d"}
     path = tmp_path / "data" / "app.db"

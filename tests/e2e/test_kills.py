@@ -1,4 +1,4 @@
-"""SIGKILL at any moment: nothing that was read is read again, nothing that was stored is sent again."""
+"""Tests of SIGKILL at any moment: nothing that was read is read again, and nothing that was stored is sent again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ STORED_PARTS = 3
 
 @pytest.mark.slow
 def test_ten_kills_in_a_row(tmp_path: Path) -> None:
-    """Starting, following, copying a base, idle: wherever it dies, the next run continues and the end is the source."""
+    """It is killed while starting, following, copying a base, or idle.
+
+    The next run continues, and the end is the source.
+    """
     chance = random.Random(1)
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db", rows=2000)
@@ -73,7 +76,7 @@ def test_a_base_goes_on_after_a_kill(tmp_path: Path, seaweedfs: Store) -> None:
     with run_proxy(seaweedfs) as proxy:
         storage = s3_section(seaweedfs, bucket, endpoint_url=proxy.endpoint_url)
         with Daemon(tmp_path, [tmp_path / "data/app.db"], storage=storage) as daemon:
-            file = create(daemon.data / "app.db", rows=3200, row_bytes=10_000)  # and as much again in the index
+            file = create(daemon.data / "app.db", rows=3200, row_bytes=10_000)  # the index takes as much again
             assert file.stat().st_size > (STORED_PARTS + 2) * PART_BYTES
             with Writer("module", file, seed=0, only_counted=True, count=3) as writer:
                 writer.finish()
@@ -93,7 +96,7 @@ def test_a_base_goes_on_after_a_kill(tmp_path: Path, seaweedfs: Store) -> None:
 
 
 def test_a_base_without_a_wal_goes_on_after_a_kill(tmp_path: Path, seaweedfs: Store) -> None:
-    """A commit comes between. Parts that hold the same again are not sent again, and the end is exact."""
+    """A commit comes in between. Unchanged parts are not sent again, and the end is exact."""
     bucket = seaweedfs.make_bucket()
     with run_proxy(seaweedfs) as proxy:
         storage = s3_section(seaweedfs, bucket, endpoint_url=proxy.endpoint_url)
@@ -124,12 +127,12 @@ def _part_number(request: str) -> int:
 
 
 def _sent(proxy: Proxy) -> list[int]:
-    """Numbers of the parts that were sent, in order."""
+    """Return the numbers of the parts that were sent, in order."""
     return [number for number in map(_part_number, proxy.requests) if number]
 
 
 def _stored(store: Store, bucket: str) -> list[int]:
-    """Numbers of the parts that the store has of its one open upload."""
+    """Return the numbers of the parts that the store has of its one open upload."""
     with closing(store.client()) as client:
         (upload,) = client.list_multipart_uploads(Bucket=bucket)["Uploads"]
         parts = client.list_parts(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])

@@ -1,4 +1,5 @@
-"""Large: a transaction that memory would not hold, and a database with the page that SQLite never uses, at 1 GiB.
+"""Tests of large files: a transaction that does not fit into memory, and a database with the page at 1 GiB that SQLite
+never uses.
 
 LARGE_MEBIBYTES=1024 pytest tests/e2e/test_large.py    # the transaction
 """
@@ -24,14 +25,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process has had."""
+    """Return the most memory that a process has had."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]) << 10
 
 
 def digest(file: Path) -> str:
-    """Of a file of any size."""
+    """Return the digest of a file of any size."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "blake2b").hexdigest()
 
@@ -55,7 +56,7 @@ def test_a_transaction_larger_than_memory_should_be(tmp_path: Path) -> None:
 
 
 def test_across_the_lock_page(tmp_path: Path) -> None:
-    """Sparse up to just before 1 GiB; then it grows over the page that is never used."""
+    """The file is sparse up to just before 1 GiB. Then it grows over the page that is never used."""
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         path = daemon.data / "app.db"
         with SqliteProcess(path) as app:

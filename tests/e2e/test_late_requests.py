@@ -1,4 +1,4 @@
-"""Requests that land after what they wrote was deleted: what comes back is not mistaken for the replica."""
+"""Tests of requests that land after their object was deleted: what comes back is not mistaken for the replica."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tests.e2e.workload import Writer, create
 
 
 def test_objects_that_come_back_after_their_generation_was_deleted(tmp_path: Path) -> None:
-    """Segments alone, a base without its manifest, a manifest without its base: the head stays what it is."""
+    """Segments alone, a base without its manifest, and a manifest without its base do not change the head."""
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db", rows=50)
         daemon.start().sync()
         with Writer("module", file, seed=5, count=10, calm=daemon.control) as writer:
             writer.finish()
             daemon.sync()
-            daemon.kill()  # after an orderly stop the replica would be left to the next daemon
+            daemon.kill()  # after an orderly stop the replica would be released to the next daemon
             (old,) = (folder for folder in (daemon.replica / "app").iterdir() if folder.is_dir())
-            for path in daemon.state.iterdir():  # a new machine, as it were: a new generation begins
+            for path in daemon.state.iterdir():  # this is like a new machine: a new generation begins
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             assert not daemon.start().sync()["app"].startswith(old.name)
             sent = {path.relative_to(old): path.read_bytes() for path in old.rglob("*") if path.is_file()}

@@ -1,4 +1,7 @@
-"""A store that lies without an end, and one that lies about one database; other lies are in ``tests.fuzz``."""
+"""Tests of a store whose answers do not end, and of one that lies about one database.
+
+Other lies are in ``tests.fuzz``.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ SENT_BYTES_MAX = 200 << 20
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("lie", "words"), [(endless, "ls"), (endless, "restore app -o out.db"), (huge, "ls")])
 def test_what_has_no_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lie: Lie, words: str) -> None:
-    """Neither the memory nor the time of a command is the store's to decide."""
+    """The store can't make a command use any amount of memory or time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(replica, "pause", lambda _attempt: None)
     there, (command, *more) = stage(), words.split()
@@ -52,7 +55,7 @@ def lying(moto: Store) -> Iterator[LyingStore]:
 @pytest.mark.slow
 @pytest.mark.parametrize("lie", [endless])
 def test_a_lie_about_one_database_costs_no_other(tmp_path: Path, lying: LyingStore, lie: Lie) -> None:
-    """Whatever is asked about it; once the store tells the truth again it is followed as before."""
+    """This holds whatever is requested. Once the store tells the truth again, the database is followed as before."""
     storage = {**s3_section(lying.real, lying.real.make_bucket()), "endpoint_url": lying.endpoint_url}
     paths = [tmp_path / "data" / "good.db", tmp_path / "data" / "bad.db"]
     paths[0].parent.mkdir()

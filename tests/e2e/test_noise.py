@@ -1,4 +1,4 @@
-"""Following where events are many, lost, or cannot be had."""
+"""Tests of following if events are many, lost, or not available."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ for number in range(int(sys.argv[2])):
 
 
 def noise(folder: Path, count: int) -> subprocess.Popen[bytes]:
-    """Another program that makes three events a time in the database's folder."""
+    """Run another program that makes three events at a time in the database's folder."""
     return subprocess.Popen([sys.executable, "-c", NOISE, str(folder), str(count)])
 
 
 @pytest.mark.parametrize("read", [True, False])
 def test_hundreds_of_thousands_of_events(tmp_path: Path, *, read: bool) -> None:
-    """Read as they come, or lost to an overflow of the queue: nothing is missed, and nothing is a gap."""
+    """The events are read as they come, or lost to an overflow of the queue. Nothing is missed, and there is no gap."""
     folder = tmp_path / "data"
     folder.mkdir()
     path = folder / "app.db"
@@ -54,7 +54,7 @@ def test_hundreds_of_thousands_of_events(tmp_path: Path, *, read: bool) -> None:
 
 
 def test_beyond_the_limit_of_watches(tmp_path: Path) -> None:
-    """The kernel grants none: the daemon says so, with the remedy, and looks by the clock instead."""
+    """The kernel grants no watches. The daemon reports this with the remedy, and looks by the clock instead."""
     lower = 'echo 2 > /proc/sys/user/max_inotify_watches && exec "$@"'
     prefix = ["unshare", "--user", "--map-root-user", "sh", "-c", lower, "sh"]
     try:

@@ -1,4 +1,6 @@
-"""Storage that is away for a while: the application does not notice, nothing is lost, the log says it once."""
+"""Tests of storage that is away for a while: the application does not notice, nothing is lost, and the log reports it
+once.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from tests.stores import Store
 
 @pytest.mark.slow
 def test_everything_is_shipped_when_storage_is_back(tmp_path: Path, seaweedfs: Store) -> None:
-    """One line for away, one for back, and the head equals the source."""
+    """One line reports that it is away, one that it is back, and the head equals the source."""
     with run_proxy(seaweedfs) as proxy:
         storage = s3_section(seaweedfs, seaweedfs.make_bucket(), endpoint_url=proxy.endpoint_url)
         with Daemon(tmp_path, [tmp_path / "data/app.db"], storage=storage) as daemon:
@@ -38,7 +40,7 @@ def test_everything_is_shipped_when_storage_is_back(tmp_path: Path, seaweedfs: S
 
 
 def test_it_starts_and_stops_without_storage(tmp_path: Path, seaweedfs: Store) -> None:
-    """What it read meanwhile is in the spool: a stop says so by its exit code, the next start ships it."""
+    """What the daemon read meanwhile is in the spool. Its exit code says so, and the next start ships it."""
     with run_proxy(seaweedfs) as proxy:
         storage = s3_section(seaweedfs, seaweedfs.make_bucket(), endpoint_url=proxy.endpoint_url)
         with Daemon(tmp_path, [tmp_path / "data/app.db"], storage=storage) as daemon:

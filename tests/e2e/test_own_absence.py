@@ -1,4 +1,4 @@
-"""Our own absence: the daemon was away for long, or its state directory was lost, or is one of long ago."""
+"""Tests of a daemon that was away for long, or whose state directory was lost or is an old one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def delete(state: Path, _saved: Path) -> None:
 
 @pytest.mark.parametrize("lose", [put_back, delete], ids=["of long ago", "deleted"])
 def test_the_journal(tmp_path: Path, lose: Callable[[Path, Path], None]) -> None:
-    """Though the WAL would let it continue: a new generation begins, and the old one keeps every position."""
+    """Though the WAL would let it continue, a new generation begins. The old one keeps every position."""
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db", rows=20)
         with SqliteProcess(file) as app:
@@ -37,7 +37,7 @@ def test_the_journal(tmp_path: Path, lose: Callable[[Path, Path], None]) -> None
             app.execute(*counted(), *counted())
             old = daemon.start().sync()["app"]
             assert daemon.lines("generation_ended") == []
-            daemon.kill()  # after an orderly stop the replica would be left to the next daemon
+            daemon.kill()  # after an orderly stop the replica would be released to the next daemon
             lose(daemon.state, saved)
             app.execute(*counted())
             new = daemon.start().sync()["app"]
@@ -47,13 +47,13 @@ def test_the_journal(tmp_path: Path, lose: Callable[[Path, Path], None]) -> None
 
 
 def test_a_journal_that_is_corrupt(tmp_path: Path) -> None:
-    """The daemon does not guess: it says which file, and what to do; then a new generation begins."""
+    """The daemon does not guess. It names the file and what to do, and then a new generation begins."""
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db", rows=20)
         old = daemon.start().sync()["app"]
-        daemon.kill()  # after an orderly stop the replica would be left to the next daemon
+        daemon.kill()  # after an orderly stop the replica would be released to the next daemon
         journal = daemon.state / "journal.db"
-        for side in ("-wal", "-shm"):  # SQLite would find all of it there
+        for side in ("-wal", "-shm"):  # SQLite would find all of it in the WAL
             (daemon.state / f"journal.db{side}").unlink(missing_ok=True)
         journal.write_bytes(b"\xff" * 8192)
         result = daemon.walsyncd("run")
@@ -68,7 +68,7 @@ def test_a_journal_that_is_corrupt(tmp_path: Path) -> None:
 
 
 def test_many_restarts_of_the_wal_while_it_was_away(tmp_path: Path) -> None:
-    """A gap that is said; most of the database is new, so a new base costs less than a bridge. No position is lost."""
+    """The gap is reported. Most of the database is new, so a new base costs less than a bridge. No position is lost."""
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db", rows=20)
         old = daemon.start().sync()["app"]

@@ -1,4 +1,4 @@
-"""A restore to a position or a time holds exactly the transactions up to then."""
+"""Tests that a restore to a position or a time holds exactly the transactions up to then."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAMPLES = 3
 
 
 def commits(folder: Path, generation: str) -> Iterator[tuple[Position, Commit]]:
-    """Every commit that a database's folder holds of a generation, in order, as the trailers list them."""
+    """Return every commit of a generation in a database's folder, in order, as the trailers list them."""
     for path in sorted((folder / generation / "wal").rglob("*.wal.zst")):
         key = parse_key(str(path.relative_to(folder)))
         assert isinstance(key, SegmentKey | WholeKey)
@@ -32,7 +32,7 @@ def commits(folder: Path, generation: str) -> Iterator[tuple[Position, Commit]]:
 
 @pytest.mark.slow
 def test_each_commit_is_a_target(tmp_path: Path) -> None:
-    """Every commit adds 1 to a counter: the restored counter says which one a position and a time were."""
+    """Every commit adds 1 to a counter, so the restored counter identifies the commit of a position and a time."""
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db")
         daemon.start().sync()

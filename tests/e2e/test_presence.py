@@ -1,4 +1,6 @@
-"""The real daemon with ``presence = true`` beside applications that open and close the database for every commit."""
+"""Tests of the real daemon with ``presence = true`` beside applications that open and close the database for every
+commit.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ connection.close()
 
 @contextmanager
 def application(script: str, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """An application; it has to end well."""
+    """Run an application, which must end without an error."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield process
@@ -48,7 +50,10 @@ def present(tmp_path: Path) -> Daemon:
 
 
 def test_cycles_have_no_gap(tmp_path: Path) -> None:
-    """The WAL outlives every close and restarts now and then; one generation holds everything, and is the database."""
+    """The WAL outlives every close and restarts now and then.
+
+    One generation holds everything, and equals the database.
+    """
     with present(tmp_path) as daemon:
         file = create(daemon.data / "app.db")
         with SqliteProcess(file) as first:
@@ -67,7 +72,7 @@ def test_cycles_have_no_gap(tmp_path: Path) -> None:
 
 
 def test_killed_while_it_is_held(tmp_path: Path) -> None:
-    """The application notices nothing, and what it commits while the daemon is away is in the next replica, too."""
+    """The application notices nothing. What it commits while the daemon is away is in the next replica, too."""
     with present(tmp_path) as daemon:
         file = create(daemon.data / "app.db")
         daemon.start().sync()

@@ -1,4 +1,6 @@
-"""Nothing of the user's is opened for writing, by a user that could not: seen from the kernel's side."""
+"""Tests that nothing of the user's is opened for writing, seen from the kernel's side and with a user that
+could not.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from tests.e2e.comparison import assert_same
 from tests.e2e.daemon import NOBODY, Daemon
 from tests.e2e.workload import Writer, create
 
-# What opens, changes, names or locks a file. The question mark: not every machine has it.
+# System calls that open, change, name or lock a file. The question mark is for calls that not every machine has.
 CALLS = (
     "?open,openat,?openat2,?creat,?rename,?renameat,renameat2,?unlink,unlinkat,?link,linkat,?symlink,symlinkat,"
     "?mkdir,mkdirat,?rmdir,truncate,ftruncate,fallocate,write,writev,pwrite64,pwritev,pwritev2,fcntl,flock,mmap,"
@@ -31,7 +33,7 @@ pytestmark = [
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can reach, unlike pytest's, and in which nobody owns what the daemon writes."""
+    """Make a folder that every user can reach, unlike pytest's, and in which nobody owns what the daemon writes."""
     with tempfile.TemporaryDirectory(prefix="walsyncd-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -44,7 +46,9 @@ def open_folder() -> Iterator[Path]:
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.slow
 def test_every_call_on_the_users_files_reads(open_folder: Path) -> None:
-    """Following, copying a base, a WAL that is made and deleted again: O_RDONLY, questions about locks, no more."""
+    """While it follows, copies a base, and sees a WAL made and deleted, there is only O_RDONLY, and questions about
+    locks.
+    """
     trace = open_folder / "trace"
     strace = ["strace", "-ff", "-y", "-qq", "-s", "0", "-e", "signal=none", "-e", f"trace={CALLS}", "-o", f"{trace}/of"]
     with Daemon(open_folder, [open_folder / "data/app.db"], prefix=strace, user=NOBODY) as daemon:
@@ -70,7 +74,7 @@ def test_every_call_on_the_users_files_reads(open_folder: Path) -> None:
 
 
 def _owners(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """User, group and mode of everything in a folder."""
+    """Return user, group and mode of everything in a folder."""
     found = ((path.name, path.stat()) for path in folder.iterdir())
     return {name: (status.st_uid, status.st_gid, status.st_mode) for name, status in found}
 
@@ -80,7 +84,7 @@ def _opens(call: str, name: str) -> bool:
 
 
 def _only_reads(call: str) -> bool:
-    """Whether a line of the trace, ``name(arguments) = result``, leaves everything as it is."""
+    """Return whether a line of the trace, ``name(arguments) = result``, changes nothing."""
     name = call.partition("(")[0]
     if name in {"open", "openat", "openat2"}:
         return "O_RDONLY" in call and not re.search(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND|TMPFILE)", call)
@@ -92,7 +96,7 @@ def _only_reads(call: str) -> bool:
 
 
 def test_an_unreadable_database_is_refused_and_the_others_go_on(open_folder: Path) -> None:
-    """Check and status say which file, and what to do; once it may be read it is followed."""
+    """Check and status name the file and what to do. Once it may be read, it is followed."""
     names = ("closed", "open")
     with Daemon(open_folder, [open_folder / f"data/{name}.db" for name in names], user=NOBODY) as daemon:
         closed, readable = (create(daemon.data / f"{name}.db") for name in names)

@@ -1,4 +1,4 @@
-"""A state directory on a slow disk: the follower waits for it, and the WALs are read meanwhile."""
+"""Tests of a state directory on a slow disk: the follower waits for it, and the WALs are read meanwhile."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_slow_fsync_leaves_no_gap(tmp_path: Path) -> None:
 
 
 def _gaps(place: Path, library: Path) -> list[str]:
-    """Run a writer beside a daemon with a slow disk. Returns the gaps; without one, all rows must be restored."""
+    """Run a writer beside a daemon with a slow disk. Return the gaps. Without a gap, all rows must be restored."""
     database = place / "app" / "app.db"
     database.parent.mkdir(parents=True)
     with (

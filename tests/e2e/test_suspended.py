@@ -1,4 +1,4 @@
-"""A database that can't be followed does not keep the others from it, and is followed as soon as it can be."""
+"""Tests that a database that can't be followed does not affect the others, and is followed as soon as it can be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.e2e.workload import create
 
 
 def test_a_missing_database_is_picked_up_when_it_appears(tmp_path: Path) -> None:
-    """Missing is a state with a remedy; neither its folder nor its file need be there at the start."""
+    """Missing is a state with a remedy. Neither its folder nor its file has to exist at the start."""
     late = tmp_path / "data/later/late.db"
     with Daemon(tmp_path, [tmp_path / "data/here.db", late]) as daemon:
         here = create(daemon.data / "here.db", rows=5)
@@ -28,7 +28,10 @@ def test_a_missing_database_is_picked_up_when_it_appears(tmp_path: Path) -> None
 
 
 def test_a_database_that_vanishes_and_comes_back(tmp_path: Path) -> None:
-    """Its old positions stay restorable. Another file at its place is bridged, or begins a generation without a map."""
+    """Its old positions stay restorable.
+
+    Another file in its place is bridged, or begins a generation if there is no map.
+    """
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db", rows=5)
         daemon.start()
@@ -46,7 +49,10 @@ def test_a_database_that_vanishes_and_comes_back(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_databases(tmp_path: Path) -> None:
-    """A folder, text, a header that SQLite would refuse: check names each, and the one beside them is followed."""
+    """For a folder, a text, and a header that SQLite would refuse, check names each.
+
+    A database beside them is followed.
+    """
     names = ("folder", "text", "header", "app")
     with Daemon(tmp_path, [tmp_path / f"data/{name}.db" for name in names]) as daemon:
         folder, text, header, app = (daemon.data / f"{name}.db" for name in names)
@@ -67,7 +73,7 @@ def test_files_that_are_no_databases(tmp_path: Path) -> None:
 
 
 def test_a_new_match_of_a_pattern_is_picked_up(tmp_path: Path) -> None:
-    """While the daemon runs, in a folder that was not there before."""
+    """The match appears while the daemon runs, in a folder that did not exist before."""
     pattern = tmp_path / "data/*/app.db"
     with Daemon(tmp_path, [pattern]) as daemon:
         first = create(daemon.data / "one/app.db", rows=2)

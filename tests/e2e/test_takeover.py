@@ -1,6 +1,6 @@
-"""Two daemons, or two journals, and one folder: no generation ever receives two histories.
+"""Tests of two daemons, or two journals, and one folder: no generation ever receives two histories.
 
-Every daemon here is a real process with a state directory of its own; they share the storage.
+Every daemon here is a real process with a state directory of its own. They share the storage.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # several daemons sta
 
 @contextmanager
 def application(file: Path) -> Iterator[sqlite3.Connection]:
-    """One connection that stays open, with a table of numbers."""
+    """Open a connection that stays open, with a table of numbers."""
     file.parent.mkdir()
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -37,7 +37,7 @@ def application(file: Path) -> Iterator[sqlite3.Connection]:
 
 
 def host(tmp_path: Path, name: str, **options: list[str]) -> Daemon:
-    """A daemon called ``name``, for the one database in the one storage."""
+    """Return a daemon called ``name``, for the one database in the one storage."""
     folder = tmp_path / name
     folder.mkdir()
     database = {"path": str(tmp_path / "data/app.db"), "name": "app"}
@@ -47,7 +47,7 @@ def host(tmp_path: Path, name: str, **options: list[str]) -> Daemon:
 
 @contextmanager
 def two_hosts(tmp_path: Path) -> Iterator[tuple[sqlite3.Connection, Daemon, Daemon]]:
-    """An application and two daemons, none of which runs yet."""
+    """Return an application and two daemons, none of which runs yet."""
     with (
         application(tmp_path / "data/app.db") as connection,
         host(tmp_path, "one") as one,
@@ -57,29 +57,29 @@ def two_hosts(tmp_path: Path) -> Iterator[tuple[sqlite3.Connection, Daemon, Daem
 
 
 def copy_state(source: Daemon, target: Daemon) -> None:
-    """What a clone of the disk has."""
+    """Copy the files that a clone of the disk has."""
     shutil.copytree(source.state, target.state, ignore=shutil.ignore_patterns("*.sock"))
 
 
 def generations(tmp_path: Path) -> list[str]:
-    """Those that are in the storage."""
+    """Return the generations in the storage."""
     folder = tmp_path / "replica" / "app"
     return sorted(path.name for path in folder.iterdir() if is_generation(path.name))
 
 
 def listed_generations(daemon: Daemon) -> list[str]:
-    """Those that ``ls`` shows."""
+    """Return the generations that ``ls`` shows."""
     (database,) = json.loads(daemon.done("ls", "app", "--json"))["databases"]
     return sorted(generation["generation"] for generation in database["generations"])
 
 
 def current_generation(daemon: Daemon) -> str:
-    """The one that it writes now."""
+    """Return the generation that the daemon writes now."""
     return parse_position(daemon.look("app")).generation
 
 
 def assert_no_generation_has_two_histories(tmp_path: Path) -> None:
-    """In every epoch each segment begins where the one before ended."""
+    """Assert that each segment begins where the one before in its epoch ended."""
     folder = tmp_path / "replica" / "app"
     keys = [parse_key(str(path.relative_to(folder))) for path in folder.rglob("*.wal.zst")]
     segments = sorted((k for k in keys if isinstance(k, SegmentKey)), key=lambda k: (k.generation, k.epoch, k.first))
@@ -105,12 +105,15 @@ def commit_until(event: str, daemon: Daemon, connection: sqlite3.Connection) -> 
 
 
 def commit_until_it_gives_way(daemon: Daemon, connection: sqlite3.Connection) -> int:
-    """How many objects it stored before it looked."""
+    """Commit until a daemon gives way. Return how many objects it stored before it noticed."""
     return commit_until("database_taken", daemon, connection)
 
 
 def test_two_daemons_by_mistake(tmp_path: Path) -> None:
-    """The second begins a generation, the first stops within 64 uploads and says why; it continues when told to."""
+    """The second one begins a generation.
+
+    The first one stops within 64 uploads, says why, and continues when told to.
+    """
     with two_hosts(tmp_path) as (connection, one, two):
         one.start().sync()
         first = current_generation(one)
@@ -137,7 +140,7 @@ def test_two_daemons_by_mistake(tmp_path: Path) -> None:
 
 
 def test_a_cloned_host(tmp_path: Path) -> None:
-    """A copy of the state directory owns nothing, although nothing was shipped since it was made."""
+    """A copy of the state directory owns nothing, even if nothing was shipped since it was made."""
     with two_hosts(tmp_path) as (connection, one, two):
         one.start().sync()
         copy_state(one, two)
@@ -152,7 +155,7 @@ def test_a_cloned_host(tmp_path: Path) -> None:
 
 
 def hide_the_copy(daemon: Daemon) -> None:
-    """As on a block-level clone, where the journal's inode and birth are the original's."""
+    """Make the journal's inode and birth time those of the original, as a block-level clone has them."""
     journal = daemon.state / "journal.db"
     with closing(sqlite3.connect(journal)) as connection, connection:
         changed = connection.execute(
@@ -162,7 +165,7 @@ def hide_the_copy(daemon: Daemon) -> None:
 
 
 def test_a_clone_of_the_disk_with_the_same_machine_id(tmp_path: Path) -> None:
-    """Neither can tell itself from the other: who claimed first stops within 64 uploads and says why.
+    """Neither can distinguish itself from the other. The one that claimed first stops within 64 uploads and says why.
 
     The other one finds what was written meanwhile beside its own, and begins a generation of its own.
     """
@@ -174,7 +177,7 @@ def test_a_clone_of_the_disk_with_the_same_machine_id(tmp_path: Path) -> None:
         copy_state(one, two)
         hide_the_copy(two)
         original = one.pid
-        os.kill(original, signal.SIGSTOP)  # else it may store the next commit before its copy does
+        os.kill(original, signal.SIGSTOP)  # otherwise it may store the next commit before its copy does
         two.start()
         connection.execute("INSERT INTO t VALUES (2)")
         two.sync()
@@ -194,7 +197,7 @@ def test_a_clone_of_the_disk_with_the_same_machine_id(tmp_path: Path) -> None:
 
 
 def test_a_golden_image(tmp_path: Path) -> None:
-    """Two machines made from one image: each begins a generation, and the last to begin continues."""
+    """Each of two machines made from one image begins a generation, and the last to begin continues."""
     with application(tmp_path / "data/app.db") as connection, host(tmp_path, "image") as image:
         image.start().sync()
         image.stop()
@@ -202,7 +205,7 @@ def test_a_golden_image(tmp_path: Path) -> None:
             for number, clone in enumerate((one, two)):
                 copy_state(image, clone)
                 clone.start()
-                connection.execute("INSERT INTO t VALUES (?)", (number,))  # it claims the database when it writes
+                connection.execute("INSERT INTO t VALUES (?)", (number,))  # it claims the database at its first write
                 clone.sync()
             commit_until_it_gives_way(one, connection)
             assert len(generations(tmp_path)) == 3
@@ -211,7 +214,9 @@ def test_a_golden_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["copied back", "written over"])
 def test_a_journal_restored_from_yesterday(tmp_path: Path, how: str) -> None:
-    """The bucket is ahead of it: the generation does not continue. So it is if the restored files keep their inodes."""
+    """The bucket is ahead of the journal, so the generation does not continue, even if the restored files keep their
+    inodes.
+    """
     with application(tmp_path / "data/app.db") as connection, host(tmp_path, "one") as one:
         one.start().sync()
         one.stop()
@@ -236,7 +241,10 @@ def test_a_journal_restored_from_yesterday(tmp_path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("storage", ["seaweedfs", "rclone"], indirect=True)
 def test_a_host_that_is_replaced(tmp_path: Path, storage: dict[str, str], request: pytest.FixtureRequest) -> None:
-    """What it has left in order goes on without a base, where the store honours conditions; after a kill, with one."""
+    """A generation that it ended in order continues without a base if the store honours conditions.
+
+    After a kill it needs one.
+    """
     honours = "rclone" not in request.node.name
     old, new, last = (tmp_path / name / "data/app.db" for name in ("old", "new", "last"))
     hosts = []
@@ -273,7 +281,9 @@ def test_a_host_that_is_replaced(tmp_path: Path, storage: dict[str, str], reques
 
 @pytest.mark.root
 def test_a_container_that_is_made_again(tmp_path: Path) -> None:
-    """The very same state directory under another machine id, on a machine that was not booted since: it continues."""
+    """The same state directory is used under another machine id, on a machine that was not booted since,
+    and continues.
+    """
     (tmp_path / "machine-id").write_text("f" * 32 + "\n")
     elsewhere = ["unshare", "-m", "sh", "-c", f'mount --bind {tmp_path}/machine-id /etc/machine-id; exec "$@"', "sh"]
     with application(tmp_path / "data/app.db") as connection, host(tmp_path, "one") as one:

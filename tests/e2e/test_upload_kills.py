@@ -1,4 +1,4 @@
-"""SIGKILL on the real daemon at random moments, against a real object store, while an application writes.
+"""Tests of SIGKILL on the real daemon at random moments, with a real object store, while an application writes.
 
 Thirty moments in a test; for more::
 
@@ -25,12 +25,12 @@ from walsyncd.core.stored.layout import SegmentKey, parse_key
 
 MOMENTS = int(os.environ.get("UPLOAD_KILLS", "30"))
 SEED = int(os.environ.get("UPLOAD_KILLS_SEED", "1"))
-RUN_SECONDS_MAX = 1.5  # a start takes half a second; the base of the database below about as much
+RUN_SECONDS_MAX = 1.5  # seconds: a start takes half a second, and the base of the database below about as much
 PREFIX = "hosts/one/app/"
 
 
 def objects(store: Store, bucket: str) -> dict[str, str]:
-    """Names and ETags in the database's folder."""
+    """Return names and ETags in the database's folder."""
     with closing(store.client()) as client:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=PREFIX)
         return {
@@ -39,7 +39,7 @@ def objects(store: Store, bucket: str) -> dict[str, str]:
 
 
 def assert_no_hole(names: dict[str, str]) -> None:
-    """Every epoch begins at frame 1, and each segment where the one before ended: no hole, and no frame twice."""
+    """Assert that every epoch begins at frame 1, and each segment where the one before ended."""
     segments = sorted(
         (key for name in names if isinstance(key := parse_key(name), SegmentKey)),
         key=lambda key: (key.generation, key.epoch, key.first),
@@ -78,7 +78,8 @@ def test_killed_at_random_moments(tmp_path: Path, seaweedfs: Store) -> None:
         assert daemon.status("app")["spool_objects"] == 0
         daemon.stop()
         assert list((daemon.state / "spool").glob("*.part")) == []
-        # The last request of a killed daemon may land after its successor looked. The next one finds what it left.
+        # The last request of a killed daemon may land after the next daemon looked. The daemon after that finds what it
+        # left.
         daemon.start()
         with closing(seaweedfs.client()) as client:
             wait_for(lambda: client.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == [])

@@ -1,4 +1,4 @@
-"""Whatever the application does, the head of the replica is the application's database."""
+"""Tests that the head of the replica is the application's database, whatever the application does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COUNT = 60
 
 @pytest.mark.slow
 def test_the_head_equals_the_source(tmp_path: Path, storage: dict[str, str], request: pytest.FixtureRequest) -> None:
-    """Three applications at once, one of each kind: every page of what is restored is the source's."""
+    """Three applications write at once, one of each kind. Every page of the restored file is the source's."""
     drain = STORAGES.index(request.node.callspec.params["storage"])
     page_sizes = {kind: PAGE_SIZES[(number + drain) % 3] for number, kind in enumerate(KINDS)}
     files = {kind: tmp_path / f"data/{kind}/{kind}.db" for kind in KINDS}
@@ -34,7 +34,8 @@ def test_the_head_equals_the_source(tmp_path: Path, storage: dict[str, str], req
         for writer in writers:
             writer.finish()
         daemon.sync()
-        assert_same(daemon.restore(KINDS[drain % 3]), files[KINDS[drain % 3]])  # its connections are open
+        # the connections of the applications are open
+        assert_same(daemon.restore(KINDS[drain % 3]), files[KINDS[drain % 3]])
         for writer in writers:
             writer.close()
         daemon.sync()
@@ -48,7 +49,7 @@ def test_the_head_equals_the_source(tmp_path: Path, storage: dict[str, str], req
 
 
 def test_commits_after_a_base_of_a_quiet_database(tmp_path: Path, storage: dict[str, str]) -> None:
-    """Nothing but the listing says that there is more than the base, which is whole without it."""
+    """Only the listing shows that there is more than the base, which is whole by itself."""
     with Daemon(tmp_path, [tmp_path / "data/app.db"], storage=storage) as daemon:
         file = create(daemon.data / "app.db")
         daemon.start().sync()
@@ -61,7 +62,7 @@ def test_commits_after_a_base_of_a_quiet_database(tmp_path: Path, storage: dict[
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_application_that_is_killed(tmp_path: Path, kind: str) -> None:
-    """Its WAL stays behind with what was rolled back or not committed at its end; that is not replicated."""
+    """The end of its WAL has rolled back and uncommitted frames, which are not replicated."""
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db", page_size=1024)
         daemon.start()
@@ -73,7 +74,7 @@ def test_an_application_that_is_killed(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_spilled_rollback_is_no_gap(tmp_path: Path) -> None:
-    """Frames that a rolled back transaction left after the last commit hold nothing that could be missing."""
+    """Frames that a rolled back transaction left after the last commit can't be missing commits."""
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db")
         daemon.start()
@@ -89,7 +90,9 @@ def test_a_spilled_rollback_is_no_gap(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_a_new_wal_is_no_gap(tmp_path: Path) -> None:
-    """TRUNCATE counts up in a WAL without frames as well; the first commit is then not in checkpoint sequence 0."""
+    """TRUNCATE raises the checkpoint sequence even in a WAL without frames, so the first commit is not in
+    sequence 0.
+    """
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db")
         daemon.start().sync()
@@ -102,9 +105,10 @@ def test_a_checkpoint_of_a_new_wal_is_no_gap(tmp_path: Path) -> None:
 
 
 def test_commits_that_sqlite_wrote_without_checksums(tmp_path: Path) -> None:
-    """After ROLLBACK TO in a spilled transaction SQLite 3.40 does so; no crash leaves them, and no replica has them.
+    """SQLite 3.40 does this after ROLLBACK TO in a spilled transaction. A crash loses such commits, and no replica has
+    them.
 
-    It says so and what to do, and has the database again as soon as the WAL has restarted.
+    The daemon reports this with the remedy, and follows the database again as soon as the WAL has restarted.
     """
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db")

@@ -6,13 +6,13 @@
 | apsw   | the ``apsw`` wheel, which brings a newer SQLite                |
 | cli    | the ``sqlite3`` program, one process for each connection       |
 
-Every transaction adds 1 to ``counter.n`` and writes that number into ``note``, so a file says how many
-transactions it holds; ``VACUUM`` and the creation of the schema are the only other commits. Run as a program
-(``workload.py KIND FILE …``) it is one application, with several connections to one database.
+Every transaction adds 1 to ``counter.n`` and writes that number into ``note``, so a file shows how many transactions it
+holds. ``VACUUM`` and the creation of the schema are the only other commits. As a program (``workload.py KIND FILE …``)
+this is one application with several connections to one database.
 
-A reader that takes no lock can be outrun: what is checkpointed and overwritten in the moment after it was
-committed nobody could have read. So that this is left to the tests that mean it, an application that is told of a
-daemon (``calm``) has it look once more before it checkpoints, which it does only by its own statements.
+A reader that takes no lock can be outrun: nobody can read what is checkpointed and overwritten at once after its
+commit. Only some tests are about this. In the others the application knows the daemon (``calm``) and has it look once
+more before each checkpoint, which it makes only by its own statements.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Protocol, Self
 KINDS = ("module", "apsw", "cli")
 CONNECTIONS = 3
 BUSY_MS = 20_000
-PAUSE_SECONDS = 0.01  # after each thing done: an application that waits for its users
+PAUSE_SECONDS = 0.01  # seconds after each thing done: an application that waits for its users
 STOP_SECONDS_MAX = 60.0
 
 SCHEMA = (
@@ -50,7 +50,7 @@ SCHEMA = (
 
 
 def create(file: Path, *, page_size: int = 4096, rows: int = 0, row_bytes: int = 1000) -> Path:
-    """A database in WAL mode with the workload's schema and ``rows`` rows that no compression makes smaller."""
+    """Create a database in WAL mode with the workload's schema and ``rows`` rows that do not compress."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA page_size={page_size}")
@@ -61,21 +61,22 @@ def create(file: Path, *, page_size: int = 4096, rows: int = 0, row_bytes: int =
 
 
 def insertion(rows: int, row_bytes: int) -> str:
-    """One statement that inserts rows of random bytes."""
+    """Return a statement that inserts rows of random bytes."""
     numbers = f"WITH RECURSIVE i(n) AS (SELECT 1 WHERE {rows} > 0 UNION ALL SELECT n + 1 FROM i WHERE n < {rows})"
     return f"{numbers} INSERT INTO item (size, data) SELECT abs(random() % 1000), randomblob({row_bytes}) FROM i"
 
 
 def counted(*statements: str, said: str = "") -> list[str]:
-    """A transaction that counts itself."""
+    """Return a transaction that counts itself."""
     note = f"INSERT INTO note SELECT n, '{said}' FROM counter"
     return ["BEGIN IMMEDIATE", *statements, "UPDATE counter SET n = n + 1", note, "COMMIT"]
 
 
 def transactions(seed: int, *, only_counted: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Without end: the number of a connection, and what it does next; ``reopen``: all of them close and open.
+    """Yield without end the number of a connection, and what it does next. ``reopen`` means that all of them close and
+    open.
 
-    ``only_counted``: every commit adds 1 to the counter, and what is rolled back leaves nothing in the WAL.
+    With ``only_counted`` every commit adds 1 to the counter, and a rollback leaves nothing in the WAL.
     """
     chance = random.Random(seed)
     rare = ("vacuum", "reopen") if not only_counted else ("reopen",)
@@ -101,7 +102,8 @@ def _statements(kind: str, chance: random.Random) -> list[str]:
         case "rollback":
             return ["BEGIN IMMEDIATE", insertion(150, 500), "UPDATE counter SET n = n + 1000", "ROLLBACK"]
         case "savepoint":
-            # Must not spill: an SQLite such as 3.40.1 then commits frames without checksums, which a crash loses.
+            # It must not spill, because an SQLite such as 3.40.1 then commits frames without checksums, which a crash
+            # loses.
             undone = ["SAVEPOINT inner", some, "UPDATE counter SET n = n + 1000", "ROLLBACK TO inner", "RELEASE inner"]
             return _in_memory(counted(insertion(2, 50), *undone, said=kind))
         case "big":
@@ -118,25 +120,25 @@ def _statements(kind: str, chance: random.Random) -> list[str]:
 
 
 def _in_memory(statements: list[str]) -> list[str]:
-    """The same, with nothing spilled before the commit."""
+    """Return the transaction with settings that spill nothing before the commit."""
     return ["PRAGMA cache_size=2000", *statements, "PRAGMA cache_size=5"]
 
 
 def _is_harsh(statement: str) -> bool:
-    """Whether the next writer may then overwrite what was written a moment ago."""
+    """Return whether the next writer may then overwrite what was written a moment ago."""
     return statement == "reopen" or "wal_checkpoint" in statement
 
 
 def _calm(control: str) -> None:
-    """Have the daemon that listens there, if any, look at everything once more."""
+    """Let the daemon that listens there, if any, look at everything once more."""
     from walsyncd.adapters.system.control_socket import NOT_ONE_VERSION, ask
     from walsyncd.errors import TransientError
 
     try:
         answer = ask(Path(control), {"op": "sync"}, timeout_s=STOP_SECONDS_MAX)
-    except (TransientError, FileNotFoundError):  # it was killed, or has not begun yet
+    except (TransientError, FileNotFoundError):  # the daemon was killed, or has not begun yet
         return
-    # A database may have no generation just now. A request that is not understood would calm nobody, and unnoticed.
+    # A database may have no generation at the moment. A request that is not understood would have no effect, unnoticed.
     assert answer is None or answer.get("hint") != NOT_ONE_VERSION, answer
 
 
@@ -147,13 +149,13 @@ class Connection(Protocol):
     """A connection to the database, of one kind."""
 
     def open(self) -> None:
-        """Open the file, and set what is set for each connection."""
+        """Open the file, and apply the settings of each connection."""
 
     def execute(self, statement: str) -> None:
         """Run one statement to its end."""
 
     def close(self) -> None:
-        """As an application that ends does."""
+        """Close it as an application does at its end."""
 
 
 SETTINGS = (f"PRAGMA busy_timeout={BUSY_MS}", "PRAGMA cache_size=5", "PRAGMA wal_autocheckpoint=0")
@@ -185,7 +187,7 @@ class _Apsw(_Module):
 
 
 class _Cli:
-    """Feeds the program and waits for its answer to a mark, so that connections take turns as the others do."""
+    """Feeds the program and waits until it repeats a mark, so that connections take turns as the others do."""
 
     MARK = "walsyncd-mark"
 
@@ -218,7 +220,7 @@ _CONNECTIONS: dict[str, type[_Module] | type[_Cli]] = {"module": _Module, "apsw"
 def work(
     kind: str, file: str, *, seed: int, count: int | None, pause_s: float, only_counted: bool, calm: str | None
 ) -> None:
-    """Do ``count`` things, or do without end; a line on stdout tells of each that is done."""
+    """Do ``count`` things, or do without end. A line on stdout reports each thing done."""
     connections: list[Connection] = [_CONNECTIONS[kind](file) for _ in range(CONNECTIONS)]
     for connection in connections:
         connection.open()
@@ -240,7 +242,7 @@ def work(
 
 
 def _reopen(connections: list[Connection]) -> None:
-    """The last one to close deletes the WAL."""
+    """Close all and open them again. The last one to close deletes the WAL."""
     for connection in connections:
         connection.close()
     for connection in connections:
@@ -248,7 +250,7 @@ def _reopen(connections: list[Connection]) -> None:
 
 
 class Writer:
-    """An application in processes of its own; as a context manager it is killed at the end if it still runs."""
+    """An application in processes of its own. As a context manager it is killed at the end if it still runs."""
 
     def __init__(
         self,
@@ -274,7 +276,7 @@ class Writer:
         )
 
     def wait_for(self, number: int) -> None:
-        """Until it has done that many things."""
+        """Wait until it has done that many things."""
         assert self._process.stdout is not None
         while line := self._process.stdout.readline():
             if int(line) >= number:
@@ -282,7 +284,7 @@ class Writer:
         raise AssertionError(f"the application ended with {self._process.wait()} before it had done {number} things")
 
     def finish(self) -> None:
-        """Until it has done all; its connections are open still."""
+        """Wait until it has done all. Its connections are open still."""
         assert self._count is not None
         self.wait_for(self._count)
 
@@ -307,7 +309,7 @@ class Writer:
 
 
 def main() -> None:
-    """Be one application."""
+    """Run one application."""
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("file")

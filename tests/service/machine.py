@@ -1,4 +1,4 @@
-"""A machine of its own on which walsyncd runs as its unit says: real systemd, this checkout, throw-away state.
+"""A machine on which walsyncd runs as its unit says: real systemd, this checkout, throw-away state.
 
 The package and what it needs come from this interpreter's folders, read by the system's Python, which must be of the
 same version: a service's sandbox hides the folders that a virtual environment may lie in. For another release
@@ -33,7 +33,7 @@ from walsyncd.cli import main
 sys.exit(main())' "$@"
 """
 
-# An application: a table, and a number inserted for each line that it is given.
+# An application that creates a table, and inserts a number for each line that it is given.
 APPLICATION = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -51,7 +51,9 @@ print(*[x for (x,) in sqlite3.connect(sys.argv[1]).execute("select x from t orde
 
 
 def _libraries() -> Path:
-    """What walsyncd needs, for the Python in the box: a folder that was made for it, else this environment's own."""
+    """Return what walsyncd needs, for the Python in the box: a folder that was made for it, else this environment's
+    own.
+    """
     made = os.environ.get("BOX_LIBRARIES")
     if made is not None:
         return Path(made)
@@ -60,11 +62,11 @@ def _libraries() -> Path:
     system = subprocess.run(["/usr/bin/python3", "-c", tell], capture_output=True, text=True, check=False)
     if system.stdout.strip() != version:
         pytest.skip(f"the system's Python is not {version}")
-    return Path(numpy.__file__).parents[1]  # what is beside it is this environment's site-packages
+    return Path(numpy.__file__).parents[1]  # its parent is this environment's site-packages
 
 
 class Machine(Box):
-    """``data`` is ``/srv/data`` inside, and survives the box."""
+    """The machine. ``data`` is ``/srv/data`` inside, and survives the box."""
 
     def __init__(self, folder: Path) -> None:
         skip_unless_possible()
@@ -94,12 +96,12 @@ class Machine(Box):
         return self
 
     def settle(self, drop_in: str) -> None:
-        """Put a drop-in in force, which also has what every test needs: a replica in a folder, and little patience."""
+        """Activate a drop-in, which also has what every test needs: a replica in a folder, and short waits."""
         self.write(DROP_IN, drop_in + "ReadWritePaths=/srv/replica\nRestartSec=100ms\n")
         self.do("systemctl", "daemon-reload")
 
     def configure(self, *databases: str, storage: str = 'url = "file:///srv/replica"', daemon: str = "") -> None:
-        """Write the configuration; each database is a name in ``/srv/data``, or a path."""
+        """Write the configuration. Each database is a name in ``/srv/data``, or a path."""
         paths = [Path("/srv/data", database).with_suffix(".db") for database in databases]
         entries = [f'[[database]]\nname = "{path.stem}"\npath = "{path}"\n' for path in paths]
         head = f'[storage]\n{storage}\n[daemon]\n{daemon}\n[defaults]\nupload_interval = "50ms"\n'
@@ -108,43 +110,43 @@ class Machine(Box):
         self.do("chmod", "0640", CONFIG)
 
     def insert(self, name: str, first: int, end: int) -> None:
-        """An application inserts these numbers; a table is made if there is none."""
+        """Insert these numbers as an application. A missing table is made."""
         self.do("python3", "-c", APPLICATION, f"/srv/data/{name}.db", str(first), str(end))
 
     def unit(self, what: str) -> str:
-        """A property of the service."""
+        """Return a property of the service."""
         return self.do("systemctl", "show", "--value", "--property", what, "walsyncd").strip()
 
     def walsyncd(self, *arguments: str) -> str:
-        """The output of a command that must succeed."""
+        """Return the output of a command that must succeed."""
         return self.do("walsyncd", *arguments)
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """How each database stands, by name."""
+        """Return the status of each database, by name."""
         return {row["name"]: row for row in json.loads(self.walsyncd("status", "--json"))["databases"]}
 
     def restored(self, name: str) -> list[int]:
-        """The numbers in the restored head."""
+        """Return the numbers in the restored head."""
         out = f"/srv/restored-{os.urandom(4).hex()}.db"
         self.walsyncd("restore", name, "-o", out)
         return self.numbers(out)
 
     def numbers(self, path: str) -> list[int]:
-        """What the application inserted into the database at this path."""
+        """Return what the application inserted into the database at this path."""
         return [int(x) for x in self.do("python3", "-c", NUMBERS, path).split()]
 
     def is_active(self) -> bool:
-        """Whether the service is up and ready."""
+        """Return whether the service is up and ready."""
         return self.unit("ActiveState") == "active"
 
     def events(self, **fields: str) -> list[dict[str, Any]]:
-        """What the journal has of the service with these fields, oldest first."""
+        """Return the service's entries in the journal that have these fields, oldest first."""
         matches = [f"{name}={value}" for name, value in fields.items()]
         lines = self.do("journalctl", "-o", "json", "--unit", "walsyncd", *matches)
         return [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
 
     def wait_until(self, condition: Any, what: str) -> None:
-        """Wait for a fact; on failure the journal is shown."""
+        """Wait until something is so. On failure the journal is printed."""
         try:
             wait_until(condition, what)
         except AssertionError:

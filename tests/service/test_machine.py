@@ -1,4 +1,4 @@
-"""The service on a real systemd: what operators do to it, and what it does then."""
+"""Tests of the service on a real systemd: what operators do to it, and what it does then."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from walsyncd.log.journald import MESSAGE_IDS
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-# Stops one thread of a process, found by its name, as a debugger would: PTRACE_SEIZE, PTRACE_INTERRUPT (ptrace(2)).
+# This stops one thread of a process, found by its name, as a debugger would: PTRACE_SEIZE, PTRACE_INTERRUPT
+# (ptrace(2)).
 HANG = """
 import ctypes, os, pathlib, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -37,7 +38,10 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 
 def test_it_starts_with_nothing_and_takes_good_and_bad_files(machine: Machine) -> None:
-    """Ready without a database; a reload adds one, a bad file is refused, the unit stays active; a kill is survived."""
+    """The unit is ready without a database.
+
+    A reload adds one, a bad file is refused, and the unit survives that and a kill.
+    """
     machine.configure()
     machine.do("systemctl", "start", "walsyncd")
     assert machine.unit("ActiveState") == "active"
@@ -72,7 +76,7 @@ def test_it_starts_with_nothing_and_takes_good_and_bad_files(machine: Machine) -
 
 
 def test_the_watchdog_restarts_a_process_whose_follower_hangs(machine: Machine) -> None:
-    """A thread that is stopped in the middle of nowhere is found by the work that it leaves undone."""
+    """A thread that is stopped at any place is found by the work that it does not do."""
     machine.settle("[Service]\nWatchdogSec=2\n")
     machine.configure("app")
     machine.insert("app", 0, 10)
@@ -95,7 +99,7 @@ def test_the_watchdog_restarts_a_process_whose_follower_hangs(machine: Machine) 
 
 
 def test_the_sandbox_lets_nothing_be_written_but_its_own_state(machine: Machine) -> None:
-    """Seen from inside the running service's namespace, with its user and its capabilities."""
+    """This is tried inside the running service's namespace, with its user and its capabilities."""
     machine.configure("app")
     machine.insert("app", 0, 10)
     machine.do("chmod", "0600", "/srv/data/app.db")
@@ -116,7 +120,7 @@ def test_the_sandbox_lets_nothing_be_written_but_its_own_state(machine: Machine)
 
 
 def test_a_member_of_the_group_may_ask_and_others_may_not(machine: Machine) -> None:
-    """Through the socket in the runtime directory, without a look into the state directory."""
+    """They ask the socket in the runtime directory, and can't look into the state directory."""
     machine.configure("app")
     machine.insert("app", 0, 10)
     machine.do("useradd", "--groups", "walsyncd", "member")
@@ -131,7 +135,7 @@ def test_a_member_of_the_group_may_ask_and_others_may_not(machine: Machine) -> N
 
 
 def test_a_stop_under_load_ships_what_was_committed_before_it(machine: Machine) -> None:
-    """An application that continues does not keep it from ending well; what came too late, the next start ships."""
+    """An application that continues does not prevent a clean stop. The next start ships what came too late."""
     machine.configure("app")
     with writing(machine, "/srv/data/app.db") as writer:
         machine.do("systemctl", "start", "walsyncd")
@@ -149,7 +153,7 @@ def test_a_stop_under_load_ships_what_was_committed_before_it(machine: Machine) 
 
 
 def test_what_cant_be_shipped_makes_the_stop_a_failure_that_names_it(machine: Machine) -> None:
-    """Exit 75, and the journal says exactly what stays."""
+    """The exit code is 75, and the journal names exactly what was not shipped."""
     machine.configure("app", daemon='stop_timeout = "3s"')
     machine.insert("app", 0, 10)
     machine.do("systemctl", "start", "walsyncd")
@@ -173,7 +177,7 @@ def test_what_cant_be_shipped_makes_the_stop_a_failure_that_names_it(machine: Ma
 
 
 def test_the_service_and_its_stop_signal(machine: Machine) -> None:
-    """A second SIGTERM ends it at once, with the exit code of something left."""
+    """A second SIGTERM ends it at once, with the exit code that means that something is left."""
     machine.configure("app")
     machine.insert("app", 0, 10)
     machine.do("systemctl", "start", "walsyncd")

@@ -1,4 +1,4 @@
-"""The tighter set-up: no capability, and only what a group may read."""
+"""Tests of the tighter set-up: no capability, and only what a group may read."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 
 def application(machine: Machine, path: str, first: int, end: int, *, umask: str = "0027") -> None:
-    """As the application's unit would run it: under its own user, which leaves its group the right to read."""
+    """Run an application as its unit would: as its own user, which gives its group the right to read."""
     insert = ["python3", "-c", APPLICATION, path, str(first), str(end)]
     machine.do("runuser", "-u", "application", "--", "sh", "-c", f'umask {umask}; exec "$@"', "sh", *insert)
 
 
 def test_without_a_capability_the_group_decides(tmp_path: Path) -> None:
-    """By the drop-in's own recipe the application's database is replicated; one that the group can't read is not."""
+    """The drop-in's own recipe makes an application's database readable.
+
+    One that the group can't read is not replicated.
+    """
     with Machine(tmp_path) as machine:
         machine.do("groupadd", "app-data")
         machine.do("useradd", "application")

@@ -1,4 +1,4 @@
-"""Real-time scheduling of backpressure's process: only with the drop-in of walsyncd-operating(7)."""
+"""Tests of real-time scheduling for backpressure's process, which needs the drop-in of walsyncd-operating(7)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 @pytest.mark.parametrize("is_permitted", [True, False])
 def test_the_drop_in_permits_it(tmp_path: Path, *, is_permitted: bool) -> None:
-    """Without it the unit refuses, the log says so with the remedy, and the database is followed all the same."""
+    """Without the drop-in the unit refuses it, the log says so with the remedy, and the database is followed all the
+    same.
+    """
     (drop_in,) = [block.text for block in blocks("ini", PAGES["operating"]) if "LimitRTPRIO" in block.text]
     with Machine(tmp_path) as machine:
-        # The process is started by the same interpreter, which has walsyncd installed anywhere but in the box.
+        # The same interpreter starts the process, and walsyncd is installed for it everywhere but in the box.
         machine.settle("[Service]\nEnvironment=PYTHONPATH=/usr/lib/walsyncd/source:/usr/lib/walsyncd/libraries\n")
         machine.configure("app")
         machine.do("sed", "-i", "s/^upload_interval/backpressure = true\\n&/", CONFIG)
         machine.insert("app", 0, 10)
         if is_permitted:
-            # A box may not raise limits. The capability is what a raised limit stands for; all else is the page's.
+            # A box may not raise limits, so it uses the capability in place of a raised limit. All else is the page's.
             drop_in += "AmbientCapabilities=CAP_SYS_NICE\nCapabilityBoundingSet=CAP_SYS_NICE\n"
             machine.write("/etc/systemd/system/walsyncd.service.d/backpressure.conf", drop_in)
             machine.do("systemctl", "daemon-reload")

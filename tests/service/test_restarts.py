@@ -1,4 +1,6 @@
-"""However the daemon is started again beside a busy writer, it goes on in the same generation, and takes no base."""
+"""Tests that the daemon continues in the same generation without a base, however it is restarted beside a
+busy writer.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from tests.service.writer import writing
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-# Rows enough that what is written in a second is a small part of them.
+# The rows are so many that what is written in a second is a small part of them.
 FILL = """
 import sqlite3
 connection = sqlite3.connect("/srv/data/app.db")
@@ -26,28 +28,28 @@ COUNT = """
 import sqlite3
 print(*sqlite3.connect("/srv/data/app.db").execute("select coalesce(max(rowid), 0) from t").fetchone())
 """
-MANY = 1500  # commits: the WAL has been restarted once at least
+MANY = 1500  # commits after which the WAL has been restarted at least once
 
 
 def generations(machine: Machine) -> list[dict[str, Any]]:
-    """Those of the replica, with their bases."""
+    """Return the generations of the replica, with their bases."""
     (database,) = json.loads(machine.walsyncd("ls", "app", "--json"))["databases"]
     return list(database["generations"])
 
 
 def committed(machine: Machine) -> int:
-    """How many numbers the writer has committed."""
+    """Return how many numbers the writer has committed."""
     return int(machine.do("python3", "-c", COUNT))
 
 
 def has_map(machine: Machine) -> bool:
-    """Whether there is something to compare the file with."""
+    """Return whether a map exists with which the file can be compared."""
     told = machine.run("walsyncd", "scrub", "app", "--json").stdout
     return bool(told) and not json.loads(told)["databases"][0]["skipped"]
 
 
 def test_a_restart_costs_no_base(tmp_path: Path) -> None:
-    """Stopped for a while, killed, started again as a package's upgrade does: commits go on all the time."""
+    """It is stopped for a while, killed, and restarted as a package's upgrade does, while commits continue."""
     with Machine(tmp_path) as machine:
         machine.configure("app")
         machine.do("python3", "-c", FILL)

@@ -1,4 +1,6 @@
-"""The template unit restores what is missing before an application starts, as root, in folders that are not root's."""
+"""Tests of the template unit, which restores a missing database as root, in folders that are not root's, before its
+application starts.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    """With a user, a folder of that user's, and an application that needs the restore unit."""
+    """Return a machine with a user, a folder of that user's, and an application that needs the restore unit."""
     with Machine(tmp_path) as booted:
         booted.do("useradd", "application")
         booted.do("install", "-d", "-o", "application", "-g", "application", "/srv/data/app")
@@ -44,7 +46,10 @@ def owner(machine: Machine, path: str) -> str:
 
 
 def test_first_deploy_then_a_lost_disk(machine: Machine) -> None:
-    """Without a replica the application starts and makes its database, in a folder of its own. Later it is restored."""
+    """Without a replica the application starts and makes its database in its own folder.
+
+    After the loss the database is restored.
+    """
     machine.do("systemctl", "start", "application")
     assert owner(machine, FOLDER) == "application:application:755"
     assert machine.numbers(PATH) == list(range(10, 20))
@@ -63,7 +68,7 @@ def test_first_deploy_then_a_lost_disk(machine: Machine) -> None:
 
 
 def test_links_of_the_tenant_lead_nowhere(machine: Machine) -> None:
-    """The unit fails with the reason, and nothing of root's is created or changed."""
+    """The unit fails with the reason, and no file of root's is created or changed."""
     machine.do("systemctl", "start", "application", "walsyncd")
     machine.walsyncd("sync", NAME)
     machine.do("systemctl", "stop", "walsyncd", instance(machine))
@@ -81,7 +86,7 @@ def test_links_of_the_tenant_lead_nowhere(machine: Machine) -> None:
 
 
 def test_unit_can_write_into_its_folder_only(machine: Machine) -> None:
-    """Another command in the place of the restore, confined in the same way, is refused everywhere else."""
+    """Another command that is confined like the restore is refused everywhere else."""
     script = (
         "import os, sys; sys.path[:0] = ['/usr/lib/walsyncd/source', '/usr/lib/walsyncd/libraries']\n"
         "from walsyncd.adapters.system.confinement import confine_writes\n"

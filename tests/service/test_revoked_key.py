@@ -1,4 +1,4 @@
-"""A key that the store does not take any more: seen on a host on which nobody writes."""
+"""Tests of a key that the store no longer accepts, on a host where nobody writes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ UNKNOWN_KEY = refusal(403, "InvalidAccessKeyId", "No such key.")
 
 
 def test_a_revoked_key_shows_on_an_idle_host(tmp_path: Path, seaweedfs: Store) -> None:
-    """In ``status``, in systemd's, the journal and the metrics; and it is over when the key is good again."""
+    """It is reported in ``status``, in systemd's status, in the journal and the metrics, until the key is
+    good again.
+    """
     (port,) = free_ports(1)
     metrics = f"127.0.0.1:{port}"
     with run_proxy(seaweedfs) as proxy, Machine(tmp_path) as machine:
@@ -48,6 +50,6 @@ def test_a_revoked_key_shows_on_an_idle_host(tmp_path: Path, seaweedfs: Store) -
 
 
 def scraped(address: str) -> list[str]:
-    """The lines that Prometheus gets."""
+    """Return the lines that Prometheus gets."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
         return str(answer.read(), "ascii").splitlines()

@@ -1,4 +1,4 @@
-"""The application stops before walsyncd where its unit says so, as walsyncd-operating(7) has it."""
+"""Tests that an application whose unit says so stops before walsyncd, as in walsyncd-operating(7)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.service.machine import Machine
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-# Takes its time to stop, and commits at the end.
+# This takes some time to stop, and commits at the end.
 APPLICATION = """
 import signal, sqlite3, time
 stopped = []
@@ -26,14 +26,14 @@ time.sleep(3)
 connection.execute("insert into t values (777)")
 """
 
-# A shutdown stops everything in one transaction; so does the start of this target, and the machine stays up.
+# A shutdown stops everything in one transaction. The start of this target does so too, and the machine stays up.
 SHUTDOWN = "[Unit]\nDescription=as a shutdown\nDefaultDependencies=no\n"
 STOPPED_BY_IT = "[Unit]\nConflicts=as-shutdown.target\nBefore=as-shutdown.target\n"
 
 
 @pytest.mark.parametrize("is_ordered", [True, False])
 def test_the_last_commit_of_an_application_is_shipped(tmp_path: Path, *, is_ordered: bool) -> None:
-    """With the drop-in of the page it is in the replica when both have stopped; without, it may not be."""
+    """With the page's drop-in it is in the replica when both have stopped. Without the drop-in it may not be."""
     (drop_in,) = [block.text for block in blocks("ini", PAGES["operating"]) if "After=walsyncd.service" in block.text]
     with Machine(tmp_path) as machine:
         machine.configure("app")

@@ -1,4 +1,4 @@
-"""An application inside a box that commits all the time, whatever is done to the daemon beside it."""
+"""An application inside a box that commits all the time, whatever is done to the daemon."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from tests.systemd_box import Box
 
-# Commits 0, 1, 2 … ``pause_s`` apart until its input ends, then says how many there are.
+# This commits 0, 1, 2 … ``pause_s`` apart until its input ends, then prints how many there are.
 WRITER = """
 import select, sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -26,20 +26,20 @@ print(x)
 
 
 class Writer:
-    """One that runs; ``stop`` ends it."""
+    """A running writer, which ``stop`` ends."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def stop(self) -> int:
-        """Have it end; how many numbers it committed, from 0 on."""
+        """End the writer. Return how many numbers it committed, from 0 on."""
         told, _ = self._process.communicate()
         return int(told)
 
 
 @contextmanager
 def writing(box: Box, path: str, pause_s: float = 0.003) -> Iterator[Writer]:
-    """A writer of the database at this path inside, which has committed something when this begins."""
+    """Run a writer of the database at this path in the box. It has committed something when this returns."""
     command = box.command("python3", "-c", WRITER, path, str(pause_s))
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

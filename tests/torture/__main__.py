@@ -25,7 +25,7 @@ from pathlib import Path
 from tests.torture.storm import Options, torture
 from walsyncd.errors import WalsyncdError
 
-# What a machine that is too slow, or a process that ends by itself, brings about: the other seeds have their turn.
+# causes on a machine that is too slow, and a process that ends by itself: the other seeds are run
 BROKE_OFF = (AssertionError, OSError, subprocess.SubprocessError, WalsyncdError)
 BROKE_OFF_SHARE = 0.1  # of all storms, or one: such storms have no verdict
 EXIT_WRONG, EXIT_BROKE_OFF = 1, 2
@@ -41,12 +41,12 @@ class End(Enum):
 
 
 def seed_of(word: str) -> int:
-    """A seed, or ``clock``: one that was never tried."""
+    """Return a seed, or for ``clock`` one that was never tried."""
     return time.time_ns() // 1_000_000 if word == "clock" else int(word)
 
 
 def parse(words: Sequence[str]) -> list[Options]:
-    """The storms that are asked for."""
+    """Return the requested storms."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--seed", type=seed_of, nargs="+", default=[1], help="or 'clock' (default: 1)")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each storm, pauses not counted (default: 30)")
@@ -64,7 +64,7 @@ def parse(words: Sequence[str]) -> list[Options]:
 
 
 def again(options: Options) -> str:
-    """The command that repeats a storm."""
+    """Return the command that repeats a storm."""
     words = [sys.executable, "-m", "tests.torture", "--seed", str(options.seed)]
     for name in ("seconds", "databases", "writers", "checkpoints", "kills", "administrators"):
         words += [f"--{name}", str(getattr(options, name))]

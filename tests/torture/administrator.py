@@ -1,6 +1,6 @@
 """What administrators do to the files of a database: deletions, copies in place, renames, links, writes to pages.
 
-Each act is a few steps. After each of them the database may be another one, or none that SQLite finds sound.
+Each act has a few steps. After each of them the database may be another one, or one that SQLite does not find sound.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Steps: TypeAlias = list[Callable[[], object]]
 
 
 def create_release(link: Path) -> None:
-    """A folder, and a link to it: ``current -> releases/1``."""
+    """Create a folder, and a link to it: ``current -> releases/1``."""
     release = link.with_name(f"releases-of-{link.name}") / "1"
     release.mkdir(parents=True)
     link.symlink_to(release, target_is_directory=True)
 
 
 class Administrator:
-    """Acts as drawn by ``chance`` on one database, which no application uses but with connections that do nothing."""
+    """An administrator, who draws acts on one database by ``chance``. Only idle connections use the database."""
 
     def __init__(self, database: Path, folder: Path, chance: random.Random) -> None:
         self._database = database
@@ -37,14 +37,14 @@ class Administrator:
         self._old_wal = self._folder / "old-wal"
 
     def back_up(self, content: bytes) -> None:
-        """Keep the database, which has that content and is sound, and its WAL as it is."""
+        """Keep a copy of the database, which has that content and is sound, and of its WAL."""
         self._backup.write_bytes(content)
         wal = self._side("-wal")
         if wal.exists():
             shutil.copyfile(wal, self._old_wal)
 
     def act(self) -> tuple[str, Steps]:
-        """Draw an act: its name, and its steps in order."""
+        """Draw an act, and return its name and its steps in order."""
         acts: dict[str, Callable[[], Steps]] = {
             "rm -f app.db-*": lambda: [partial(self._remove, *self._drawn(SIDES))],
             "rm app.db-wal": lambda: [partial(self._remove, "-wal")],
@@ -63,7 +63,7 @@ class Administrator:
         return name, acts[name]()
 
     def repair(self) -> Steps:
-        """Put the backup in the database's place, so that it is sound whatever it was."""
+        """Replace the database by the backup, so that it is sound."""
         return [partial(self._remove, *SIDES), self._chance.choice([self._copy_over, self._rename_over])]
 
     # -- acts -------------------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ class Administrator:
         if self._chance.random() < 0.5:
             shutil.copyfile(self._backup, target)
             return
-        with target.open("r+b") as file:  # as rsync --inplace, which cuts it at the end
+        with target.open("r+b") as file:  # rsync --inplace does this, and cuts the file at the end
             file.write(self._backup.read_bytes())
             file.truncate()
 

@@ -1,4 +1,4 @@
-"""One application that treats a database badly; a process of its own, to be killed at any moment.
+"""One application that treats a database badly. It is a process of its own, and may be killed at any moment.
 
 | role         | what it does                                                                                      |
 |--------------|---------------------------------------------------------------------------------------------------|
@@ -7,7 +7,7 @@
 | `alone`      | a writer with `locking_mode=EXCLUSIVE`: no wal-index                                                |
 | `checkpoint` | checkpoints in all four modes, by one connection or by one for each                                 |
 
-It is told `pause`, `go` or `end` by lines on its standard input and answers `paused` when it does nothing. After each
+It reads `pause`, `go` or `end` as lines from its standard input, and answers `paused` when it does nothing. After each
 commit it writes a line (number, chain) into the oracle, a file elsewhere.
 """
 
@@ -39,7 +39,7 @@ _FAULTS = (sqlite3.DatabaseError, apsw.Error)
 
 
 class Application:
-    """Does one thing after another to one database, as drawn by ``chance``."""
+    """An application that does one thing after another to one database, as drawn by ``chance``."""
 
     def __init__(self, kind: str, role: str, file: str, oracle: Path, chance: random.Random, pace_s: float) -> None:
         self.kind = kind
@@ -80,7 +80,7 @@ class Application:
     # -- what is done -----------------------------------------------------------------------------------------------
 
     def act(self) -> None:
-        """One thing; a busy database is left alone for now."""
+        """Do one thing. A busy database is left alone for now."""
         try:
             getattr(self, f"_{self.role}")()
         except _FAULTS as error:
@@ -140,7 +140,7 @@ class Application:
         os.write(self.oracle, f"{n} {chain.hex()}\n".encode())
 
     def _change(self, connection: Connection) -> int:
-        """Change one item; by how much the sum changes."""
+        """Change one item. Return by how much the sum changes."""
         ((size, last),) = connection.execute("SELECT count(*), coalesce(max(id), 0) FROM item")
         kind = self.chance.choice(["insert", "insert", "update", "delete"])
         if size and (kind != "insert" or size > ITEMS_MAX):
@@ -162,7 +162,7 @@ class Application:
     # -- orders -----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Until told to end, or until nobody is there to tell."""
+        """Run until told to end, or until nobody is there to tell."""
         while self._go_on():
             self.act()
             if self.pace_s:
@@ -180,7 +180,7 @@ class Application:
 
 
 def main() -> int:
-    """Be one application."""
+    """Run one application."""
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=ROLES)
     parser.add_argument("file")

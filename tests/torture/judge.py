@@ -1,4 +1,4 @@
-"""Restores what a replica holds, at its head and at positions drawn by chance, and judges each copy."""
+"""Restores what a replica holds, at its head and at random positions, and judges each copy."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import find_plan, restore
 from walsyncd.errors import TargetError, WalsyncdError
 
-EXACT_SAMPLES = 4  # positions whose file was seen before, restored again in each pause
-BRIDGE_SAMPLES = 6  # positions inside bridges that are asked for in each pause
+EXACT_SAMPLES = 4  # positions that were restored before, which are restored again in each pause
+BRIDGE_SAMPLES = 6  # positions inside bridges that are requested in each pause
 
 
 @dataclass(slots=True)
 class Verdicts:
-    """What was compared; ``wrong`` has a sentence for each restore that is not what it should be."""
+    """The comparisons so far. ``wrong`` has a sentence for each restore that is wrong."""
 
     heads: int = 0
     positions: int = 0
@@ -40,7 +40,7 @@ class Verdicts:
 
 
 class Judge:
-    """Judges the replica of one database; the applications must be still and everything must be stored."""
+    """Judges the replica of one database. The applications must be still, and everything must be stored."""
 
     def __init__(self, database: Path, oracle: Path, replica: Path, scratch: Path, chance: random.Random) -> None:
         self._database = database
@@ -52,19 +52,20 @@ class Judge:
         self._known: set[bytes] = {b""}  # the chain of each state that the database had
         self._files: set[bytes] = set()  # the digests of files that an administrator made, sound or not
         self._exact: dict[Position, bytes] = {}
-        self._promised_from: int | None = None  # what an administrator did took back the promises before
+        self._promised_from: int | None = None  # an administrator's act took back the promises before this
         self.verdicts = Verdicts()
 
     def look(self) -> None:
-        """Take down what is committed before all of it is stored.
+        """Note what is committed before all of it is stored.
 
-        A transaction whose writer was killed before he published it is none while the wal-index is in use, and is one
-        once nobody uses that any more, which presence decides: so the head may be what stood before or what stands now.
+        A transaction whose writer was killed before publishing it does not count while the wal-index is in use, and
+        counts once nobody uses that any more. Presence decides this, so the head may be the earlier state or the
+        present one.
         """
         self._before = file_of(self._database)
 
     def judge(self, samples: int) -> None:
-        """The head, then ``samples`` positions of all generations."""
+        """Judge the head, then ``samples`` positions of all generations."""
         live = self._live()
         if live is None:
             return
@@ -87,9 +88,9 @@ class Judge:
             before = position, standing.n
 
     def administered(self) -> bytes | None:
-        """Take down what the database is while somebody changes its files; its content, None if it is not sound.
+        """Note what the database is while somebody changes its files. Return its content, or None if it is not sound.
 
-        Only what the applications are told from now on must be in it.
+        From now on it must have only what the applications are told from here on.
         """
         self._promised_from = self._oracle.stat().st_size if self._oracle.exists() else 0
         try:
@@ -106,7 +107,7 @@ class Judge:
         return content
 
     def _live(self) -> Standing | None:
-        """The live database with its WAL; None if SQLite itself did not keep it sound, and nothing can be judged."""
+        """Return the live database with its WAL, or None if SQLite itself damaged it, so that nothing can be judged."""
         copy = self._scratch.with_name(f"{self._database.stem}-live.db")
         copy.write_bytes(file_of(self._database))
         try:
@@ -123,7 +124,7 @@ class Judge:
         return live
 
     def _promised(self, offset: int) -> Iterator[tuple[int, bytes]]:
-        """What the applications were told is committed, from there on; a last line may be cut by a kill."""
+        """Return what the applications were told is committed, from there on. A kill may have cut the last line."""
         text = self._oracle.read_text()[offset:] if self._oracle.exists() else ""
         for line in text.rpartition("\n")[0].splitlines():
             number, _, chain = line.partition(" ")
@@ -149,7 +150,7 @@ class Judge:
             restore(self._replica, plan, self._scratch, force=True)
             standing = standing_of(self._scratch)
         except UnsoundError as error:
-            if position is None or self._digest() not in self._files:  # else an administrator made it so
+            if position is None or self._digest() not in self._files:  # otherwise an administrator made it like this
                 self._wrong(position, str(error))
             return None
         except WalsyncdError as error:
@@ -163,7 +164,9 @@ class Judge:
         return standing
 
     def _judge_exact(self) -> None:
-        """What was the head in an earlier pause is still every byte of it, whatever was bridged since."""
+        """A position that was the head in an earlier pause is still the same to the byte, whatever was
+        bridged since.
+        """
         for position in self._chance.sample(sorted(self._exact), min(EXACT_SAMPLES, len(self._exact))):
             if self._restored(position) is None:
                 continue
@@ -172,7 +175,7 @@ class Judge:
                 self._wrong(position, "it is not the file that was restored when it was the head")
 
     def _judge_bridges(self) -> None:
-        """A position inside a bridge is refused."""
+        """Assert that a position inside a bridge is refused."""
         inside = sorted(
             {position for generation in self._replica.generations() for position in self._inside(generation)}
         )
@@ -193,14 +196,14 @@ class Judge:
     # -- positions --------------------------------------------------------------------------------------------------
 
     def _sampled(self, samples: int) -> set[Position]:
-        """Of each generation the first position and the last one that can be restored, and some between."""
+        """Return the first and the last restorable position of each generation, and some between."""
         commits = {generation: self._restorable(generation) for generation in self._replica.generations()}
         ends = {position for each in commits.values() for position in (each[:1] + each[-1:])}
         between = [position for each in commits.values() for position in each]
         return ends | set(self._chance.sample(between, min(samples, len(between))))
 
     def _restorable(self, generation: str) -> list[Position]:
-        """The first consistent position of a generation and all commits after it, in order."""
+        """Return the first consistent position of a generation and all commits after it, in order."""
         keys = [stored.key for stored in self._replica.objects(generation)]
         listed = self._replica.bases()
         (part,) = (part for part in listed.generations if part.generation == generation)
@@ -213,7 +216,7 @@ class Judge:
         return ordered[bisect_left(ordered, first) :]
 
     def _inside(self, generation: str) -> Iterator[Position]:
-        """Of each bridge a position that is not its end, drawn by chance."""
+        """Return a random position of each bridge that is not its end."""
         for stored in self._replica.objects(generation):
             key = stored.key
             if isinstance(key, SegmentKey | WholeKey) and key.bridge:

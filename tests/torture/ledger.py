@@ -1,4 +1,4 @@
-"""What a tortured database says of itself, so that any restored copy can be judged alone.
+"""The content of a tortured database, by which any restored copy can be judged alone.
 
 | table    | what it holds                                                                              |
 |----------|--------------------------------------------------------------------------------------------|
@@ -33,11 +33,11 @@ SCHEMA = (
 
 
 class UnsoundError(Exception):
-    """A database that is no committed state, in words."""
+    """A database is no committed state, for this reason."""
 
 
 class Connection(Protocol):
-    """What the module's connection and apsw's have in common."""
+    """The methods that the module's connection and apsw's have in common."""
 
     def execute(self, sql: str, parameters: tuple[Any, ...] = ..., /) -> Iterable[tuple[Any, ...]]:
         """Run one statement."""
@@ -45,14 +45,14 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Which committed state a database is: its number of transactions, and the chain after each."""
+    """The committed state of a database: its number of transactions, and the chain after each."""
 
     n: int
     chains: tuple[bytes, ...]
 
 
 def create(file: Path, *, page_size: int, filler_bytes: int = 0) -> None:
-    """An empty ledger in WAL mode, in a database of at least ``filler_bytes`` that nobody changes."""
+    """Create an empty ledger in WAL mode, in a database of at least ``filler_bytes`` that nobody changes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         for statement in (f"PRAGMA page_size={page_size}", "PRAGMA journal_mode=WAL", *SCHEMA):
@@ -61,7 +61,7 @@ def create(file: Path, *, page_size: int, filler_bytes: int = 0) -> None:
 
 
 def digest(identity: int, data: bytes) -> int:
-    """What an item adds to the sum."""
+    """Return what an item adds to the sum."""
     head = hashlib.sha256(identity.to_bytes(8, "big") + data).digest()
     return int.from_bytes(head[:8], "big") % MODULUS
 
@@ -71,7 +71,7 @@ def _link(chain: bytes, n: int, content: int) -> bytes:
 
 
 def count(connection: Connection, change: int) -> tuple[int, bytes]:
-    """Enter the transaction under way, which changed the sum by ``change``; its number and chain."""
+    """Enter the transaction under way, which changed the sum by ``change``. Return its number and chain."""
     ((n, content, chain),) = connection.execute("SELECT n, content, chain FROM ledger")
     n, content = n + 1, (content + change) % MODULUS
     chain = _link(chain, n, content)
@@ -81,7 +81,7 @@ def count(connection: Connection, change: int) -> tuple[int, bytes]:
 
 
 def standing_of(file: Path) -> Standing:
-    """Judge a database that nobody has open and that has no WAL; UnsoundError if it is no committed state."""
+    """Judge a database that nobody has open and that has no WAL. Raises UnsoundError if it is no committed state."""
     try:
         with closing(sqlite3.connect(f"{file.as_uri()}?immutable=1", uri=True)) as connection:
             return _standing(connection)

@@ -1,6 +1,6 @@
-"""A storm: applications and checkpointers on some databases, the daemon beside them, any of them killed at any moment.
+"""A storm: applications, checkpointers and the daemon use some databases, and any of them is killed at any moment.
 
-Everything is drawn by the seed but the moments, which the machine makes. Now and then the applications hold still,
+The seed decides everything but the moments, which depend on the machine. Now and then the applications hold still,
 everything is synced, and a `Judge` restores and compares.
 """
 
@@ -28,12 +28,12 @@ from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, parse_wal_header
 
 PAGE_SIZES = (512, 1024, 4096, 4096, 4096, 65536)
 PACES_S = (0.0, 0.0, 0.002, 0.02)
-FILLER_BYTES = (0, 3 << 20, 10 << 20)  # a bridge of more than half of the database is none
-LINK_SHARE = 0.3  # of the databases: their path has a link
-STALL_S = 2.0  # at most
-STALL_SHARE = 0.4  # of what administrators do: beside a daemon that hears of it later
-PRESENCE_SHARE = 0.4  # of the databases, unless it is said
-CHAPTER_S = 7.0  # of storm between two pauses
+FILLER_BYTES = (0, 3 << 20, 10 << 20)  # a bridge of more than half of the database is not made
+LINK_SHARE = 0.3  # the share of databases whose path has a link
+STALL_S = 2.0  # the highest number of databases
+STALL_SHARE = 0.4  # the share of administrators' acts that the daemon notices only later
+PRESENCE_SHARE = 0.4  # the share of databases, by default
+CHAPTER_S = 7.0  # seconds of storm between two pauses
 HASTY_SYNC = "4s"
 SAMPLES = 12  # positions restored in each pause, besides the ends of all generations
 SALTS_POLL_S = 0.01
@@ -42,7 +42,7 @@ RESTARTS_BETWEEN_POLLS_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How bad it gets: rates are per second; ``checkpoints`` are those of a checkpointer of each database."""
+    """How bad it gets. Rates are per second. ``checkpoints`` is the rate of each database's checkpointer."""
 
     seed: int
     seconds: float
@@ -51,19 +51,19 @@ class Options:
     checkpoints: float = 5.0
     kills: float = 1.0
     presence: bool | None = None
-    """At all databases or at none; None: drawn for each."""
+    """For all databases or for none. None means that it is drawn for each."""
     administrators: float = 0.15
     """The share of strikes in which somebody changes a database's files."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What happened; ``wrong`` must be empty."""
+    """What happened. ``wrong`` must be empty."""
 
     seed: int
     transactions: int = 0
     presence: int = 0
-    """Databases that the daemon is to be present at."""
+    """Databases with presence."""
     wal_restarts: int = 0
     proven_by: dict[str, int] = field(default_factory=dict)
     """How often each rule decided at the end of a WAL, as ``walsyncd_wal_restarts_total`` counts."""
@@ -85,13 +85,13 @@ class Report:
     inside_refused: int = 0
     """Positions inside bridges that were asked for."""
     faults: list[str] = field(default_factory=list)
-    """Work of the daemon that met an exception that nobody foresaw."""
+    """Errors of the daemon that were not expected."""
     unsound_sources: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
 
 class Storm:
-    """As a context manager it ends every process that it started."""
+    """A storm. As a context manager it ends every process that it started."""
 
     def __init__(self, options: Options, folder: Path) -> None:
         self.options = options
@@ -129,7 +129,7 @@ class Storm:
         self._stack.__exit__(kind, error, trace)
 
     def _place(self, number: int) -> Path:
-        """Where a database lies: in a folder, or behind a link to one."""
+        """Return where a database is: in a folder, or behind a link to one."""
         if self._chance.random() >= LINK_SHARE:
             return self._folder / f"data/d{number}.db"
         link = self._folder / f"data/current-{number}"
@@ -137,7 +137,7 @@ class Storm:
         return link / f"d{number}.db"
 
     def _entry(self, file: Path) -> dict[str, str | bool]:
-        """A database as the configuration has it."""
+        """Return a database as the configuration has it."""
         presence = self.options.presence
         if presence is None:
             presence = self._chance.random() < PRESENCE_SHARE
@@ -145,7 +145,7 @@ class Storm:
         return {"path": str(file), "name": file.stem, "presence": presence}
 
     def _populate(self, file: Path, *, crowd: bool) -> None:
-        """Choose who uses a database."""
+        """Choose which applications use a database."""
         chance, options = self._chance, self.options
         pace_s = chance.choice(PACES_S)
         roles = ["writer"] * options.writers
@@ -164,7 +164,7 @@ class Storm:
     # -- the storm --------------------------------------------------------------------------------------------------
 
     def run(self) -> Report:
-        """All chapters, each with its judgement."""
+        """Run all chapters, each with its judgement."""
         for victim in self._victims:
             victim.start()
         self._daemon.start()
@@ -220,7 +220,7 @@ class Storm:
 
     @contextmanager
     def _stalled_daemon(self) -> Iterator[None]:
-        """Have it do nothing meanwhile, as on a machine that is too busy."""
+        """Let the daemon do nothing meanwhile, as on a machine that is too busy."""
         pid = self._daemon.pid
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -231,7 +231,7 @@ class Storm:
         self.report.daemon_stalls += 1
 
     def _administer_stalled(self, number: int) -> None:
-        """Have the daemon hear of all of it at once, and perhaps of what the applications did next."""
+        """Let the daemon notice all of it at once, and perhaps what the applications did next."""
         if self._chance.random() < STALL_SHARE:
             with self._stalled_daemon():
                 self._administer(number)
@@ -239,7 +239,7 @@ class Storm:
             self._administer(number)
 
     def _administer(self, number: int) -> None:
-        """Somebody changes the files of a database: after its applications ended, or beside connections that rest."""
+        """Change the files of a database: after its applications ended, or beside idle connections."""
         judge, administrator = self._judges[number], self._administrators[self._files[number]]
         victims = [victim for victim in self._victims if victim.file == self._files[number]]
         rest = self._chance.choice([True, False])
@@ -265,7 +265,7 @@ class Storm:
             victim.start()
 
     def _do(self, steps: Steps, judge: Judge) -> bytes | None:
-        """Take these steps, with a pause after each; the content of the database, None if it is not sound."""
+        """Take these steps, with a pause after each. Return the content of the database, or None if it is not sound."""
         content = None
         for step in steps:
             step()
@@ -276,7 +276,7 @@ class Storm:
     # -- judgement --------------------------------------------------------------------------------------------------
 
     def _judge(self) -> None:
-        """Hold still, some applications closed and some not, and compare."""
+        """Pause everything, with some applications closed and some not, and compare."""
         leaving = self._chance.sample(self._victims, self._chance.randint(0, len(self._victims)))
         for victim in self._victims:
             victim.tell("pause")
@@ -287,7 +287,7 @@ class Storm:
         for judge in self._judges:
             judge.look()
         if self._daemon.walsyncd("sync", "--timeout", HASTY_SYNC).code:
-            self._daemon.kill()  # the next base may be far off, but for a daemon that was just started
+            self._daemon.kill()  # the next base may be far off, except for a daemon that was just started
             self._daemon.start().sync()
         for judge in self._judges:
             judge.judge(SAMPLES)
@@ -336,7 +336,7 @@ class Storm:
                 report.recovered_frames += line["frames"]
 
     def _count_restarts(self) -> None:
-        """Follow salt-1, which every restart of a WAL raises by 1; a new WAL counts once."""
+        """Follow salt 1, which every restart of a WAL raises by 1. A new WAL counts once."""
         known: dict[Path, int] = {}
         while not self._still.wait(SALTS_POLL_S):
             for file in self._files:
@@ -352,6 +352,6 @@ class Storm:
 
 
 def torture(options: Options, folder: Path) -> Report:
-    """One storm in an empty folder."""
+    """Run one storm in an empty folder."""
     with Storm(options, folder) as storm:
         return storm.run()

@@ -1,4 +1,4 @@
-"""The promise under torture: what is restored was committed, and after a sync it is the last that was."""
+"""Tests of the promise under torture: what is restored was committed, and after a sync it is the last commit."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.torture.storm import Options, Report, torture
 @pytest.mark.slow
 @pytest.mark.parametrize(("seed", "presence"), [(1, False), (2, True)])
 def test_nothing_wrong_is_ever_restored(tmp_path: Path, seed: int, *, presence: bool) -> None:
-    """Writers, checkpointers and the daemon are killed at any moment; every restored position is what it should be.
+    """Writers, checkpointers and the daemon are killed at any moment, and every restored position is right.
 
-    So it is when administrators change the database's files meanwhile.
+    This also holds when administrators change the database's files meanwhile.
     """
     report = torture(Options(seed, 7.0, presence=presence), tmp_path)
     print(report)
@@ -29,7 +29,7 @@ def test_nothing_wrong_is_ever_restored(tmp_path: Path, seed: int, *, presence: 
 
 
 def test_the_storms_that_are_asked_for() -> None:
-    """One for each seed, all alike; that of the clock is another each time."""
+    """There is one storm for each seed, all with the same options. ``clock`` is another seed each time."""
     storms = program.parse(["--seed", "7", "8", "clock", "--seconds", "2", "--presence"])
     assert [storm.seed for storm in storms[:2]] == [7, 8]
     assert storms[2].seed > 10**12
@@ -38,7 +38,7 @@ def test_the_storms_that_are_asked_for() -> None:
 
 @pytest.mark.parametrize("presence", [True, False, None])
 def test_a_storm_can_be_repeated(*, presence: bool | None) -> None:
-    """The command that is printed asks for the same storm."""
+    """The printed command starts the same storm."""
     options = Options(5, 3.5, databases=1, kills=0.5, presence=presence, administrators=0.5)
     assert program.parse(program.again(options).split()[3:]) == [options]
 
@@ -88,7 +88,9 @@ def test_storms_without_a_verdict_do_not_count_as_right(
 
 
 def test_what_was_never_published_is_not_committed(tmp_path: Path) -> None:
-    """Killed between WAL and wal-index, a writer leaves what nobody sees, until all are gone and it is recovered."""
+    """A writer that is killed between WAL and wal-index leaves frames that nobody sees until all connections end and
+    the WAL is recovered.
+    """
     path = tmp_path / "app.db"
     count = "SELECT count(*) FROM t"
     with wal_database(path) as app, SqliteProcess(path) as reader:

@@ -14,7 +14,7 @@ STOP_S_MAX = 60.0
 
 
 class Victim:
-    """One application's process; killed, it can be started again."""
+    """The process of one application. After a kill it can be started again."""
 
     def __init__(self, *arguments: str, file: Path, seed: str, log: Path) -> None:
         self.file = file
@@ -25,7 +25,7 @@ class Victim:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> Self:
-        """Another process of the same kind."""
+        """Start another process of the same kind."""
         assert self._process is None
         self._starts += 1
         program = [sys.executable, "-m", "tests.torture.application", *self._arguments]
@@ -43,7 +43,7 @@ class Victim:
 
     @property
     def runs(self) -> bool:
-        """Whether it was started and not ended by us."""
+        """Return whether it was started and we did not end it."""
         return self._process is not None
 
     def kill(self) -> None:
@@ -68,7 +68,7 @@ class Victim:
             process.stdin.flush()
 
     def await_pause(self) -> None:
-        """Until it does nothing any more; one that ended by itself must have had a reason."""
+        """Wait until it does nothing any more. If it ended by itself, it must have had a reason."""
         process = self._process
         if process is None or process.stdout is None:
             return
