@@ -1,4 +1,7 @@
-"""A storage for retention: objects of a made-up database, as old as its world says, each of them what its name says."""
+"""A storage for tests of retention.
+
+It has the objects of a made-up database, each with the age and content that its name says.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ PAGE_SIZE = 512
 
 
 def frames_body(key: SegmentKey | WholeKey, *, commits: bool = True) -> bytes:
-    """The frames that the name says, of an epoch with one page in each frame; each of them commits, or none does."""
+    """Return the frames that the name says, of an epoch with one page in each frame.
+
+    Either each of them commits, or none does.
+    """
     header, stamp = begin_stamp(PAGE_SIZE, key.epoch, (zlib.crc32(key.generation.encode()), 1))
     content, before = b"", stamp.chain
     for number in range(1, key.last + 1):
@@ -34,7 +40,7 @@ def frames_body(key: SegmentKey | WholeKey, *, commits: bool = True) -> bytes:
 
 
 def body_of(key: Key, *, commits: bool = True) -> bytes:
-    """A manifest that fits its name, frames of an epoch that is always the same, and of everything else one byte."""
+    """Return a manifest that fits its name, frames of an epoch that is always the same, and for all else one byte."""
     if isinstance(key, SegmentKey | WholeKey):
         return frames_body(key, commits=commits)
     if not isinstance(key, ManifestKey):
@@ -60,7 +66,10 @@ def body_of(key: Key, *, commits: bool = True) -> bytes:
 
 
 class AgedStorage(FakeStorage):
-    """Objects are as old as a world says; ``stubborn`` ones stay, ``unbatched`` ones unless deleted alone."""
+    """Objects have the ages of a world.
+
+    ``stubborn`` ones are never deleted, and ``unbatched`` ones only if deleted alone.
+    """
 
     def __init__(self, world: CopyContext) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""A database and its daemon over days that pass when the test says so: a calendar, a storage that goes by it, a story.
+"""A database and its daemon over days that pass when the test says so: a calendar, a storage that uses it, a story.
 
-The daemon is real and runs in the test's process; the store is whatever is given. Only the clocks are ours: the
-daemon's wall clock, the store's ``Date``, and when each object was stored.
+The daemon is real and runs in the test's process. The caller gives the store. Only the clocks are made up: the daemon's
+wall clock, the store's ``Date``, and when each object was stored.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RETENTION_DAYS = 2
 
 
 class Calendar:
-    """The wall clock, which the test turns forward."""
+    """The wall clock, which the test moves forward."""
 
     def __init__(self) -> None:
         self.ahead_ms = 0
@@ -43,7 +43,7 @@ class Calendar:
         return time.time_ns() // 1_000_000 + self.ahead_ms
 
     def rule(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Be the daemon's wall clock from now on."""
+        """Make this the daemon's wall clock from now on."""
         clock = SimpleNamespace(
             time_ns=lambda: 1_000_000 * self.now_ms,
             monotonic_ns=time.monotonic_ns,
@@ -54,7 +54,10 @@ class Calendar:
 
 
 class AgingStorage(CountingStorage):
-    """``inner`` by a calendar; ``changed`` is called after every change, for each object where they go ``singly``."""
+    """``inner`` with the times of a calendar.
+
+    ``changed`` is called after every change, and with ``singly`` after each object.
+    """
 
     def __init__(self, inner: Storage, calendar: Calendar) -> None:
         super().__init__(inner, Requests())
@@ -96,7 +99,7 @@ class AgingStorage(CountingStorage):
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A commit that was stored: by then ``t`` had so many rows."""
+    """A stored commit, and how many rows ``t`` had then."""
 
     position: str
     rows: int
@@ -105,7 +108,7 @@ class Moment:
 
 @dataclass
 class Story:
-    """Days of one database, ``app``; every sync is a moment that can be gone back to while it is promised."""
+    """Days of one database, ``app``. Every sync is a moment to which it can be restored while that is promised."""
 
     place: Place
     storage: AgingStorage
@@ -114,16 +117,16 @@ class Story:
     moments: list[Moment] = field(default_factory=list)
     rows: int = 1
     compacts: bool = True
-    """Whether a closed epoch becomes one object: not while deletion is refused."""
+    """Whether a closed epoch becomes one object, which it does not while deletion is refused."""
 
     def commit(self) -> None:
-        """One row more, stored."""
+        """Commit one row more, and store it."""
         self.writer.execute(f"insert into t values ({self.rows})")
         self.rows += 1
         self.moments.append(Moment(self.place.sync(), self.rows, self.calendar.now_ms))
 
     def day(self) -> None:
-        """An epoch of three commits with a base in between; it is closed by the next day's."""
+        """Store an epoch of three commits with a base in between. The next day's base closes it."""
         self.writer.execute("pragma wal_checkpoint(restart)")
         self.commit()
         before = self.place.row().base_key
@@ -139,7 +142,7 @@ class Story:
             return bool(journal.closed_epochs())
 
     def wait_for_whole(self) -> None:
-        """A closed epoch is one object, was read back, and its segments' hour has begun."""
+        """Wait until a closed epoch is one object that was read back. The hour of its segments has begun then."""
 
         def is_stored() -> bool:
             with self.place.journal() as journal:
@@ -148,14 +151,14 @@ class Story:
         wait_for(is_stored)
 
     def prune(self) -> Mapping[str, Any]:
-        """Two hours later, by command; what came of it."""
+        """Prune by command two hours later, and return the result."""
         self.calendar.ahead_ms += 2 * HOUR_MS
         self.place.ask(op="prune", names=["app"])
         wait_for(lambda: "waiting" not in self.place.ask(op="pruned", name="app"))
         return self.place.ask(op="pruned", name="app")
 
     def keys(self, kind: type[Key]) -> list[Any]:
-        """Stored objects of a kind."""
+        """Return the stored objects of a kind."""
         names = [info.key for info in self.storage.list("app/")]
         return [key for name in names if isinstance(key := parse_key(name.removeprefix("app/")), kind)]
 
@@ -163,7 +166,10 @@ class Story:
         return [key for key in self.keys(SegmentKey) if key.epoch == epoch]
 
     def check(self) -> list[Moment]:
-        """All that is promised can be restored exactly; what is not may be refused. Returns what could be had."""
+        """Assert that all that is promised can be restored exactly.
+
+        The rest may be refused. Return what could be restored.
+        """
         had = [moment for moment in self.moments if self._is_exact(moment)]
         promised = [each for each in self.moments if each.at_ms > self.calendar.now_ms - RETENTION_DAYS * DAY_MS]
         assert set(promised) <= set(had)
@@ -187,7 +193,7 @@ class Story:
 
 @contextmanager
 def told(place: Place, inner: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Story]:
-    """A story that begins."""
+    """Begin a story."""
     calendar = Calendar()
     calendar.rule(monkeypatch)
     storage = AgingStorage(inner, calendar)

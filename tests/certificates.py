@@ -1,4 +1,4 @@
-"""A certificate authority of one: a self-signed certificate for 127.0.0.1."""
+"""Makes a certificate authority of one: a self-signed certificate for 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def make_certificate(folder: Path) -> Path:
-    """The certificate and its key in one file, which serves both sides."""
+    """Return the certificate and its key in one file, which serves both sides."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "walsyncd tests")])
     now = datetime.datetime.now(datetime.UTC)

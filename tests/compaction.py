@@ -1,4 +1,4 @@
-"""A database whose first epoch is closed: real segments in a store, and in a journal that shipped them."""
+"""A database whose first epoch is closed. Its segments are in a store, and in the journal that shipped them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _folders = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Segments of a generation, in order, with their bodies; all epochs but the last are closed."""
+    """Segments of a generation, in order, with their bodies. All epochs but the last are closed."""
 
     generation: str
     segments: tuple[tuple[SegmentKey, bytes], ...]
 
     def body(self, epoch: int) -> bytes:
-        """What the one object of an epoch must hold."""
+        """Return what the one object of an epoch must hold."""
         return b"".join(body for key, body in self.segments if key.epoch == epoch)
 
 
 def make_history(folder: Path, *, segments: int = 3, page_size: int = 512, bridge: bool = False) -> History:
-    """Two epochs of so many segments each; the first begins with a bridge besides, if that is asked for."""
+    """Make two epochs of so many segments each. If asked for, the first one begins with a bridge."""
     place = folder / f"history-{next(_folders)}"
     place.mkdir()
     keys: list[SegmentKey] = []
@@ -57,7 +57,7 @@ def ship(
     name: str = NAME,
     stored: Callable[[ObjectRow], object] = lambda _row: None,
 ) -> int:
-    """As the uploader would: spool, store, note, tell; the database's row id."""
+    """Spool, store and note a segment as the uploader would, and return the database's row id."""
     row = journal.database(name, "/srv/app.db")
     if row.generation is None:
         journal.begin_generation(row.id, history.generation, "test", "{}", 0)
@@ -80,7 +80,7 @@ def ship(
 
 
 def at_once(_database_id: int, task: Callable[[], object]) -> Future[object]:
-    """A pool that does it here and now."""
+    """Do the work at once, in the caller's thread, as a pool of one."""
     future: Future[object] = Future()
     future.set_result(task())
     return future
@@ -94,7 +94,7 @@ def make_compactor(
     *,
     put_bytes_max: int = PUT_SIZE_MAX,
 ) -> Compactor:
-    """With a pool of its own thread, and leave to delete."""
+    """Return a compactor with a pool of its own thread, which may delete."""
     allowed = may_delete or (lambda _database_id: None)
     return Compactor(
         journal,

@@ -1,4 +1,4 @@
-"""What holds for every test: a clean environment, and real object stores, each started once per session."""
+"""Fixtures of all tests: a clean environment, and real object stores, each started once per session."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hypothesis import HealthCheck, settings
 
 from tests.stores import Store, run_moto, run_rclone, run_seaweedfs
 
-# No test fails because the machine is busy: hypothesis would take an example of over 200 ms for a fault.
+# No test fails because the machine is busy. By default hypothesis reports an example of over 200 ms as a failure.
 settings.register_profile("walsyncd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("walsyncd")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test sees a configuration or credentials of the machine that it runs on, or looks for them."""
+    """No test sees a configuration or credentials of the machine on which it runs, or looks for them."""
     nowhere = tmp_path_factory.mktemp("no-settings")
     with pytest.MonkeyPatch.context() as patch:
         for variable in list(os.environ):
@@ -33,20 +33,20 @@ def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[Store]:
-    """A moto server for the whole session; take ``moto.make_bucket()``."""
+    """Run a moto server for the whole session. Use ``moto.make_bucket()``."""
     with run_moto() as store:
         yield store
 
 
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """A SeaweedFS server for the whole session; take ``seaweedfs.make_bucket()``."""
+    """Run a SeaweedFS server for the whole session. Use ``seaweedfs.make_bucket()``."""
     with run_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as store:
         yield store
 
 
 @pytest.fixture(scope="session")
 def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """``rclone serve s3`` for the whole session; take ``rclone.make_bucket()``."""
+    """Run ``rclone serve s3`` for the whole session. Use ``rclone.make_bucket()``."""
     with run_rclone(tmp_path_factory.mktemp("rclone")) as store:
         yield store

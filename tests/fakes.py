@@ -1,7 +1,7 @@
-"""A storage in memory, faithful where it matters, and a way to die at any call to the outside.
+"""A storage in memory that behaves like S3 in what matters, and a way to die at any call to the outside.
 
-The storage keeps a part that is sent again beside the one before, lists both, and completes by ETag, as
-SeaweedFS does; conditions hold; metadata comes back; listings come in key order.
+If a part is sent again, the storage keeps and lists both, and completes by ETag, as SeaweedFS does. It honours
+conditions, returns metadata, and lists in key order.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from walsyncd.errors import CorruptError, MissingError
 
 
 class Killed(BaseException):
-    """The process was killed here."""
+    """The process was killed at this point."""
 
 
 class Deaths:
-    """Counts the points at which a process can die, and has it die at one of them; after that it is dead."""
+    """Counts the points at which a process can die, and kills it at one of them. After that it stays dead."""
 
     def __init__(self, at: int | None = None) -> None:
         self.at = at
@@ -32,7 +32,7 @@ class Deaths:
         self.dying: Callable[[], None] = lambda: None  # called at the moment of death
 
     def point(self) -> None:
-        """One such point."""
+        """Pass one such point."""
         if self.is_dead:
             raise Killed
         self.passed += 1
@@ -66,7 +66,10 @@ class FakeUpload:
 
 
 class FakeStorage:
-    """``before`` and ``after`` are called with each call, and may raise what a storage, or a kill, raises."""
+    """A storage that calls ``before`` and ``after`` with each call.
+
+    They may raise what a storage, or a kill, raises.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, FakeObject] = {}
@@ -93,7 +96,7 @@ class FakeStorage:
         self.after(call)
 
     def names(self) -> list[str]:
-        """The calls made so far, by name."""
+        """Return the names of the calls made so far."""
         return [call.name for call in self.calls]
 
     def put(self, key: str, body: bytes, *, metadata: Mapping[str, str]) -> str:

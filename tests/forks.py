@@ -1,4 +1,4 @@
-"""A second history in an epoch: the same frames with other pages, stored beside the first one's objects."""
+"""Makes a second history in an epoch: the same frames with other pages, stored beside the first one's objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from walsyncd.core.stored.segment import Commit, Trailer, decode_body, encode_se
 
 
 class OtherHistory:
-    """What another daemon would have stored from the first of ``keys`` on, which are adjoining segments of an epoch."""
+    """What another daemon would have stored from the first of ``keys`` on. They are adjoining segments of an epoch."""
 
     def __init__(self, maker: ReplicaMaker, keys: Sequence[SegmentKey]) -> None:
         self._maker = maker
@@ -27,7 +27,9 @@ class OtherHistory:
         self.commits = [commit for trailer in trailers for commit in trailer.commits]
 
     def store(self, *ends: int) -> list[SegmentKey]:
-        """Segments that end with these commits, counted from 1; seen half a second after those of the first history."""
+        """Store segments that end with these commits, counted from 1, seen half a second after those of the first
+        history.
+        """
         keys = []
         start = 0
         for end in ends:
@@ -47,21 +49,21 @@ class OtherHistory:
         return keys
 
     def store_whole(self, previous: int = 0) -> WholeKey:
-        """All of it in one object, if it begins with frame 1."""
+        """Store all of it in one object, if it begins with frame 1."""
         last = self.commits[-1]
         key = WholeKey(self._like.generation, self._like.epoch, last.frame, last.time_ms + STEP_MS // 2, previous)
         self._put(key, self.body(1, self.commits))
         return key
 
     def body(self, first: int, commits: Sequence[Commit]) -> bytes:
-        """The frames from ``first`` to the last of these commits."""
+        """Return the frames from ``first`` to the last of these commits."""
         begin, end = first - self._like.first, commits[-1].frame - self._like.first + 1
         content = (self._head if first == 1 else b"") + b"".join(self._frames[begin:end])
         chains = self._chains[begin], self._chains[end]
         return encode_segment(content, Trailer(self._like.epoch, first, commits[-1].frame, *chains, tuple(commits)))
 
     def _changed(self, content: bytes, chain: tuple[int, int]) -> list[bytes]:
-        """The frames with one bit of the first page changed, and so with other checksums."""
+        """Return the frames with one bit of the first page changed, and so with other checksums."""
         size = FRAME_HEADER_SIZE + self._maker.page_size
         frames: list[bytes] = []
         for at in range(0, len(content), size):

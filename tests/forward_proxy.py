@@ -1,4 +1,4 @@
-"""An HTTP proxy on 127.0.0.1, as a company has one: requests with a whole URL, and tunnels by CONNECT."""
+"""An HTTP proxy on 127.0.0.1, as a company has one: it takes requests with a whole URL, and tunnels by CONNECT."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 @dataclass(slots=True)
 class ForwardProxy:
-    """A proxy that runs; ``seen`` has the method of each request and what it said of itself."""
+    """A running proxy. ``seen`` has the method of each request and its credentials."""
 
     port: int = 0
     seen: list[tuple[str, str]] = field(default_factory=list)
@@ -26,7 +26,7 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def run_forward_proxy() -> Iterator[ForwardProxy]:
-    """The proxy in threads of this process."""
+    """Run the proxy in threads of this process."""
     proxy = ForwardProxy()
 
     class Handler(BaseHTTPRequestHandler):

@@ -40,11 +40,11 @@ class Served:
         self._process.send_signal(signal.SIGSTOP)
 
     def swallow(self) -> None:
-        """Answer nothing from now on, and take every request."""
+        """Answer nothing from now on, but take every request."""
         self._process.send_signal(signal.SIGUSR1)
 
     def answer(self) -> None:
-        """Answer again, all that was asked meanwhile too."""
+        """Answer again, also what was requested meanwhile."""
         self._process.send_signal(signal.SIGCONT)
         self._process.send_signal(signal.SIGUSR2)
 
@@ -100,7 +100,7 @@ class Server:
                 self._serve(request)
 
     def answer_swallowed(self) -> None:
-        """Answer what was taken and not answered."""
+        """Answer the requests that were taken and not answered."""
         self.is_swallowing = False
         while self._swallowed:
             self._serve(self._swallowed.pop(0))
@@ -122,7 +122,7 @@ class Server:
         return f"{self._paths[node]}/{os.fsdecode(body.rstrip(bytes(1)))}"
 
     def _status(self, node: int) -> os.stat_result:
-        """Of the node, which an open handle may still have when its name is gone, or is another file's."""
+        """Return the status of a node. An open handle may still have it when its name is gone, or is another file's."""
         handle = next((handle for handle, owner in self._handles.items() if owner == node), None)
         return os.lstat(self._paths[node]) if handle is None else os.fstat(handle)
 
@@ -215,7 +215,7 @@ class Server:
         data = body[40 : 40 + size]
         try:
             written = os.pwrite(handle, data, offset)
-        except OSError:  # a page of a mapping, written by another handle
+        except OSError:  # a page of a mapping that another handle wrote
             with Path(self._paths[node]).open("r+b") as file:
                 written = os.pwrite(file.fileno(), data, offset)
         return struct.pack("<II", written, 0)

@@ -1,7 +1,7 @@
-"""Listings of made-up histories, for everything that works on names alone; and what is true of them.
+"""Makes listings of histories, for everything that uses names alone, and knows what is true of them.
 
-A history is a list of epochs, each a list of commit frames; its objects overlap at random. ``lose`` removes
-objects. Times are one second a frame, counted through.
+A history is a list of epochs, each a list of commit frames; its objects overlap at random. ``lose`` removes objects.
+Each frame is one second later than the one before.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ Place = tuple[int, int]
 
 
 def segment(epoch: int, first: int, last: int, *, previous: int = 0, g: str = G1) -> SegmentKey:
-    """A segment seen at ``time_of`` its last frame."""
+    """Return a segment that was seen at ``time_of`` its last frame."""
     return SegmentKey(g, epoch, first, last, time_of((epoch, last), g), previous if first == 1 else None)
 
 
 def whole(epoch: int, last: int, *, previous: int = 0, g: str = G1) -> WholeKey:
-    """A closed epoch."""
+    """Return a closed epoch as one object."""
     return WholeKey(g, epoch, last, time_of((epoch, last), g), previous)
 
 
 def base(start: Place, consistent: Place | None = None, *, g: str = G1) -> ManifestKey:
-    """A base's manifest; N is S unless it is given."""
+    """Return a base's manifest. N is S unless it is given."""
     n = consistent or start
     return ManifestKey(BaseKey(g, *start, f"{start[0]:04x}{start[1]:04x}"), *n, time_of(n, g))
 
 
 def time_of(place: Place, g: str = G1) -> int:
-    """When a frame was seen: epochs are a thousand seconds apart, generations a day."""
+    """Return when a frame was seen: epochs are a thousand seconds apart, generations a day."""
     return T0 + (DAY_MS if g == G2 else 0) + (place[0] * 1000 + place[1]) * 1000
 
 
 def listing(*keys: FramesKey | ManifestKey) -> Listing:
-    """A listing of these; a manifest stands for its base too."""
+    """Return a listing of these. A manifest stands for its base too."""
     return listing_of([*keys, *(key.base for key in keys if isinstance(key, ManifestKey))])
 
 
 @dataclass(frozen=True)
 class History:
-    """What one generation went through: commit frames of each epoch from 1 on, and what is stored of them."""
+    """The history of one generation: the commit frames of each epoch from 1 on, and what is stored of them."""
 
     generation: str
     epochs: tuple[tuple[int, ...], ...]
@@ -67,11 +67,14 @@ class History:
 
     @property
     def last_known(self) -> Place:
-        """The last frame that anything stored speaks of."""
+        """Return the last frame that anything stored names."""
         return max([*((key.epoch, key.last) for key in self.objects), *((b.epoch, b.frame) for b in self.bases)])
 
     def is_restorable(self, place: Place) -> bool:
-        """The definition: some base is consistent by then, and every frame after its start is held."""
+        """Return whether some base is consistent by then, and every frame after its start is held.
+
+        This is the definition.
+        """
         return any(
             (b.epoch, b.frame) <= place and self.frames_between((b.base.epoch, b.base.frame), place) <= self.frames_held
             for b in self.bases
@@ -82,7 +85,7 @@ class History:
         return {place for place in every if after < place <= upto}
 
     def lose(self, lost: Iterable[int]) -> History:
-        """Without some objects, by index."""
+        """Return the listing without some objects, by index."""
         gone = set(lost)
         return replace(self, objects=tuple(key for index, key in enumerate(self.objects) if index not in gone))
 
@@ -92,7 +95,7 @@ class History:
 
 @st.composite
 def histories(draw: st.DrawFn, generation: str = G1) -> History:
-    """Up to four epochs of up to six commits, in overlapping segments, some whole, with up to three bases."""
+    """Return up to four epochs of up to six commits, in overlapping segments, some whole, with up to three bases."""
     lengths = st.lists(st.integers(1, 3), min_size=1, max_size=6)
     epochs = [_running(draw(lengths)) for _ in range(draw(st.integers(1, 4)))]
     objects: list[FramesKey] = []
@@ -119,7 +122,7 @@ def _running(lengths: list[int]) -> list[int]:
 
 
 def _pieces(draw: st.DrawFn, starts: list[int], commits: list[int]) -> list[Place]:
-    """Segments that together hold all, and some more that overlap them."""
+    """Return segments that together hold all frames, and some more that overlap them."""
     pieces, at = [], 0
     while at < len(commits):
         end = draw(st.integers(at, len(commits) - 1))

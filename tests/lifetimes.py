@@ -1,7 +1,7 @@
-"""Years of a made-up database: commits, bases, epochs, generations, compaction, pruning, a wrong clock.
+"""Simulates years of a database: commits, bases, epochs, generations, compaction, pruning, a wrong clock.
 
-``CopyContext`` holds what is stored and, beside it, what would be if nothing were ever removed. Time passes in the
-store's clock; the clock that stamps the keys goes its own way (``skew_ms``).
+``CopyContext`` holds what is stored and also what would be stored if nothing were ever removed. Time passes in the
+store's clock. The clock for the times in keys differs from it by ``skew_ms``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ POLICY = Policy(7 * DAY_MS)
 
 @dataclass
 class CopyContext:
-    """One database; ``truth`` is every state that was stored (by a commit or a base), and when."""
+    """One database. ``truth`` has every state that was stored (by a commit or a base), and when."""
 
     now_ms: int = T0
     skew_ms: int = 0
@@ -57,7 +57,7 @@ class CopyContext:
 
     def base(self, *, finished: bool = True, start: int | None = None) -> None:
         if not self.frame and self.epoch > 1:
-            self.commit()  # with which an epoch begins
+            self.commit()  # frames with which an epoch begins
         self.bases += 1
         key = BaseKey(self.generation, self.epoch, min(start or 0, self.frame), f"{self.bases:08x}")
         self.store(key)
@@ -73,7 +73,7 @@ class CopyContext:
         self.number, self.epoch, self.frame, self.previous = self.number + 1, 1, 0, 0
 
     def compact(self) -> None:
-        """Every closed epoch becomes one object; segments go an hour later, at the next call."""
+        """Make every closed epoch one object. Its segments are deleted an hour later, at the next call."""
         by_epoch: dict[tuple[str, int], list[SegmentKey]] = {}
         for key in self.stored:
             if isinstance(key, SegmentKey) and (key.generation, key.epoch) != (self.generation, self.epoch):
@@ -94,7 +94,7 @@ class CopyContext:
         return decide(self.stored.values(), policy, now_ms=self.now_ms, proven=proven)
 
     def prune(self, pruning: Pruning, *, upto: int | None = None) -> Iterator[None]:
-        """Carry it out; yields at every point where it can be killed, of which ``upto`` are lived through."""
+        """Prune. Yields at every point where it can be killed, up to point ``upto``."""
         for statement in pruning.statements:
             self.stored[statement] = HeldObject(statement, self.now_ms, 0)
             yield
@@ -111,14 +111,14 @@ class CopyContext:
         return plan if isinstance(plan, Plan) else None
 
     def promised(self, policy: Policy = POLICY) -> list[Position]:
-        """What must be restorable: transactions of the span, and the one that was newest when it began."""
+        """Return what must be restorable: the transactions of the span, and the one that was newest when it began."""
         begin_ms = self.now_ms - policy.retention_ms
         inside = [position for stored_ms, position in self.truth if stored_ms > begin_ms]
         before = [position for stored_ms, position in self.truth if stored_ms <= begin_ms]
         return [position for position in (*before[-1:], *inside) if self.plan(position, whole=True)]
 
     def broken(self, policy: Policy = POLICY) -> list[Position]:
-        """Promises that are not kept."""
+        """Return the promises that are not kept."""
         return [position for position in self.promised(policy) if not self.plan(position)]
 
 
@@ -128,7 +128,7 @@ OPERATIONS = st.sampled_from(
 
 
 def live(world: CopyContext, operation: str, draw: st.DataObject) -> None:
-    """One thing happens."""
+    """Let one thing happen."""
     match operation:
         case "commit":
             world.commit(draw.draw(st.integers(1, 3)))
@@ -147,5 +147,5 @@ def live(world: CopyContext, operation: str, draw: st.DataObject) -> None:
 
 
 def copied(world: CopyContext) -> None:
-    """The bucket was copied to another one: everything is as young as the copy."""
+    """Copy the bucket to another one, in which every object is as young as the copy."""
     world.stored = {key: replace(held, modified_ms=world.now_ms) for key, held in world.stored.items()}

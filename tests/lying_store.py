@@ -29,7 +29,10 @@ BLOCK = b"x" * (1 << 20)
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the store says; ``length`` is Content-Length (None: chunked), ``more`` are endless blocks after the body."""
+    """The answer of the store.
+
+    ``length`` is Content-Length (None: chunked), and ``more`` are endless blocks after the body.
+    """
 
     status: int
     headers: dict[str, str]
@@ -51,7 +54,7 @@ def _header(told: Told, name: str, value: str | None) -> Told:
 
 
 def endless(_request: str, told: Told) -> Told:
-    """The body goes on and on."""
+    """The body never ends."""
     return Told(told.status, told.headers, told.body, None, more=True)
 
 
@@ -61,37 +64,37 @@ def huge(_request: str, told: Told) -> Told:
 
 
 def short(_request: str, told: Told) -> Told:
-    """Fewer bytes than Content-Length says, then the connection is closed."""
+    """The body has fewer bytes than Content-Length says, then the connection is closed."""
     return Told(told.status, told.headers, told.body[: len(told.body) // 2], len(told.body))
 
 
 def cut_short(_request: str, told: Told) -> Told:
-    """Fewer bytes than there are, and a Content-Length that fits."""
+    """The body has fewer bytes than the object, and a Content-Length that fits."""
     return _body(told, told.body[: len(told.body) // 2])
 
 
 def empty(_request: str, told: Told) -> Told:
-    """Nothing at all, and a 200."""
+    """The body is empty, and the status is 200."""
     return _body(Told(200, told.headers, b"", 0), b"")
 
 
 def error_in_200(_request: str, told: Told) -> Told:
-    """An error, and a 200."""
+    """The body is an error, and the status is 200."""
     return _body(Told(200, told.headers, b"", 0), b"<Error><Code>InternalError</Code><Message>no</Message></Error>")
 
 
 def no_xml(_request: str, told: Told) -> Told:
-    """A web page, and a 200."""
+    """The body is a web page, and the status is 200."""
     return _body(Told(200, told.headers, b"", 0), b"<html><body>Welcome</body></html>")
 
 
 def deep(_request: str, told: Told) -> Told:
-    """XML that is nested a hundred thousand times."""
+    """The body is XML that is nested a hundred thousand times."""
     return _body(told, b"<a>" * 100_000 + b"</a>" * 100_000)
 
 
 def entities(_request: str, told: Told) -> Told:
-    """XML whose entities would become gigabytes."""
+    """The body is XML whose entities would become gigabytes."""
     lines = [f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12)]
     document = f'<!DOCTYPE r [<!ENTITY e0 "xxxxxxxxxx">{"".join(lines)}]><ListBucketResult><Name>&e11;</Name>'
     return _body(told, f"{document}</ListBucketResult>".encode())
@@ -104,7 +107,7 @@ def no_times(_request: str, told: Told) -> Told:
 
 
 def odd_times(_request: str, told: Told) -> Told:
-    """Every object has a time that is none."""
+    """Every object has an impossible time."""
     body = re.sub(rb"<LastModified>[^<]*<", b"<LastModified>99999-99-99<", told.body)
     return _header(_body(told, body), "last-modified", "yesterday")
 
@@ -115,30 +118,30 @@ def odd_sizes(_request: str, told: Told) -> Told:
 
 
 def negative_sizes(_request: str, told: Told) -> Told:
-    """Every object has less than no bytes."""
+    """Every object has a negative size."""
     return _body(told, re.sub(rb"<Size>[^<]*<", b"<Size>-9223372036854775809<", told.body))
 
 
 def wrong_etags(_request: str, told: Told) -> Told:
-    """Every ETag is another one each time."""
+    """Every ETag differs from that of the answer before."""
     body = re.sub(rb"<ETag>[^<]*<", b"<ETag>0<", told.body)
     return _header(_body(told, body), "etag", '"0"')
 
 
 def no_etags(_request: str, told: Told) -> Told:
-    """No ETag at all."""
+    """No object has an ETag."""
     return _header(_body(told, re.sub(rb"<ETag>[^<]*</ETag>", b"", told.body)), "etag", None)
 
 
 def reversed_list(_request: str, told: Told) -> Told:
-    """A list in the wrong order, with every entry twice."""
+    """The list is in reverse order, and has every entry twice."""
     entries = re.findall(rb"<Contents>.*?</Contents>", told.body, re.DOTALL)
     rest = re.sub(rb"<Contents>.*?</Contents>", b"", told.body, flags=re.DOTALL)
     return _body(told, rest.replace(b"</ListBucketResult>", b"".join(entries[::-1] * 2) + b"</ListBucketResult>"))
 
 
 def huge_keys(_request: str, told: Told) -> Told:
-    """Keys of a megabyte."""
+    """Keys have a megabyte."""
     return _body(told, told.body.replace(b"</Key>", b"x" * (1 << 20) + b"</Key>"))
 
 
@@ -154,7 +157,7 @@ def endless_pages(request: str, told: Told) -> Told:
 
 
 def endless_empty_pages(request: str, told: Told) -> Told:
-    """The same, and nothing in them."""
+    """Every page says that there is another one, and is empty."""
     return endless_pages(request, _body(told, re.sub(rb"<Contents>.*</Contents>", b"", told.body, flags=re.DOTALL)))
 
 
@@ -165,7 +168,7 @@ def _more_pages(told: Told, token: bytes) -> Told:
 
 
 def whole_object(_request: str, told: Told) -> Told:
-    """A part that was asked for is answered by something else, and a 200."""
+    """The answer to a request for a range is another part, and the status is 200."""
     return _body(Told(200, told.headers, b"", 0), b"y" * (1 << 20))
 
 
@@ -177,7 +180,7 @@ LIES: tuple[Lie, ...] = (
 
 
 class LyingStore:
-    """Where it is, and what it lies about; ``requests`` were asked, ``lies`` of them were lied about."""
+    """A running store and what it lies about. ``requests`` counts the requests, and ``lies`` those that got a lie."""
 
     def __init__(self, store: Store) -> None:
         self.real = store
@@ -189,11 +192,11 @@ class LyingStore:
         self._is_about: Callable[[str], bool] = lambda _request: True
 
     def lie(self, lie: Lie | None, about: Callable[[str], bool] = lambda _request: True) -> None:
-        """Lie like this from now on (None: tell the truth)."""
+        """Give this lie from now on. None means to tell the truth."""
         self._lie, self._is_about = lie, about
 
     def told(self, request: str, told: Told) -> Told:
-        """What it says, given the truth."""
+        """Return the answer for a true one."""
         if self._lie is None or told.status >= 300 or not self._is_about(request):
             return told
         self.lies += 1
@@ -202,7 +205,7 @@ class LyingStore:
 
 @contextmanager
 def run_lying_store(store: Store) -> Iterator[LyingStore]:
-    """The store in threads of this process."""
+    """Run the store in threads of this process."""
     lying = LyingStore(store)
     host = urlsplit(store.endpoint_url).netloc
 

@@ -1,8 +1,8 @@
-"""A guard for tests whose daemon or follower runs in their own process: SQLite opens its databases elsewhere.
+"""A guard for tests whose daemon or follower runs in their own process: SQLite must open its databases elsewhere.
 
-Who closes any descriptor of a file drops all POSIX locks that its process holds on the file (fcntl(2)). The daemon
+A process that closes any descriptor of a file drops all POSIX locks that it holds on the file (fcntl(2)). The daemon
 reads the files of a database and closes them, so a connection in the same process loses SQLite's locks at moments of
-the daemon's choice: a wal-index then seems to be nobody's, and a test fails once in a hundred runs.
+the daemon's choice: a wal-index then seems unused, and a test fails once in a hundred runs.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-_followed: list[str] = []  # patterns of paths, as often as something follows them
+_followed: list[str] = []  # patterns of paths, each as often as something follows it
 
 
 @contextmanager
 def followed_here(*patterns: str) -> Iterator[None]:
-    """While it lasts, this process may not have one of these databases (paths or patterns) open with SQLite."""
+    """While the block runs, this process may not have one of these databases (paths or patterns) open with SQLite."""
     names = [pattern + side for pattern in patterns for side in ("", "-wal", "-shm", "-journal")]
     open_now = [path for path in _open_for_writing() if any(fnmatch(path, name) for name in names)]
     assert not open_now, f"open in this process, which is about to follow it: {open_now}; use SqliteProcess"
@@ -34,10 +34,13 @@ def followed_here(*patterns: str) -> Iterator[None]:
 
 
 def _open_for_writing() -> list[str]:
-    """What is open as SQLite opens it; a follower, which may be left over from before, only reads."""
+    """Return which files are open for writing, as SQLite opens them.
+
+    A follower, perhaps of an earlier test, only reads.
+    """
     paths = []
     for descriptor in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # the one that lists them
+        with suppress(FileNotFoundError):  # the descriptor by which the folder is listed
             info = Path("/proc/self/fdinfo", descriptor.name).read_text(encoding="ascii")
             flags = next(line for line in info.splitlines() if line.startswith("flags:"))
             if int(flags.split()[1], 8) & os.O_ACCMODE == os.O_RDWR:

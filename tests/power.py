@@ -1,8 +1,8 @@
-"""The state directory after a power cut: what was not fsynced is gone, torn, or there after all.
+"""The state directory after a power cut: bytes that were not fsynced are missing, torn, or on disk after all.
 
-A recorder watches what the spool does. A file's bytes are safe once it was fsynced, its name once its folder was
-fsynced after the rename; the journal is safe at every COMMIT (``synchronous=FULL``), which is SQLite's own promise.
-``cut`` makes the directory that could be found after a cut now; by ``seed`` it is the kinder or the harsher one.
+A recorder watches the spool. A file's bytes are safe once it was fsynced, its name once its folder was fsynced after
+the rename; the journal is safe at every COMMIT (``synchronous=FULL``), which is SQLite's own promise. ``cut`` makes a
+directory that could be found after a cut now. ``seed`` decides how much of it is lost.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class PowerCuts:
         self._note_folder()
 
     def trust_all(self) -> None:
-        """What is there now has been there for long."""
+        """Assume that all that exists now is on disk."""
         self._note_folder()
         for path in self._spool.iterdir():
             self._safe_bytes[path.stat().st_ino] = path.stat().st_size
 
     def synced(self, descriptor: int) -> None:
-        """An fsync has returned."""
+        """Note that an fsync has returned."""
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
             self._note_folder()
@@ -50,7 +50,7 @@ class PowerCuts:
             self._safe_names = {path.name: path.stat().st_ino for path in self._spool.iterdir()}
 
     def cut(self, target: Path, seed: int) -> None:
-        """Make ``target`` what is found after a power cut now."""
+        """Make ``target`` the directory that is found after a power cut now."""
         chance = random.Random(seed)
         (target / "spool").mkdir(parents=True)
         for path in self.state_dir.glob("journal.db*"):
@@ -69,7 +69,7 @@ class PowerCuts:
 
 @contextmanager
 def deadly_files(monkeypatch: pytest.MonkeyPatch, deaths: Deaths, cuts: PowerCuts | None = None) -> Iterator[None]:
-    """Within, every fsync, rename and removal of a file has a point before and one after it."""
+    """Within the block, every fsync, rename and removal of a file has a point before and one after it."""
 
     def deadly(call: Callable[..., Any]) -> Callable[..., Any]:
         def called(*arguments: Any, **options: Any) -> Any:

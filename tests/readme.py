@@ -13,7 +13,7 @@ _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block: its language, its text, and the heading of the section that it is in."""
+    """A fenced block: its language, its text, and the heading of its section."""
 
     language: str
     text: str
@@ -21,12 +21,12 @@ class Block:
 
     @property
     def is_script(self) -> bool:
-        """Whether it is a file of its own and not a line for a shell."""
+        """Return whether it is a file of its own and not a line for a shell."""
         return self.text.startswith("#!")
 
 
 def blocks(language: str, page: Path = README) -> list[Block]:
-    """All blocks of a language on a page, in order."""
+    """Return all blocks of a language on a page, in order."""
     text = page.read_text(encoding="utf-8")
     found = []
     for match in _BLOCK.finditer(text):
@@ -36,6 +36,6 @@ def blocks(language: str, page: Path = README) -> list[Block]:
 
 
 def script_by_hand() -> str:
-    """The script that restores without walsyncd."""
+    """Return the script that restores without walsyncd."""
     (script,) = [block.text for block in blocks("sh") if block.is_script]
     return script

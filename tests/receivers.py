@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass
 class Receiver:
-    """``requests`` has method, path, headers and JSON (None without a body) of each request."""
+    """A receiver. ``requests`` has method, path, headers and JSON (None without a body) of each request."""
 
     port: int = 0
     status: int = 200
@@ -56,7 +56,7 @@ def run_receiver() -> Iterator[Receiver]:
         daemon_threads = True
 
         def handle_error(self, *_arguments: object) -> None:
-            pass  # who asked has hung up
+            pass  # the client has hung up
 
     with Server(("127.0.0.1", 0), Handler) as server:
         receiver.port = server.server_address[1]

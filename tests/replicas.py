@@ -1,6 +1,6 @@
-"""Small real replicas: SQLite writes, its WAL is shipped as the daemon would, but at the test's command.
+"""Makes small real replicas. SQLite writes, and its WAL is shipped as the daemon would, but at the test's command.
 
-The application increments a counter with every transaction, so that a restored file says which commit it is::
+The application increments a counter with every transaction, so a restored file shows which commit it is::
 
     with make_replica(tmp_path) as replica:
         replica.base()                  # a base at the position reached so far
@@ -53,7 +53,7 @@ class Shipped:
 
 
 class ReplicaMaker:
-    """An application with one database, and the replica of it; see the module."""
+    """An application with one database, and its replica. See the module."""
 
     def __init__(self, folder: Path, connection: sqlite3.Connection, page_size: int, name: str) -> None:
         self.path = folder / "app.db"
@@ -94,7 +94,7 @@ class ReplicaMaker:
         self._source, self._copied = None, 0
 
     def file(self) -> bytes:
-        """The database file as it is once everything is shipped and checkpointed."""
+        """Return the database file as it is once everything is shipped and checkpointed."""
         self.checkpoint()
         return self.path.read_bytes()
 
@@ -102,16 +102,16 @@ class ReplicaMaker:
 
     @property
     def position(self) -> Position:
-        """The position shipped last."""
+        """Return the position shipped last."""
         return Position(self.generation, self.epoch, self._frame)
 
     @property
     def folder(self) -> Path:
-        """Where the generation's objects are."""
+        """Return where the generation's objects are."""
         return self.root / self.name / self.generation
 
     def base(self) -> ManifestKey:
-        """A base of the quiet file: its S and N are the position reached."""
+        """Store a base of the quiet file. Its S and N are the position reached."""
         raw = self.file()
         key = BaseKey(self.generation, self.epoch, self._frame, f"{len(self.history):08x}")
         body, ranges = encode_base(raw)
@@ -136,7 +136,7 @@ class ReplicaMaker:
         return named
 
     def ship(self, every: int | None = None) -> list[SegmentKey]:
-        """Store what was committed; in segments of ``every`` transactions, or in one."""
+        """Store what was committed, in segments of ``every`` transactions, or in one."""
         frames = self._read_new()
         keys = []
         while frames.count:
@@ -160,16 +160,16 @@ class ReplicaMaker:
         return self._store_bridge(before, BridgeSpan(old.epoch, old.frame, proven_ms, kind, reason))
 
     def heal(self, since: Shipped, pages: int = 2) -> SegmentKey:
-        """A transaction, and a bridge of all pages after it: what came after ``since`` may be wrong."""
+        """Store a transaction, and a bridge of all pages after it, because what came after ``since`` may be wrong."""
         self.commit()
         self.file()
         span = SuspectSpan(since.position.epoch, since.position.frame, since.time_ms, pages)
         old, reason = self.position, f"{pages} pages differed from the replica"
-        self._counter -= 1  # no transaction of the application
+        self._counter -= 1  # this is no transaction of the application
         return self._store_bridge(b"", BridgeSpan(old.epoch, old.frame, self._time_ms + STEP_MS, "scrub", reason, span))
 
     def _store_bridge(self, before: bytes, span: BridgeSpan) -> SegmentKey:
-        """The pages of the file that are not as they were, as the first transaction of an epoch."""
+        """Store the pages of the file that have changed, as the first transaction of an epoch."""
         after = self.path.read_bytes()
         if self._frame:
             self.close_epoch()
@@ -183,13 +183,13 @@ class ReplicaMaker:
         return self._store(frames_of(pages, len(after) // size), span)
 
     def close_epoch(self) -> None:
-        """What is shipped from now on goes into the next epoch."""
+        """Begin the next epoch."""
         self.ship()
         self._previous, self.epoch = self._frame, self.epoch + 1
         self._begin_epoch()
 
     def compact(self) -> WholeKey:
-        """Store the epoch closed last as one object; its segments stay."""
+        """Store the epoch that was closed last as one object. Its segments stay."""
         key = WholeKey(
             self.generation,
             self.epoch - 1,
@@ -202,17 +202,17 @@ class ReplicaMaker:
         return key
 
     def begin_generation(self, generation: str) -> None:
-        """A new history, without a base yet."""
+        """Begin a new history, without a base yet."""
         self.checkpoint()
         self.generation, self.epoch, self._previous = generation, 1, 0
         self._begin_epoch()
 
     def remove(self, key: Key) -> None:
-        """Lose an object."""
+        """Delete an object."""
         self.object_path(key).unlink()
 
     def object_path(self, key: Key) -> Path:
-        """The file of an object."""
+        """Return the file of an object."""
         return self.root / self.name / format_key(key)
 
     def _begin_epoch(self) -> None:
@@ -257,7 +257,7 @@ class ReplicaMaker:
 
     def _put(self, key: str, body: bytes) -> None:
         self.storage.put(f"{self.name}/{key}", body, metadata={})
-        stored_ns = self._time_ms * 1_000_000  # as the store's clock would say
+        stored_ns = self._time_ms * 1_000_000  # the time by the store's clock
         os.utime(self.root / self.name / key, ns=(stored_ns, stored_ns))
 
 
@@ -265,7 +265,7 @@ _NO_WAL = WalHeader(512, big_endian=False, sequence=0, salt1=0, salt2=0, chain=(
 
 
 def frames_of(pages: Sequence[tuple[int, bytes]], page_count: int) -> Frames:
-    """One transaction of these pages, numbered, which leaves the database with ``page_count`` pages."""
+    """Return one transaction of these pages, numbered, which leaves the database with ``page_count`` pages."""
     page_size = len(pages[0][1])
     header = parse_wal_header(format_wal_header(page_size=page_size, big_endian=False, sequence=1, salt1=1, salt2=2))
     assert header is not None
@@ -280,7 +280,7 @@ def frames_of(pages: Sequence[tuple[int, bytes]], page_count: int) -> Frames:
 
 
 def encode_base(raw: bytes) -> tuple[bytes, tuple[Range, ...]]:
-    """A base object: a zstd frame for each range, with padding between them as between parts."""
+    """Return a base object: a zstd frame for each range, with padding between them as between parts."""
     body = b""
     ranges = []
     for offset in range(0, len(raw), RANGE_BYTES):
@@ -293,7 +293,7 @@ def encode_base(raw: bytes) -> tuple[bytes, tuple[Range, ...]]:
 
 @contextmanager
 def make_replica(folder: Path, *, page_size: int = 4096, name: str = "srv/app.db") -> Iterator[ReplicaMaker]:
-    """An application with an empty table and a counter at 0, all of it in the database file."""
+    """Make an application with an empty table and a counter at 0, all of it in the database file."""
     path = folder / "app.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA page_size={page_size}")
@@ -314,7 +314,7 @@ def damage(path: Path) -> None:
 
 
 def counter_in(path: Path) -> int:
-    """Which commit a restored database is, after SQLite found it sound."""
+    """Return which commit a restored database is, after SQLite found it sound."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         value = connection.execute("SELECT value FROM counter").fetchone()[0]

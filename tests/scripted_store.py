@@ -1,4 +1,4 @@
-"""A store of one's own making: says what the script says, once per request, and keeps what it was asked."""
+"""A store for tests that answers what the script says, once per request, and keeps the requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What to say; ``cut`` closes the connection after so many bytes of the body, None says all."""
+    """An answer. ``cut`` closes the connection after so many bytes of the body, and None sends all."""
 
     status: int = 200
     body: bytes = b""
@@ -25,7 +25,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked; ``headers`` have lower-case names."""
+    """A request. ``headers`` have lower-case names."""
 
     method: str
     path: str
@@ -35,7 +35,7 @@ class Request:
 
 @dataclass(slots=True)
 class ScriptedStore:
-    """Answers in order; ``HANG`` keeps the client waiting, ``HANG_UP`` says nothing at all."""
+    """Answers in order. ``HANG`` keeps the client waiting, and ``HANG_UP`` closes the connection without an answer."""
 
     endpoint_url: str
     answers: list[Answer] = field(default_factory=list)
@@ -43,7 +43,7 @@ class ScriptedStore:
     released: threading.Event = field(default_factory=threading.Event)
 
     def settings(self, **changes: object) -> S3Settings:
-        """How walsyncd reaches bucket ``b`` of this store."""
+        """Return the settings by which walsyncd reaches bucket ``b`` of this store."""
         given: dict[str, object] = {
             "bucket": "b",
             "endpoint_url": self.endpoint_url,
@@ -64,14 +64,14 @@ HANG_UP = Answer(status=-2)
 
 
 def refusal(status: int, code: str, message: str = "because") -> Answer:
-    """An error as S3 words it."""
+    """Return an error as S3 words it."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
     return Answer(status, body.encode(), {"Content-Type": "application/xml"})
 
 
 @contextmanager
 def run_scripted_store() -> Iterator[ScriptedStore]:
-    """The store in a thread of this process."""
+    """Run the store in a thread of this process."""
     store = ScriptedStore("")
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""A daemon's journal and uploader for tests: spool segments, ship them, look what came of it."""
+"""A daemon's journal and uploader for tests, which spool segments, ship them, and look at the result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ G1 = "20261122T105600Z-00000001"
 G2 = "20261122T105700Z-00000002"
 NAME = "app"
 T0 = 1_700_000_000_000
-FLUSH_S_MAX = 30.0  # far more than anything here takes
+FLUSH_S_MAX = 30.0  # seconds: far more than anything here takes
 WAIT_S_MAX = 60.0
 
 _runs = itertools.count(1)
@@ -31,7 +31,7 @@ _runs = itertools.count(1)
 
 @contextmanager
 def begun_journal(folder: Path) -> Iterator[Journal]:
-    """A journal in which database ``NAME`` has begun generation ``G1``."""
+    """Return a journal in which database ``NAME`` has begun generation ``G1``."""
     with Journal.open(folder) as journal:
         row = journal.database(NAME, "/srv/app.db")
         journal.begin_generation(row.id, G1, "first", "{}", 0)
@@ -41,7 +41,7 @@ def begun_journal(folder: Path) -> Iterator[Journal]:
 def segment(
     first: int, last: int, *, generation: str = G1, epoch: int = 1, body: bytes | SpoolFile | None = None
 ) -> NewObject:
-    """A segment whose body, unless given, says which frames it holds."""
+    """Return a segment whose body, unless given, says which frames it holds."""
     previous = (0 if epoch == 1 else 7) if first == 1 else None
     key = SegmentKey(generation, epoch, first, last, T0 + last, previous)
     whole = b"".join(f"<{epoch}:{frame}>".encode() for frame in range(first, last + 1))
@@ -59,7 +59,7 @@ def segment(
 
 @dataclass
 class Told:
-    """What the uploader told the daemon."""
+    """What the uploader reported to the daemon."""
 
     stored: list[ObjectRow] = field(default_factory=list)
     lost: list[tuple[int, str]] = field(default_factory=list)
@@ -107,7 +107,7 @@ def run_daemon(
     machine_id: str = "machine-1",
     uploads_max: int = 1,
 ) -> Iterator[Run]:
-    """A run with one database; its generation begins unless the journal has one."""
+    """Run with one database. Its generation begins unless the journal has one."""
     told = Told()
     with Journal.open(state_dir) as journal:
         journal.sweep()
@@ -132,7 +132,7 @@ def run_daemon(
 
 @contextmanager
 def mortal(monkeypatch: pytest.MonkeyPatch, storage: FakeStorage, deaths: Deaths) -> Iterator[None]:
-    """Within, every storage call and every transaction of a journal has a point before and one after it."""
+    """Within the block, every storage call and every transaction of a journal has a point before and one after it."""
     transaction = Connection._transaction
 
     @contextmanager
@@ -152,7 +152,7 @@ def mortal(monkeypatch: pytest.MonkeyPatch, storage: FakeStorage, deaths: Deaths
 
 
 def assert_alive(told: Told) -> None:
-    """No thread ended with anything but a kill."""
+    """Assert that no thread ended with anything but a kill."""
     bugs = [error for error in told.crashes if not isinstance(error, Killed)]
     if bugs:
         raise bugs[0]

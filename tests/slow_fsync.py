@@ -33,7 +33,7 @@ int fdatasync(int descriptor) {{
 
 
 def can_compile() -> bool:
-    """Whether there is a C compiler."""
+    """Return whether there is a C compiler."""
     return shutil.which("cc") is not None
 
 

@@ -37,12 +37,12 @@ ACCESS_KEY_ID = "walsyncd-tests"
 SECRET_ACCESS_KEY = "walsyncd-tests-secret"  # noqa: S105 - of throw-away servers on this machine
 START_SECONDS_MAX = 60.0
 PORT_MIN, WORKERS = 10_000, 16
-STOP_SECONDS_MAX = 2.0  # SeaweedFS waits 15 s for its own streams; its data is thrown away anyway
+STOP_SECONDS_MAX = 2.0  # SeaweedFS waits 15 s for its own streams, and its data is thrown away anyway
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A running store; ``lacks`` names what it was seen not to do, so that a test can skip it."""
+    """A running store. ``lacks`` names what it is known not to do, so that a test can skip it."""
 
     name: str
     endpoint_url: str
@@ -50,7 +50,7 @@ class Store:
     process_id: int | None = None
 
     def settings(self, bucket: str, prefix: str = "") -> S3Settings:
-        """How walsyncd reaches a bucket of this store."""
+        """Return the settings by which walsyncd reaches a bucket of this store."""
         return S3Settings(
             bucket=bucket,
             prefix=prefix,
@@ -62,7 +62,7 @@ class Store:
         )
 
     def client(self) -> S3Client:
-        """A plain client for looking behind walsyncd's back."""
+        """Return a plain client, which looks at the store without walsyncd."""
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint_url,
@@ -78,7 +78,7 @@ class Store:
         )
 
     def make_bucket(self) -> str:
-        """A new empty bucket with a random name."""
+        """Make a new empty bucket with a random name."""
         bucket = f"test-{secrets.token_hex(6)}"
         client = self.client()
         client.create_bucket(Bucket=bucket)
@@ -88,7 +88,7 @@ class Store:
 
 @contextmanager
 def run_moto() -> Iterator[Store]:
-    """Moto's server in a thread."""
+    """Run moto's server in a thread."""
     from moto.moto_server.threaded_moto_server import ThreadedMotoServer  # slow to import
 
     server = ThreadedMotoServer(LOOPBACK, port=0, verbose=False)
@@ -102,14 +102,14 @@ def run_moto() -> Iterator[Store]:
 
 @contextmanager
 def run_seaweedfs(folder: Path) -> Iterator[Store]:
-    """Master, volume server, filer and S3 gateway in one process; everything else is switched off."""
+    """Run master, volume server, filer and S3 gateway in one process. Everything else is switched off."""
     ports = dict(zip(_SEAWEEDFS_PORTS, free_ports(len(_SEAWEEDFS_PORTS)), strict=True))
     store_url = f"http://{LOOPBACK}:{ports['s3.port']}"
     with _running(_seaweedfs_arguments(folder, ports), folder) as process:
         store = Store("seaweedfs", store_url, frozenset({"byte order", "folders go at once"}), process.pid)
         _wait_until_writable(store, process, folder)
         yield store
-    for service in ("master", "volume", "filer", "s3"):  # it leaves them behind when it is killed
+    for service in ("master", "volume", "filer", "s3"):  # SeaweedFS leaves them behind when it is killed
         Path(f"/tmp/seaweedfs-{service}-grpc-{ports[f'{service}.port.grpc']}.sock").unlink(missing_ok=True)  # noqa: S108
 
 
@@ -149,7 +149,7 @@ def _seaweedfs_arguments(folder: Path, ports: dict[str, int]) -> list[str]:
 
 @contextmanager
 def run_rclone(folder: Path) -> Iterator[Store]:
-    """``rclone serve s3``: a bucket is a folder."""
+    """Run ``rclone serve s3``, whose buckets are folders."""
     (port,) = free_ports(1)
     (folder / "data").mkdir()
     (folder / "rclone.conf").touch()
@@ -171,7 +171,7 @@ def run_rclone(folder: Path) -> Iterator[Store]:
 
 
 def program(name: str) -> str:
-    """The path of a program that a wheel installed next to the interpreter, or one of ``PATH``."""
+    """Return the path of a program that a wheel installed next to the interpreter, or one of ``PATH``."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
@@ -180,17 +180,17 @@ def program(name: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listened on a moment ago.
+    """Return ports of 127.0.0.1 on which nobody listened a moment ago.
 
-    They are below those that the kernel gives to outgoing connections. Any test that connects somewhere could get one
-    of the latter before the server that it is for listens. Workers that run tests side by side have ports of their own.
+    They are below those that the kernel gives to outgoing connections. A test that connects somewhere could get one of
+    those ports before the server listens on it. Workers that run tests side by side have ports of their own.
     """
     chosen: list[int] = []
     with ExitStack() as stack:
         while len(chosen) < count:
             port = secrets.choice(_worker_ports())
             each = stack.enter_context(socket.socket())
-            with suppress(OSError):  # somebody has it
+            with suppress(OSError):  # some program has this port
                 each.bind((LOOPBACK, port))
                 chosen.append(port)
     return chosen
@@ -203,7 +203,7 @@ def _worker_ports() -> range:
 
 
 def listening_addresses(process_id: int) -> set[str]:
-    """Addresses on which a process listens for TCP, as hexadecimal text of ``/proc/<id>/net/tcp``."""
+    """Return the addresses on which a process listens for TCP, as hexadecimal text of ``/proc/<id>/net/tcp``."""
     links = [_link_target(entry) for entry in Path(f"/proc/{process_id}/fd").iterdir()]
     own = {target[len("socket:[") : -1] for target in links if target.startswith("socket:[")}
     rows = [
@@ -223,7 +223,7 @@ def _link_target(link: Path) -> str:
 
 @contextmanager
 def _running(arguments: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in ``folder`` that sees nothing of the user's environment; its output is in ``log``."""
+    """Run a process in ``folder`` that sees nothing of the user's environment. Its output is in ``log``."""
     environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin"}
     with (
         (folder / "log").open("wb") as log,

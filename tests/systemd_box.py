@@ -1,7 +1,7 @@
 """A real systemd as PID 1 of a private namespace over a throw-away overlay of a machine (``systemd_box.sh``).
 
-Root, util-linux and systemd are needed. What is done in the box stays in it; the network is shared, so a server on
-127.0.0.1 outside is reached from inside. Folders that are given are bound in.
+Root, util-linux and systemd are needed. What is done in the box stays in it. The network is shared, so a server on
+127.0.0.1 outside is reached from inside. Folders of ``binds`` are mounted inside.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Self
 import pytest
 
 SCRIPT = Path(__file__).with_name("systemd_box.sh")
-# The machine that the boxes are made of: this one, or the root folder of another release (``.ci/run`` makes one).
+# The machine from which the boxes are made: this one, or the root folder of another release (``.ci/run`` makes one).
 LOWER = os.environ.get("BOX_ROOT", "/")
 PROGRAMS = ("unshare", "nsenter", "setpriv", "findmnt", "/lib/systemd/systemd")
 START_SECONDS_MAX = 60
@@ -38,7 +38,7 @@ def skip_unless_possible() -> None:
 
 
 class Box:
-    """One booted machine; ``folder`` is where it lives, ``binds`` maps folders here to folders there."""
+    """One booted machine. ``folder`` is where its files are, and ``binds`` maps folders here to folders there."""
 
     def __init__(self, folder: Path, binds: Mapping[Path, str] | None = None) -> None:
         self.name = f"{folder.name}-{os.getpid()}"
@@ -50,7 +50,7 @@ class Box:
         if booted.returncode != 0:
             self._script("stop", self.name, seconds_max=START_SECONDS_MAX)
             pytest.fail(f"the box does not boot: {booted.stdout}{booted.stderr}")
-        # An image made for containers forbids packages to start services; a machine does not.
+        # An image made for containers forbids packages to start services, and a machine does not.
         self.do("rm", "-f", "/usr/sbin/policy-rc.d")
         return self
 
@@ -62,18 +62,18 @@ class Box:
         return self._script("exec", self.name, *command, seconds_max=COMMAND_SECONDS_MAX, stdin=stdin)
 
     def command(self, *command: str) -> list[str]:
-        """A command that runs inside, for whoever starts it himself."""
+        """Return a command that runs inside, for a caller that starts it himself."""
         folder = self._environment["SDBOOT_DIR"]
         return ["env", f"SDBOOT_DIR={folder}", "bash", str(SCRIPT), "exec", self.name, *command]
 
     def do(self, *command: str, stdin: str = "") -> str:
-        """Run a command inside that has to succeed; what it printed."""
+        """Run a command inside that has to succeed. Return what it printed."""
         done = self.run(*command, stdin=stdin)
         assert done.returncode == 0, f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
     def wait_for(self, *command: str) -> str:
-        """Run a command inside until it succeeds; what it printed then."""
+        """Run a command inside until it succeeds. Return what it printed then."""
         deadline = time.monotonic() + COMMAND_SECONDS_MAX
         while (done := self.run(*command)).returncode != 0:
             assert time.monotonic() < deadline, f"{' '.join(command)}: {done.stdout}{done.stderr}"

@@ -1,4 +1,4 @@
-"""Errors say what to do next."""
+"""Tests that errors say what to do next."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from walsyncd.errors import WalsyncdError, forget_locals, one_line, printable
 
 
 def test_the_text_has_the_way_out() -> None:
-    """Message, then hint, if there is one."""
+    """The text has the message, and then the hint, if there is one."""
     assert str(WalsyncdError("open x: gone", hint="look elsewhere")) == "open x: gone (hint: look elsewhere)"
     assert str(WalsyncdError("open x: gone")) == "open x: gone"
 
 
 def test_every_error_ends_a_command_with_a_code_of_the_contract() -> None:
-    """1 failed, 2 usage, 3 nothing to restore, 4 target out of reach."""
+    """The codes are 1 failed, 2 usage, 3 nothing to restore, 4 target out of reach."""
     classes = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, WalsyncdError)]
     assert {cls.exit_code for cls in classes} == {1, 2, 3, 4}
     assert errors.UsageError.exit_code == 2
@@ -26,7 +26,7 @@ def test_every_error_ends_a_command_with_a_code_of_the_contract() -> None:
 
 
 def test_an_error_that_is_kept_holds_nothing_of_what_failed() -> None:
-    """Neither in its own frames nor in those of the errors behind it."""
+    """It holds nothing in its own frames, nor in those of the errors that caused it."""
 
     def failing(buffer: bytes) -> None:
         try:
@@ -44,14 +44,14 @@ def test_an_error_that_is_kept_holds_nothing_of_what_failed() -> None:
 
 
 def test_text_of_others_is_fit_for_a_terminal() -> None:
-    """Line feeds stay in a text and are escaped in a line; the escapes are Python's."""
+    """Line feeds stay in a text and are escaped in a line. The escapes are Python's."""
     assert printable("a\tb\x1b[0m\nc\x7f") == "a\\tb\\x1b[0m\nc\\x7f"
     assert one_line("a\nb") == "a\\nb"
     assert printable("naïve 文字 ✓") == "naïve 文字 ✓"
 
 
 def test_an_error_that_is_behind_itself_has_an_end() -> None:
-    """One instance, raised again while what it caused is handled."""
+    """One instance is raised again while the error that it caused is handled."""
     inner, outer = ValueError("inner"), WalsyncdError("outer")
     outer.__cause__, inner.__context__ = inner, outer
     forget_locals(outer)

@@ -16,7 +16,7 @@ PATH = Path("/mnt/far/app.db")
 
 
 class Hanging:
-    """A thread whose call on a file hangs until ``end``; ``ended_by`` is what it ended with."""
+    """A thread whose call on a file hangs until ``end``. ``ended_by`` is the exception with which it ended."""
 
     def __init__(self, path: Path = PATH, lock: RevocableLock | None = None) -> None:
         self.ended_by: BaseException | None = None
@@ -97,7 +97,7 @@ def test_two_calls_that_hang_must_both_return() -> None:
 
 
 def test_a_lock_is_taken_from_an_abandoned_thread() -> None:
-    """The thread that returns late does not release what another one holds by then."""
+    """The thread that returns late does not release a lock that another thread holds by then."""
     lock = RevocableLock()
     hanging = Hanging(lock=lock)
     FILE_CALLS.abandon(hanging.call)

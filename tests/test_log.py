@@ -32,7 +32,7 @@ def _log_as_before() -> Iterator[None]:
 
 
 def _lines(stream: io.StringIO) -> list[tuple[int, dict[str, object]]]:
-    """Syslog level and object of each line."""
+    """Return syslog level and object of each line."""
     parsed = []
     for line in stream.getvalue().splitlines():
         match = re.fullmatch(r"<(\d)>(\{.*\})", line)
@@ -42,7 +42,7 @@ def _lines(stream: io.StringIO) -> list[tuple[int, dict[str, object]]]:
 
 
 def test_lines_are_json_with_a_syslog_level() -> None:
-    """journald takes the level from <N>, a machine takes the rest."""
+    """journald takes the level from <N>, and a program reads the JSON."""
     stream = io.StringIO()
     log.configure("debug", stream)
     logger = log.get_logger(database="app")
@@ -61,7 +61,7 @@ def test_lines_are_json_with_a_syslog_level() -> None:
 
 
 def test_what_is_below_the_level_is_not_written() -> None:
-    """The level is the configuration's."""
+    """The level comes from the configuration."""
     stream = io.StringIO()
     log.configure("warning", stream)
     log.get_logger().info("quiet")
@@ -84,7 +84,7 @@ def test_an_event_is_one_line_whatever_is_in_it() -> None:
 
 
 def test_a_terminal_gets_readable_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Escape sequences, no JSON."""
+    """On a terminal there are escape sequences, and no JSON."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     stream = _Terminal()
     log.configure("info", stream)
@@ -95,7 +95,7 @@ def test_a_terminal_gets_readable_colours(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """no-color.org: any value but the empty one."""
+    """By no-color.org any value counts but the empty one."""
     monkeypatch.setenv("NO_COLOR", "1")
     stream = _Terminal()
     log.configure("info", stream)
@@ -105,7 +105,7 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_text_that_others_chose_does_not_steer_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither as a value, nor in a list, nor in the traceback of a fault: only our line feeds are left."""
+    """A value, a list and the traceback of a fault are made safe. Only our own line feeds are left."""
     monkeypatch.setenv("NO_COLOR", "1")
     stream, name = _Terminal(), "\x1b]0;x\x07\x9b2J\u202e\ud800\r"
     log.configure("info", stream)
@@ -133,7 +133,7 @@ def test_a_log_that_cant_be_written_is_counted_not_raised() -> None:
 
 
 def test_what_libraries_say_comes_through_from_warning_on() -> None:
-    """boto3 and urllib3 use logging; their chatter below a warning is dropped."""
+    """boto3 and urllib3 use logging. Their messages below a warning are dropped."""
     stream = io.StringIO()
     log.configure("debug", stream)
     library = logging.getLogger("urllib3.connectionpool")
@@ -145,7 +145,7 @@ def test_what_libraries_say_comes_through_from_warning_on() -> None:
 
 
 def test_without_configure_lines_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    """A command's results stay clean."""
+    """The standard output of a command has only its results."""
     log._lines = log._Lines(None)
     log.get_logger().warning("spoken")
     captured = capsys.readouterr()

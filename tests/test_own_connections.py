@@ -1,4 +1,4 @@
-"""The guard of tests: SQLite does not run in the process that follows a database."""
+"""Tests of the guard of tests: SQLite does not run in the process that follows a database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.own_connections import followed_here
 @pytest.mark.parametrize("pattern", ["app.db", "*.db"])
 @pytest.mark.parametrize("uri", [False, True])
 def test_a_followed_database_is_not_opened_here(tmp_path: Path, pattern: str, *, uri: bool) -> None:
-    """By its path, or by a URI; others are opened, and so is this one afterwards."""
+    """It is refused by its path and by a URI. Other databases are opened, and so is this one afterwards."""
     path = tmp_path / "app.db"
     name = f"{path.as_uri()}?mode=rwc" if uri else str(path)
     with followed_here(str(tmp_path / pattern)):
@@ -25,7 +25,7 @@ def test_a_followed_database_is_not_opened_here(tmp_path: Path, pattern: str, *,
 
 
 def test_an_open_database_is_not_followed(tmp_path: Path) -> None:
-    """Before anything begins."""
+    """The error comes before anything begins."""
     path = tmp_path / "app.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")

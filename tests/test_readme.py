@@ -1,4 +1,4 @@
-"""Every command of the README and of the pages of section 7 runs, on a machine below a temporary folder."""
+"""Tests that every command of the README and of the pages of section 7 runs, on a machine below a temporary folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ URL = "s3://my-bucket/hosts/web-1"
 POSITION = "20261122T105600Z-3f9c1a2b/00000001/00000009"
 STOP_SECONDS_MAX = 40.0
 
-# Stand-ins for what would change the machine that the tests run on; `systemctl` starts what the unit would start.
+# These programs replace those that would change the machine of the tests. `systemctl` starts what the unit would start.
 STAND_INS = {
     "walsyncd": f'PYTHONPATH={shlex.quote(str(ROOT))} exec {shlex.quote(sys.executable)} -m walsyncd "$@"',
     "python3": 'mkdir -p "$3/bin" && ln -s "$(command -v pip)" "$(command -v walsyncd)" "$3/bin"',
@@ -39,7 +39,7 @@ STAND_INS = {
     'case "$1" in enable) walsyncd run < /dev/null > "$MACHINE/log" 2>&1 & echo $! > "$MACHINE/pid";; esac',
 }
 
-# Every block is run by a test here, by tests/packaging/test_deb.py (the package), or (the two of "See it") by .ci/run.
+# Each block is run by a test here, by tests/packaging/test_deb.py (the package), or (the two of "See it") by .ci/run.
 SH_BLOCKS = Counter(
     {
         "See it": 2,
@@ -50,7 +50,7 @@ SH_BLOCKS = Counter(
     }
 )
 
-# On the pages of section 7, by page and section.
+# The blocks on the pages of section 7, by page and section.
 PAGE_BLOCKS = Counter(
     {
         ("operating", "See how it goes"): 1,
@@ -69,7 +69,10 @@ README_LINES_MAX = 200
 
 
 class Machine:
-    """Where the README's commands run: its absolute paths lie below ``root``, its bucket is a folder there."""
+    """The machine on which the README's commands run.
+
+    Its absolute paths are below ``root``, and its bucket is a folder there.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -92,7 +95,7 @@ class Machine:
             file.chmod(0o755)
 
     def configure(self) -> None:
-        """The README's bucket and first database."""
+        """Configure the README's bucket and first database."""
         self.config.parent.mkdir(parents=True)
         self.config.write_text(
             f'[storage]\nurl = "{self.bucket.as_uri()}"\n[daemon]\nstate_dir = "{self.root}/state"\n'
@@ -100,12 +103,12 @@ class Machine:
         )
 
     def moved(self, text: str) -> str:
-        """A command with the machine's own places in it."""
+        """Return a command with the machine's own paths in it."""
         text = text.replace(URL, self.bucket.as_uri())
         return re.sub(r"(?<![\w:/.])/(etc|opt|srv|usr/lib|usr/local|var/lib)/", rf"{self.root}/\1/", text)
 
     def run(self, text: str, *, folder: Path = ROOT) -> str:
-        """Run a block as a whole; what it prints."""
+        """Run a block as a whole. Return what it prints."""
         environment = os.environ | {
             "PATH": f"{self.root}/stand-ins:{os.environ['PATH']}",
             "MACHINE": str(self.root),
@@ -125,7 +128,7 @@ class Machine:
         return result.stdout
 
     def stop(self) -> None:
-        """End the daemon that `systemctl enable --now` started: a child of a shell that has ended."""
+        """End the daemon that `systemctl enable --now` started, which is a child of a shell that has ended."""
         file = self.root / "pid"
         if file.exists():
             pid = int(file.read_text())
@@ -152,7 +155,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 @contextmanager
 def _replica(machine: Machine, folder: Path) -> Iterator[ReplicaMaker]:
-    """Ten commits, a second apart from 10:56:01 on, in the machine's bucket."""
+    """Store ten commits, a second apart from 10:56:01 on, in the machine's bucket."""
     machine.configure()
     with make_replica(folder, name=NAME) as maker:
         maker.base()
@@ -167,7 +170,7 @@ def _sh(section: str, page: str = "") -> list[str]:
 
 
 def test_no_block_is_forgotten() -> None:
-    """A new one needs a test here."""
+    """A new block needs a test here."""
     assert Counter(block.section for block in blocks("sh")) == SH_BLOCKS
     found = Counter((name, block.section) for name, page in PAGES.items() for block in blocks("sh", page))
     assert found == PAGE_BLOCKS
@@ -175,7 +178,7 @@ def test_no_block_is_forgotten() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    """What else there is to say is on the pages that it names."""
+    """All other facts are on the pages that it names."""
     assert len(README.read_text(encoding="utf-8").splitlines()) <= README_LINES_MAX
 
 
@@ -191,7 +194,7 @@ def test_the_two_set_up_commands_are_what_ci_runs() -> None:
 
 
 def test_install_puts_everything_in_its_place(machine: Machine) -> None:
-    """The unit's program is on the path, its configuration is there for its group only, its user is made."""
+    """The unit's program is on the path, only its group can read the configuration, and its user is made."""
     _package, block = _sh("Install")
     machine.run(block.replace(" -g walsyncd", ""))
     assert block.count(" -g walsyncd") == 1
@@ -208,7 +211,7 @@ def test_install_puts_everything_in_its_place(machine: Machine) -> None:
 
 
 def test_the_configuration_is_valid(tmp_path: Path) -> None:
-    """As it is there, with defaults for all the rest."""
+    """The configuration is valid as it is, with defaults for all the rest."""
     block, *_ = blocks("toml")
     file = tmp_path / "config.toml"
     file.write_text(block.text)
@@ -218,7 +221,7 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
 
 
 def test_what_the_pages_configure_is_valid(tmp_path: Path) -> None:
-    """Notifications, drills, keep rules, and a store that removes by age with room to spare."""
+    """The pages configure notifications, drills, keep rules, and a store that removes by age with time to spare."""
     file = tmp_path / "config.toml"
     notify, drills = blocks("toml", PAGES["operating"])
     rules, without_deletion = blocks("toml", PAGES["costs"])
@@ -237,7 +240,7 @@ def test_what_the_pages_configure_is_valid(tmp_path: Path) -> None:
 
 
 def test_a_machine_is_checked_started_and_synced(machine: Machine, tmp_path: Path) -> None:
-    """Configure and check, from above to below."""
+    """The sections Configure and Check are run from top to bottom."""
     machine.configure()
     with make_replica(tmp_path) as maker:
         maker.commit(3)
@@ -268,7 +271,7 @@ def _wait_for(path: Path) -> None:
 
 
 def test_every_restore_gives_what_it_says(machine: Machine, tmp_path: Path) -> None:
-    """The head, a moment, a position, a URL without a configuration; and verify finds all sound."""
+    """The blocks restore the head, a moment, a position, and a URL without a configuration. Verify finds all sound."""
     with _replica(machine, tmp_path) as maker:
         text = "".join([*_sh("Restore"), *_sh("Verify and rehearse", "operating")])
         assert text.count(POSITION) == 1
@@ -280,7 +283,7 @@ def test_every_restore_gives_what_it_says(machine: Machine, tmp_path: Path) -> N
 
 
 def test_a_service_restores_what_is_missing_and_only_that(machine: Machine, tmp_path: Path) -> None:
-    """Twice the same command: the second time the file is there, whatever it is."""
+    """The same command runs twice. The second time the file exists, whatever it is."""
     block = next(block for block in blocks("ini", PAGES["operating"]) if "ExecStartPre" in block.text)
     (command,) = re.findall(r"^ExecStartPre=/usr/local/bin/(.*)$", block.text, re.MULTILINE)
     with _replica(machine, tmp_path):
@@ -292,7 +295,7 @@ def test_a_service_restores_what_is_missing_and_only_that(machine: Machine, tmp_
 
 
 def test_restoring_by_hand_is_two_blocks(machine: Machine, tmp_path: Path) -> None:
-    """The script as a file, and how to call it in a downloaded folder."""
+    """One is the script as a file, and one calls it in a downloaded folder."""
     (usage,) = [text for text in _sh("Restore by hand") if not text.startswith("#!")]
     with _replica(machine, tmp_path) as maker:
         (maker.folder.parent / "restore-by-hand.sh").write_text(script_by_hand())
@@ -301,7 +304,7 @@ def test_restoring_by_hand_is_two_blocks(machine: Machine, tmp_path: Path) -> No
 
 
 def test_exit_codes_are_those_of_the_help() -> None:
-    """Numbers and first words."""
+    """Numbers and first words are compared."""
     text = PAGES["operating"].read_text(encoding="utf-8")
     table = dict(re.findall(r"^\| (\d+) \| ([^;:|]*?)[;:|]", text, re.MULTILINE))
     said = dict(re.findall(r"^  (\d)  (.*)$", EXIT_CODES, re.MULTILINE))
@@ -309,7 +312,7 @@ def test_exit_codes_are_those_of_the_help() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """Files of the repository, and headings of the page."""
+    """They lead to files of the repository, or to headings of the page."""
     for page in (README, *PAGES.values()):
         text = page.read_text(encoding="utf-8")
         for link in re.findall(r"\]\(([^)]*)\)", text):
@@ -322,7 +325,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_once_exec_and_forget_run_as_the_pages_say(machine: Machine) -> None:
-    """A round ships everything; an application runs beside a daemon; an unused replica is deleted."""
+    """A round ships everything, an application runs beside a daemon, and an unused replica is deleted."""
     machine.configure()
     with closing(sqlite3.connect(machine.database)) as connection:
         connection.execute("CREATE TABLE t (x)")
@@ -341,7 +344,10 @@ def test_once_exec_and_forget_run_as_the_pages_say(machine: Machine) -> None:
 
 
 def test_leaving_litestream(machine: Machine, tmp_path: Path) -> None:
-    """Its tables and its folder go, and the database is as the application left it; the two can be compared before."""
+    """Its tables and its folder are deleted, and the database is as the application left it.
+
+    The two can be compared before.
+    """
     with _replica(machine, tmp_path) as maker:
         machine.database.write_bytes(maker.path.read_bytes())
         check, *_ = _sh("Beside each other for a week", "litestream")

@@ -1,4 +1,4 @@
-"""The rules of the rooms: each folder has one purpose, and the arrows between folders are a table."""
+"""Tests of the folders' rules: each folder has one purpose, and a table lists the arrows between folders."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ ROOMS = sorted({file.parent for file in MODULES} - {PACKAGE})
 MAP = (PACKAGE / "__init__.py").read_text()
 MODULES_MAX = 20
 
-# Which other folders of its own layer each folder may import. tests/test_tree.py has the layers.
+# The other folders of its own layer that each folder may import. tests/test_tree.py has the layers.
 ARROWS = {
     "core/sqlite": set[str](),
     "core/stored": {"core/sqlite"},
@@ -53,7 +53,7 @@ ARROWS = {
     "cli/commands": {"cli"},
 }
 
-# Words that were names here and told a newcomer nothing. The field's words took their places.
+# Words that were names here and told a newcomer nothing. The field's words replaced them.
 METAPHORS = {
     "agenda",
     "bury",
@@ -90,7 +90,7 @@ def _tree(file: Path) -> ast.Module:
 
 
 def _imported_rooms(file: Path) -> Iterator[tuple[int, str]]:
-    """Line and folder of each module of walsyncd that a file imports, inside functions too."""
+    """Return line and folder of each module of walsyncd that a file imports, inside functions too."""
     for node in ast.walk(_tree(file)):
         if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("walsyncd."):
             continue
@@ -101,7 +101,7 @@ def _imported_rooms(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _defined_names(file: Path) -> Iterator[tuple[int, str]]:
-    """Line and name of each module, class, function, field and constant that a file defines."""
+    """Return line and name of each module, class, function, field and constant that a file defines."""
     yield 1, file.stem
     for node in ast.walk(_tree(file)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
@@ -113,13 +113,13 @@ def _defined_names(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _words(name: str) -> set[str]:
-    """The words of a name in either style: ``_seam_of``, ``SeamProof``."""
+    """Return the words of a name in either style: ``_seam_of``, ``SeamProof``."""
     spaced = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
     return set(spaced.split("_"))
 
 
 def test_arrows_between_folders_are_those_of_the_table() -> None:
-    """A new arrow is a decision, taken here."""
+    """A new arrow must be added to the table on purpose."""
     wrong = []
     for file in MODULES:
         room = _room(file)
@@ -131,7 +131,10 @@ def test_arrows_between_folders_are_those_of_the_table() -> None:
 
 
 def test_folders_have_no_cycle() -> None:
-    """Between the folders of a layer arrows point one way; a store's folder and the interface it fills in are one."""
+    """Between the folders of a layer arrows point one way.
+
+    A store's folder counts as one with the interface that it fills in.
+    """
     left = {
         room: {arrow for arrow in arrows if "s3" not in arrow} for room, arrows in ARROWS.items() if "cli" not in room
     }
@@ -142,7 +145,7 @@ def test_folders_have_no_cycle() -> None:
 
 
 def test_each_folder_says_in_one_line_what_it_is_for() -> None:
-    """The first line of its ``__init__.py``."""
+    """The purpose is the first line of its ``__init__.py``."""
     silent = []
     for room in ROOMS:
         told = ast.get_docstring(_tree(room / "__init__.py")) if (room / "__init__.py").exists() else None
@@ -152,13 +155,13 @@ def test_each_folder_says_in_one_line_what_it_is_for() -> None:
 
 
 def test_no_folder_is_overfull() -> None:
-    """What holds more modules than one screen lists is two folders."""
+    """A folder with more modules than one screen lists should be two."""
     sizes = Counter(_room(file) for file in MODULES if file.stem != "__init__")
     assert {room: size for room, size in sizes.items() if size > MODULES_MAX} == {}
 
 
 def test_no_module_name_occurs_twice() -> None:
-    """A traceback's last line names one module."""
+    """The last line of a traceback identifies a module by its name."""
     places = defaultdict(list)
     for file in MODULES:
         if file.stem not in {"__init__", "__main__"}:
@@ -167,7 +170,7 @@ def test_no_module_name_occurs_twice() -> None:
 
 
 def test_no_public_class_name_means_two_things() -> None:
-    """A class is found by its name."""
+    """A class can be found by its name."""
     places = defaultdict(list)
     for file in MODULES:
         for node in _tree(file).body:
@@ -177,7 +180,7 @@ def test_no_public_class_name_means_two_things() -> None:
 
 
 def test_no_name_is_a_metaphor() -> None:
-    """A name that needs a story is the wrong name."""
+    """If a name needs a story, it is the wrong name."""
     wrong = [
         f"walsyncd/{_room(file)}/{file.name}:{line} {name}"
         for file in MODULES
@@ -188,7 +191,7 @@ def test_no_name_is_a_metaphor() -> None:
 
 
 def test_the_map_names_what_there_is() -> None:
-    """Each place where something is decided is a module that exists, and has the name that follows it."""
+    """Each module in the map's table exists, and has the name that the table gives."""
     section = MAP.split("Where it is decided.")[1].split("One thing has two words")[0]
     places = re.findall(r"\b(?:core|adapters|engine|config|cli)\.[\w.]+", section)
     assert len(places) > 25

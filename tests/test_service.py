@@ -9,8 +9,9 @@ import pytest
 UNITS = Path(__file__).parents[1] / "systemd"
 UNIT = UNITS / "walsyncd.service"
 
-# What systemd 249 (Ubuntu 22.04) knows, by "Added in version" in systemd.exec(5) and systemd.service(5); the youngest
-# are LoadCredential and ProtectProc, of 247. One that it does not know makes a hole in the sandbox, and only a warning.
+# The directives that systemd 249 (Ubuntu 22.04) knows, by "Added in version" in systemd.exec(5) and systemd.service(5).
+# The newest are LoadCredential and ProtectProc, of 247. A directive that systemd does not know leaves a hole in the
+# sandbox, and causes only a warning.
 KNOWN = """
     After AmbientCapabilities Before CapabilityBoundingSet DefaultDependencies Description ExecReload ExecStart Group
     KeyringMode LimitNOFILE LoadCredential LockPersonality NoNewPrivileges PrivateDevices PrivateMounts PrivateUsers
@@ -24,7 +25,7 @@ KNOWN = """
 
 
 class _Unit(configparser.RawConfigParser):
-    """systemd's syntax is close to INI; keys keep their case, the last of several counts."""
+    """A parser of systemd's syntax, which is close to INI. Keys keep their case, and the last of several counts."""
 
     def __init__(self) -> None:
         super().__init__(strict=False, interpolation=None)
@@ -41,7 +42,7 @@ def _service() -> dict[str, str]:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_systemd_accepts_the_unit_without_a_word() -> None:
-    """Neither errors nor warnings."""
+    """systemd reports neither errors nor warnings."""
     result = subprocess.run(
         ["systemd-analyze", "verify", str(UNIT)],
         capture_output=True,
@@ -52,7 +53,7 @@ def test_systemd_accepts_the_unit_without_a_word() -> None:
 
 
 def test_the_oldest_systemd_knows_every_directive() -> None:
-    """Also what is commented out, and what examples have: operators put it in force."""
+    """Directives that are commented out or in examples count, too, because operators use them."""
     files = [*UNITS.glob("*.service"), *UNITS.glob("*.d/*")]
     assert len(files) == 3
     used = {name for file in files for name in re.findall(r"^#? *([A-Z]\w+)=", file.read_text(), re.MULTILINE)}
@@ -60,7 +61,7 @@ def test_the_oldest_systemd_knows_every_directive() -> None:
 
 
 def test_the_service_may_read_everything_and_write_nothing() -> None:
-    """The first promise: it cannot harm the database."""
+    """This is the first promise: the service can't harm the database."""
     service = _service()
     assert service["ProtectSystem"] == "strict"
     assert service["ProtectHome"] == "read-only"
@@ -72,7 +73,7 @@ def test_the_service_may_read_everything_and_write_nothing() -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_the_service_is_exposed_as_little_as_can_be() -> None:
-    """systemd's own judgement, from 0 (locked up) to 10, is 2.0 at most; with group permissions it is less."""
+    """systemd's own rating, from 0 (locked up) to 10, is 2.0 at most, and less with group permissions."""
     judged = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", str(UNIT)],
         capture_output=True,
@@ -84,7 +85,7 @@ def test_the_service_is_exposed_as_little_as_can_be() -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_a_restore_has_few_of_roots_rights() -> None:
-    """systemd's own judgement is 2.6 at most; it can't see that Landlock leaves one folder to write to."""
+    """systemd's own rating is 2.6 at most. It can't see that Landlock leaves one folder to write to."""
     unit = UNITS / "walsyncd-restore@.service"
     judged = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=26", "--no-pager", str(unit)],
@@ -97,7 +98,7 @@ def test_a_restore_has_few_of_roots_rights() -> None:
 
 
 def test_the_service_comes_back_whatever_ends_it() -> None:
-    """A bug in one thread ends the process, and systemd starts it again."""
+    """A bug in one thread ends the process, and then systemd starts it again."""
     service = _service()
     assert service["Restart"] == "always"
     assert service["StateDirectory"] == "walsyncd"

@@ -1,4 +1,4 @@
-"""No process has both a connection of SQLite's to a file and descriptors of its own on it.
+"""Tests that no process has both a connection of SQLite's to a file and descriptors of its own on it.
 
 SQLite's locks are POSIX locks, which belong to the process. Closing any descriptor of the file drops them (fcntl(2)),
 and another process then takes a file for unused that is in use. So only few modules use SQLite, each on files that
@@ -12,7 +12,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "walsyncd"
 
-# Who uses SQLite, and why nobody else in that process opens the same file.
+# The modules that use SQLite, and why nothing else in their process opens the same file.
 USERS = {
     "adapters/files/integrity.py": "a finished file that nobody writes to, opened immutable: SQLite takes no lock",
     "adapters/journal": "the journal is the daemon's own, and only the journal opens it",
@@ -20,7 +20,7 @@ USERS = {
     "demo/writer.py": "the application, in a process of its own",
 }
 
-# What reads or writes the databases of others, and so must run without a connection.
+# The modules that read or write the databases of others, and so must run without a connection.
 WITHOUT_SQLITE = (
     "walsyncd.cli.restore_follow",
     "walsyncd.engine.restore.read_replica",
@@ -32,7 +32,7 @@ WITHOUT_SQLITE = (
 
 
 def test_only_these_modules_use_sqlite() -> None:
-    """A new one gives its reason here."""
+    """A new module gives its reason here."""
     found = set()
     for file in PACKAGE.rglob("*.py"):
         tree = ast.walk(ast.parse(file.read_text()))
@@ -44,7 +44,7 @@ def test_only_these_modules_use_sqlite() -> None:
 
 
 def test_databases_of_others_are_read_and_written_without_sqlite() -> None:
-    """The modules that open them load none: they could not have a connection."""
+    """The modules that open them do not import sqlite3, so they can't have a connection."""
     script = f"import sys, {', '.join(WITHOUT_SQLITE)}\nprint('sqlite3' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -1,4 +1,4 @@
-"""The stores of the tests stay on this machine and between themselves."""
+"""Tests that the stores of the tests are reachable on this machine only, and that buckets are not shared."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def test_nothing_listens_elsewhere(seaweedfs: Store, rclone: Store) -> None:
 
 
 def test_buckets_are_new(moto: Store) -> None:
-    """Each bucket is one that no other test sees."""
+    """No other test sees a test's bucket."""
     assert moto.make_bucket() != moto.make_bucket()

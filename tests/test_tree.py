@@ -1,4 +1,4 @@
-"""The rules of the tree: what a machine can check is not left to attention."""
+"""Tests of the rules of the tree that a machine can check."""
 
 import ast
 import shutil
@@ -16,7 +16,7 @@ TEST_MODULES = sorted((ROOT / "tests").rglob("*.py"))
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 
-# What each layer may import of walsyncd itself; everything may import the package for its version.
+# What each layer may import of walsyncd itself. Everything may import the package for its version.
 LAYERS = {
     "errors": set[str](),
     "file_calls": {"errors"},
@@ -31,7 +31,7 @@ LAYERS = {
     "__init__": set[str](),
 }
 
-# Clock, files, network, threads, logs, processes: none of them in the core.
+# Modules for clock, files, network, threads, logs and processes, which the core may not use.
 IMPURE = {
     "asyncio",
     "boto3",
@@ -69,17 +69,17 @@ IMPURE = {
     "uuid",
 }
 
-# datetime's values are pure, these ask the clock.
+# datetime's values are pure, and these calls ask the clock.
 CLOCKS = {"now", "utcnow", "today"}
 
-# Limits that tests change by name. All others are passed as values (``walsyncd.core.limits``, or a parameter).
+# Limits that tests change by name. All other limits are passed as values (``walsyncd.core.limits``, or a parameter).
 PATCHED = {
     "PUT_SIZE_MAX": "a row of the journal knows by its size alone that it goes in parts, and 8 MiB a row are slow",
     "LOOK_S": "a command asks its mounts without being told for how long",
     "PROBE_S": "the same, in a process of its own",
     "HOLD_MS_MAX": "the child of backpressure is a process of its own",
     "SILENCE_MS": "the same",
-    # No limits: where something is, and what it consists of.
+    # These are no limits: where something is, and what it consists of.
     "MIGRATIONS": "an earlier or a later version of the journal",
     "SERVICE_FOLDER": "a folder",
     "MODULE": "another program",
@@ -110,7 +110,7 @@ def _layer(file: Path) -> str:
 
 
 def _imports(file: Path) -> Iterator[tuple[int, str]]:
-    """Line and dotted name of everything that a file imports, inside functions and for typing too."""
+    """Return line and dotted name of everything that a file imports, inside functions and for typing too."""
     for node in ast.walk(_tree(file)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -120,7 +120,7 @@ def _imports(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _functions(file: Path) -> Iterator[tuple[str, int]]:
-    """Name and length in lines of each function, its decorators and docstring included."""
+    """Return name and length in lines of each function, with its decorators and docstring."""
     for node in ast.walk(_tree(file)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
@@ -128,7 +128,7 @@ def _functions(file: Path) -> Iterator[tuple[str, int]]:
 
 
 def test_layers_point_down() -> None:
-    """cli, engine, adapters, core: a layer imports itself and what is below it, absolutely."""
+    """Of cli, engine, adapters and core, each layer imports only itself and those below it, by absolute names."""
     wrong = []
     for file in MODULES:
         for line, name in _imports(file):
@@ -140,7 +140,7 @@ def test_layers_point_down() -> None:
 
 
 def test_the_core_is_pure() -> None:
-    """No clock, file, network, thread or log: bytes in, facts out."""
+    """The core uses no clock, file, network, thread or log. It takes bytes and returns facts."""
     core = [file for file in MODULES if _layer(file) == "core"]
     wrong = [
         f"{_name(file)}:{line} imports {name}"
@@ -164,7 +164,7 @@ def test_the_core_is_pure() -> None:
 
 
 def test_only_adapters_know_botocore() -> None:
-    """Errors are translated at the edge."""
+    """Errors are translated where they enter."""
     wrong = [
         f"{_name(file)}:{line} imports {name}"
         for file in MODULES
@@ -175,19 +175,19 @@ def test_only_adapters_know_botocore() -> None:
 
 
 def test_files_stay_readable() -> None:
-    """Under 400 lines each, tests included."""
+    """Each file has fewer than 400 lines, tests included."""
     lengths = {_name(file): len(file.read_text(encoding="utf-8").splitlines()) for file in MODULES + TEST_MODULES}
     assert {name: lines for name, lines in lengths.items() if lines >= FILE_LINES_MAX} == {}
 
 
 def test_functions_stay_readable() -> None:
-    """Under 60 lines each; what is longer does more than one thing."""
+    """Each function has fewer than 60 lines. A longer one does more than one thing."""
     lengths = dict(entry for file in MODULES for entry in _functions(file))
     assert {name: lines for name, lines in lengths.items() if lines >= FUNCTION_LINES_MAX} == {}
 
 
 def test_every_module_has_its_test_file() -> None:
-    """walsyncd/core/sqlite/wal.py is tested in tests/core/sqlite/test_wal.py."""
+    """For example, walsyncd/core/sqlite/wal.py is tested in tests/core/sqlite/test_wal.py."""
     missing = []
     for file in MODULES:
         path = file.relative_to(PACKAGE)
@@ -198,7 +198,7 @@ def test_every_module_has_its_test_file() -> None:
 
 
 def test_only_commands_print() -> None:
-    """Results are the command line's; everything else logs."""
+    """Only the command line prints results. Everything else logs."""
     wrong = [
         f"{_name(file)}:{node.lineno}"
         for file in MODULES
@@ -211,7 +211,7 @@ def test_only_commands_print() -> None:
 
 @pytest.mark.skipif(shutil.which("git") is None or not (ROOT / ".git").exists(), reason="not a checkout")
 def test_the_top_of_the_tree_holds_only_what_belongs_there() -> None:
-    """What a newcomer sees first is short."""
+    """A newcomer sees the top first, so it is short."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -224,7 +224,9 @@ def test_the_top_of_the_tree_holds_only_what_belongs_there() -> None:
 
 
 def _patched_names(file: Path) -> Iterator[tuple[int, str, str]]:
-    """Line, module and name of each constant of the package that a test changes, also one that is in a text."""
+    """Return line, module and name of each constant of the package that a test changes, also in a program that is a
+    text.
+    """
     modules: dict[str, str] = {}
     for node in ast.walk(_tree(file)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("walsyncd."):
@@ -242,7 +244,7 @@ def _patched_names(file: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def test_limits_are_passed_and_not_patched() -> None:
-    """A test that changes a constant by name holds only until somebody imports that constant, or renames it."""
+    """A test that changes a constant by name stops working when somebody imports or renames that constant."""
     layers = ("walsyncd.core.", "walsyncd.adapters.", "walsyncd.engine.")
     found = [
         (f"{_name(file)}:{line} {module}", name)

@@ -1,8 +1,8 @@
 """A proxy on 127.0.0.1 that forwards bytes to a store at a limited rate, as a slow uplink does.
 
 All connections share the line, in turn by small pieces. The kernel buffers little for it, so that a sender sees how
-slow the line is. With ``tls`` it is the end of TLS, and speaks plainly to the store. ``forget`` drops every packet of
-the connections that exist, without a word, as a NAT does that has forgotten them.
+slow the line is. With ``tls`` the proxy ends TLS, and its connection to the store is plain. ``forget`` silently drops
+every packet of the existing connections, as a NAT does that has forgotten them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BPF_RET = 6
 
 @dataclass(slots=True)
 class Throttle:
-    """A proxy that runs. ``requests`` counts by method, ``connections`` all that were ever made."""
+    """A running proxy. ``requests`` counts by method, and ``connections`` all that were ever made."""
 
     endpoint_url: str
     bytes_per_s: float
@@ -38,14 +38,14 @@ class Throttle:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def forget(self) -> None:
-        """From now on nothing that comes over the connections of today is received, or acknowledged."""
+        """From now on drop what comes over the existing connections, and acknowledge none of it."""
         for client in self.clients:
-            with suppress(OSError):  # it has ended
+            with suppress(OSError):  # the connection has ended
                 _drop_packets(client)
 
     @property
     def connections(self) -> int:
-        """How many there ever were."""
+        """Return how many connections there ever were."""
         return len(self.clients)
 
     def pass_by(self, size: int) -> None:
@@ -67,9 +67,9 @@ class Throttle:
 def run_throttle(
     store_url: str, *, bytes_per_s: float = 1e9, tls: ssl.SSLContext | None = None, host: str = LOOPBACK
 ) -> Iterator[Throttle]:
-    """The proxy before a store, in threads of this process."""
+    """Run the proxy before a store, in threads of this process."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)  # connections have it from here
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)  # new connections inherit it from here
     listener.bind((host, 0))
     listener.listen(64)
     shown = f"[{host}]" if ":" in host else host
@@ -137,14 +137,14 @@ class _SharedTls:
         connection.setblocking(False)
 
     def recv(self, size: int) -> bytes:
-        """As of a socket that blocks."""
+        """Return bytes like a socket that blocks."""
         while True:
             with suppress(ssl.SSLWantReadError), self._lock:
                 return self._connection.recv(size)
             select.select([self._connection], [], [])
 
     def sendall(self, piece: bytes) -> None:
-        """As of a socket that blocks."""
+        """Send like a socket that blocks."""
         left = memoryview(piece)
         while left:
             with suppress(ssl.SSLWantWriteError), self._lock:
@@ -158,6 +158,6 @@ class _SharedTls:
 
 
 def _drop_packets(sock: socket.socket) -> None:
-    """Have the kernel drop what comes in before TCP sees it, by a filter that returns 0 (man 7 socket)."""
+    """Make the kernel drop what comes in before TCP sees it, by a filter that returns 0 (man 7 socket)."""
     instructions = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RET, 0, 0, 0))
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(instructions)))

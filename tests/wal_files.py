@@ -1,4 +1,4 @@
-"""Real WALs for tests: made by SQLite, rewritten with other checksums, and given back to SQLite to judge."""
+"""Makes real WALs for tests: SQLite writes them, tests rewrite their checksums, and SQLite reads them again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE_SIZES = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536]
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The three files of a database as they lie on disk while it is open."""
+    """The three files of a database as they are on disk while it is open."""
 
     database: bytes
     wal: bytes
@@ -22,7 +22,7 @@ class Files:
 
 
 def reference_checksum(data: bytes, start: tuple[int, int], *, big_endian: bool) -> tuple[int, int]:
-    """The checksum as SQLite's documentation states it."""
+    """Return the checksum as SQLite's documentation defines it."""
     s0, s1 = start
     for x, y in struct.iter_unpack(">2I" if big_endian else "<2I", data):
         s0 = (s0 + x + s1) & 0xFFFFFFFF
@@ -36,7 +36,7 @@ def files_of(path: Path) -> Files:
 
 @contextmanager
 def wal_database(path: Path, page_size: int) -> Iterator[sqlite3.Connection]:
-    """A connection in autocommit and WAL mode; the first one creates table ``t`` and checkpoints it."""
+    """Return a connection in autocommit and WAL mode. The first one creates table ``t`` and checkpoints it."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA page_size={page_size}")
         connection.execute("PRAGMA journal_mode=WAL")
@@ -47,7 +47,7 @@ def wal_database(path: Path, page_size: int) -> Iterator[sqlite3.Connection]:
 
 
 def insert(connection: sqlite3.Connection, *, commits: int, rows: int = 1, size: int = 100) -> None:
-    """Commit ``commits`` transactions of ``rows`` rows each; ``size`` is the bytes of a row."""
+    """Commit ``commits`` transactions of ``rows`` rows each. ``size`` is the bytes of a row."""
     for _ in range(commits):
         connection.execute("BEGIN")
         for _ in range(rows):
@@ -56,14 +56,14 @@ def insert(connection: sqlite3.Connection, *, commits: int, rows: int = 1, size:
 
 
 def content_of(path: Path) -> list[tuple[int, bytes]]:
-    """All rows of ``t`` as SQLite sees them after it found the database sound."""
+    """Return all rows of ``t`` as SQLite sees them after it found the database sound."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         return connection.execute("SELECT id, payload FROM t ORDER BY id").fetchall()
 
 
 def recovered(folder: Path, database: bytes, wal: bytes) -> list[tuple[int, bytes]]:
-    """The content after SQLite's own recovery of ``wal`` over ``database``."""
+    """Return the content after SQLite's own recovery of ``wal`` over ``database``."""
     folder.mkdir()
     path = folder / "recovered.db"
     path.write_bytes(database)
@@ -72,7 +72,7 @@ def recovered(folder: Path, database: bytes, wal: bytes) -> list[tuple[int, byte
 
 
 def with_checksums(wal: bytes, *, big_endian: bool) -> bytes:
-    """The same WAL with its checksums in the given byte order, made by the reference."""
+    """Return the same WAL with its checksums in the given byte order, made by the reference function."""
     head = struct.pack(">I", 0x377F0682 | big_endian) + wal[4:24]
     chain = reference_checksum(head, (0, 0), big_endian=big_endian)
     result = bytearray(head + struct.pack(">2I", *chain))

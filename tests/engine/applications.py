@@ -1,4 +1,6 @@
-"""Applications that run for one piece of SQL each, and what the kernel says of the locks that we hold beside them."""
+"""Applications that run for one piece of SQL each, and what the kernel says about the locks that we hold
+beside them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ BOTH = (True, True)
 
 
 def locks_of(path: Path) -> tuple[bool, bool]:
-    """Whether the kernel knows of an OFD lock on the DMS byte, and of one on the SHARED bytes of the database."""
+    """Return whether the kernel has an OFD lock on the DMS byte, and one on the SHARED bytes of the database."""
     kept = {(128, 128): side_path(path, Role.SHM), (0x40000002, 0x400001FF): path}
     lines = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
     ours = {
@@ -25,7 +27,7 @@ def locks_of(path: Path) -> tuple[bool, bool]:
 
 
 def run_sql(path: Path | str, *statements: str, timeout_s: float = 0.0) -> str:
-    """What an application with a connection of its own prints: the rows of the last statement, or the error."""
+    """Return what an application with its own connection prints: the rows of the last statement, or the error."""
     script = (
         "import sqlite3, sys\n"
         "try:\n"

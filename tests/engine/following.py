@@ -1,4 +1,6 @@
-"""Following driven by hand: real SQLite elsewhere, real events, a real journal; and the way back from what it holds."""
+"""Following by hand: SQLite runs in another process, events and journal are real, and stored WALs are
+restored again.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ CHECKPOINT, RESTART, TRUNCATE = (f"PRAGMA wal_checkpoint{mode}" for mode in ("",
 
 
 def spec_of(path: Path, *, presence: bool = False) -> DatabaseSpec:
-    """A database as the configuration gives it."""
+    """Return the specification of a database, as the configuration gives it."""
     return DatabaseSpec(
         path=path,
         name="app",
@@ -46,7 +48,7 @@ def spec_of(path: Path, *, presence: bool = False) -> DatabaseSpec:
 
 
 class Following:
-    """Follows ``path`` as the daemon does, one step at a time; ``begin`` takes the base."""
+    """Follows ``path`` as the daemon does, one step at a time. ``begin`` takes the base."""
 
     def __init__(self, path: Path, folder: Path, *, presence: bool = False, limits: Limits = DEFAULT_LIMITS) -> None:
         folder.mkdir(exist_ok=True)
@@ -123,7 +125,7 @@ class Following:
         return self
 
     def step(self) -> Step:
-        """One step, made durable and carried over as the follower does it."""
+        """Take one step, make it durable, and apply it as the follower does."""
         self.tracked.presence.update()
         step = take_step(self.tracked, self.environment)
         self.steps.append(step)
@@ -133,7 +135,7 @@ class Following:
         return step
 
     def look(self, *, until: Callable[[Step], bool] = lambda step: step.caught_up and step.again_s != 0) -> Step:
-        """Steps until one has caught up or shows a gap; that step."""
+        """Take steps until one has caught up or shows a gap, and return that step."""
         for _ in range(STEPS_MAX):
             step = self.step()
             if step.gap or until(step):
@@ -143,45 +145,47 @@ class Following:
         raise AssertionError(f"not caught up: {step}")
 
     def settled(self) -> Step:
-        """A look after everything had time to become quiet."""
+        """Look after everything has had time to become quiet."""
         self.look()
         self.ahead_ms += 5_000
         return self.look()
 
     def gap(self) -> str:
-        """The gap that a look finds; it must find one."""
+        """Look, and return the gap that the look must find."""
         step = self.look()
         assert step.gap is not None, step
         return step.gap.reason
 
     def finds_gap(self, words: str) -> None:
-        """A look finds a gap, and its reason has these words."""
+        """Assert that a look finds a gap, and that its reason has these words."""
         reason = self.gap()
         assert words in reason, reason
 
     def sees_all(self, app: SqliteProcess) -> None:
-        """A look finds no gap, and what was stored is what the application sees."""
+        """Assert that a look finds no gap, and that what was stored is what the application sees."""
         assert not self.look().gap
         self.proves(app)
 
     def recovered(self) -> list[int]:
-        """How many transactions each restart of the WAL left to be read in the old incarnation, if it left any."""
+        """Return how many transactions each restart of the WAL left to be read in the old incarnation, if
+        it left any.
+        """
         return [step.recovered for step in self.steps if step.recovered]
 
     @contextmanager
     def opened(self) -> Iterator[SqliteProcess]:
-        """A process that has opened the database, and the follower has read the events of that."""
+        """Return a process that has opened the database. The follower has read the events of that."""
         with SqliteProcess(self.path) as app:
             app.execute("SELECT * FROM t")
             self.watch.drain()
             yield app
 
     def die(self) -> None:
-        """The daemon is gone, at once."""
+        """End the daemon at once."""
         self._close()
 
     def restart(self) -> Self:
-        """Start again, with nothing but the journal."""
+        """Start the daemon again, with nothing but the journal."""
         row = self.journal.database_by_id(self.row_id)
         assert row.follow is not None
         self._open()
@@ -190,11 +194,11 @@ class Following:
         return self
 
     def reboot(self) -> None:
-        """From the next start on it is another boot."""
+        """Make the next start one after a reboot."""
         self.boot_id = f"not {self.boot_id}"
 
     def epochs(self) -> dict[int, bytes]:
-        """The stored WAL of each epoch, from the segments' bodies; each segment continues the one before."""
+        """Return the stored WAL of each epoch, from the segments' bodies. Each segment must continue the one before."""
         wals: dict[int, bytes] = {}
         reached: dict[int, int] = {}
         for row in self.journal.pending(self.row_id):
@@ -206,7 +210,7 @@ class Following:
         return wals
 
     def restored(self, query: str = "SELECT * FROM t ORDER BY rowid") -> list[Any]:
-        """What SQLite makes of the base and the stored WALs."""
+        """Return what SQLite makes of the base and the stored WALs."""
         self._restores += 1
         path = self.folder / f"restored-{self._restores}.db"
         path.write_bytes(self.base)
@@ -220,23 +224,23 @@ class Following:
             return [list(row) for row in connection.execute(query).fetchall()]
 
     def proves(self, app: SqliteProcess) -> None:
-        """What was stored is what the application sees."""
+        """Assert that what was stored is what the application sees."""
         expected = app.execute("SELECT * FROM t ORDER BY rowid")
         assert self.restored() == expected
 
 
 def insert(value: int) -> str:
-    """A transaction of one row."""
+    """Return the statement of a transaction of one row."""
     return f"INSERT INTO t VALUES ({value})"
 
 
 def closed_database(path: Path) -> None:
-    """A database in WAL mode that nobody has open."""
+    """Make a database in WAL mode that nobody has open."""
     wal_database(path).close()
 
 
 def committed(path: Path, *values: int, watch: EventPump | None = None) -> None:
-    """Open, commit, close; ``watch`` reads the events as they come, as its thread does."""
+    """Open, commit, close. ``watch`` reads the events as they come, as its thread does."""
     with SqliteProcess(path) as app:
         app.execute("SELECT * FROM t")
         if watch is not None:
@@ -248,16 +252,16 @@ def committed(path: Path, *values: int, watch: EventPump | None = None) -> None:
 
 
 def open_files(folder: Path) -> int:
-    """How many descriptors this process has of files below a folder, of deleted ones too."""
+    """Return how many descriptors this process has of files below a folder, of deleted ones too."""
     count = 0
     for descriptor in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # the one that lists them
+        with suppress(FileNotFoundError):  # the descriptor by which they are listed
             count += str(descriptor.readlink()).startswith(str(folder))
     return count
 
 
 def rows(path: Path) -> list[list[int]]:
-    """What the source holds."""
+    """Return the rows of the source."""
     with SqliteProcess(path) as app:
         found = app.execute("SELECT * FROM t ORDER BY rowid")
         app.close()

@@ -1,4 +1,7 @@
-"""Applications by chance, as processes that do to a database what they like: the gentle part of test_state_machine."""
+"""Random applications as processes, which treat a database as applications normally do.
+
+It is a part of test_state_machine.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ class Application:
         self.process.execute("PRAGMA busy_timeout=0", *settings)
 
     def tries(self, *statements: str) -> bool:
-        """Whether all of it was done; what is refused, because another one is busy, say, does nothing."""
+        """Return whether all statements succeeded.
+
+        One that is refused, for example because another process is busy, does nothing.
+        """
         try:
             self.process.execute(*statements)
         except SqliteError:
@@ -40,14 +46,16 @@ class Application:
         return True
 
     def end_transaction(self, how: str) -> None:
-        """Commit or roll back what is open; a commit that is refused is rolled back."""
+        """Commit or roll back what is open. If a commit is refused, it is rolled back."""
         if not self.tries(how):
             self.tries("ROLLBACK")
         self.reads = self.writes = False
 
 
 class Gentle(RuleBasedStateMachine):
-    """Applications that commit, roll back, checkpoint, read for long, vacuum, open and close; a look after each."""
+    """Applications that commit, roll back, checkpoint, read for long, vacuum, open and close, with a look after each
+    step.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,14 +104,14 @@ class Gentle(RuleBasedStateMachine):
                 application.process.kill()
             self.folder.cleanup()
 
-    # -- what follows each step -------------------------------------------------------------------------------------
+    # -- after each step --------------------------------------------------------------------------------------------
 
     def note(self) -> None:
-        """The database may be in another state now."""
+        """Note that the database may be in another state now."""
         self.history.note(committed(self.path))
 
     def after(self) -> None:
-        """A look, which finds everything and no gap."""
+        """Look, which must find everything and no gap."""
         self.note()
         gap = self.keeping.keep_up()
         assert not gap, gap
@@ -112,7 +120,7 @@ class Gentle(RuleBasedStateMachine):
         return self.applications[choice % len(self.applications)]
 
     def free(self, choice: int) -> Application:
-        """One that has no transaction open: if need be, it commits it now."""
+        """Return an application that has no transaction open. If necessary it commits one now."""
         application = self.application(choice)
         if application.writes or application.reads:
             application.end_transaction("COMMIT")
@@ -151,7 +159,7 @@ class Gentle(RuleBasedStateMachine):
     @precondition(lambda self: self.applications)
     @rule(choice=choices, size=sizes, spill=st.booleans())
     def open_transaction(self, choice: int, size: int, spill: bool) -> None:
-        """It stays open; spilled, its frames are in the WAL."""
+        """Open a transaction that stays open. If it spills, its frames are in the WAL."""
         application = self.free(choice)
         if application.tries(f"PRAGMA cache_size={3 if spill else 2000}", "BEGIN IMMEDIATE"):
             application.writes = True
@@ -208,13 +216,13 @@ class Gentle(RuleBasedStateMachine):
 
     @rule()
     def wait(self) -> None:
-        """Long enough for whatever needs time to show itself."""
+        """Wait long enough for whatever needs time to appear."""
         self.keeping.ahead_ms += 5_000
         self.after()
 
     @rule(now=st.booleans())
     def take_base(self, now: bool) -> None:
-        """Begun here, ended later, with whatever comes between; or at once."""
+        """Take a base at once, or begin one that ends later, with anything in between."""
         if self.keeping.stored is None or not self.keeping.alive:
             return
         if self.keeping._copying is not None or now:

@@ -1,6 +1,6 @@
-"""The whole of following by hand: generations that follow each other, bases, and a daemon that dies and comes back.
+"""Follows by hand through everything: several generations, bases, and a daemon that dies and is started again.
 
-On top of `Following`; everything that it stores is held against the oracle's history as soon as it is in the journal.
+It is built on `Following`. All that it stores is compared with the oracle's history as soon as it is in the journal.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STEPS_MAX = 1000
 
 @dataclass(slots=True)
 class Copying:
-    """A base under way: half of the file was read."""
+    """A base under way, half of whose file was read."""
 
     generation: str
     start: Place
@@ -64,11 +64,11 @@ class Keeping(Following):
     # -- what applications do ----------------------------------------------------------------------------------------
 
     def note(self, *, foreign: bool = False) -> None:
-        """The database may be in another state now; ``foreign``: not by a commit."""
+        """Note that the database may be in another state now. ``foreign`` means that it was not a commit."""
         self.history.note(committed(self.path), foreign=foreign)
 
     def watch_over(self, application: SqliteProcess, *statements: str) -> str:
-        """Have each statement run, and look after each; the first gap that this found, or empty."""
+        """Run each statement, and look after each. Return the first gap found, or ""."""
         for statement in statements:
             application.execute(statement)
             self.note()
@@ -79,7 +79,7 @@ class Keeping(Following):
     # -- looking ----------------------------------------------------------------------------------------------------
 
     def keep_up(self) -> str:
-        """A look, and what it asks for: a new generation, a base. The gap that it found, or empty."""
+        """Look, and do what the look asks for: a new generation, a base. Return the gap that it found, or ""."""
         if self.stored is None and not self._begin_generation():
             return ""
         gap = self._look_through()
@@ -110,13 +110,13 @@ class Keeping(Following):
         raise AssertionError(f"not caught up: {step}")
 
     def _wait(self, number: int) -> None:
-        """For what is under way; in the end so long that it can't be under way any more."""
+        """Wait for what is under way, finally so long that it can't be under way any more."""
         time.sleep(0.001)
         if number > STEPS_MAX // 5:
             self.ahead_ms += 1000
 
     def _assert_current(self) -> None:
-        """All is quiet: the head is the database."""
+        """Assert that the head is the database once all is quiet."""
         if self.stored is not None and self.stored.head is not None and self.state.mode == "wal":
             assert self.stored.head == self.history.current, "a look has caught up, but the head is not the database"
 
@@ -224,13 +224,13 @@ class Keeping(Following):
     # -- our own absence --------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """The daemon is gone, at once."""
+        """End the daemon at once."""
         self._drop_copy()
         self.die()
         self.alive = False
 
     def start(self) -> None:
-        """It starts with nothing but the journal."""
+        """Start the daemon with nothing but the journal."""
         if self.stored is not None:
             self.restart()
         else:
@@ -238,23 +238,23 @@ class Keeping(Following):
         self.alive = True
 
     def lose_a_step(self) -> None:
-        """A step is taken, and the daemon's transaction fails."""
+        """Take a step whose transaction fails in the journal."""
         if self.stored is not None:
             take_step(self.tracked, self.environment)
             self.tracked.drop_pending()
 
     def lose_events(self) -> None:
-        """The kernel's queue was full."""
+        """Overflow the kernel's queue."""
         self.watcher.drain()
         self.tracked.wal_pairs.note(Event(self.path, Role.DATABASE, Kind.OVERFLOW))
 
     def save_journal(self) -> None:
-        """Keep a copy of the state directory; the daemon must be gone."""
+        """Keep a copy of the state directory. The daemon must have ended."""
         self._saved = copy.deepcopy(self.stored, {id(self.history): self.history}), self._base_wanted
         self._swap_state("state", "saved")
 
     def put_journal_back(self) -> None:
-        """The state directory is restored from the copy; the daemon must be gone."""
+        """Restore the state directory from the copy. The daemon must have ended."""
         if self._saved is None:
             return
         saved, self._base_wanted = self._saved

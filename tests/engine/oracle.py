@@ -1,8 +1,8 @@
-"""What a database went through, commit by commit, and what a replica makes of it: held against each other.
+"""Compares the history of a database, commit by commit, with what its replica holds.
 
 The history is a tree: a commit has the one before it as its parent, and a machine that lost its last commits continues
-from an earlier one. Each is known by the digest of the whole database file as SQLite itself makes it of a copy. So
-what is stored is right if the states after its commits lie on one path of that tree, without leaving one out.
+from an earlier one. Each commit is identified by the digest of the whole database file, as SQLite itself makes it from
+a copy. What is stored is right if the states after its commits are on one path of that tree, without leaving one out.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Place = tuple[int, int]
 
 
 def digest_of(image: bytes | bytearray) -> bytes:
-    """By which a state is known."""
+    """Return the digest by which a state is identified."""
     return hashlib.sha256(image).digest()
 
 
 def committed(path: Path) -> bytes:
-    """The database file as the next opener makes it: SQLite recovers a copy, by its WAL or its journal."""
+    """Return the database file as the next opener makes it. SQLite recovers a copy, by its WAL or its journal."""
     with TemporaryDirectory() as folder:
         copy = Path(folder, path.name)
         for suffix in ("", "-wal", "-journal"):
@@ -44,7 +44,7 @@ def committed(path: Path) -> bytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Commit:
-    """One state of the database, and the one it was made from (None: it came from elsewhere)."""
+    """One state of the database, and the one before it. None means that it did not come from a known state."""
 
     number: int
     parent: Commit | None
@@ -58,7 +58,7 @@ class History:
     current: bytes = b""
 
     def note(self, image: bytes, *, foreign: bool = False) -> None:
-        """The database is ``image`` now: a new commit, unless it was in that state before."""
+        """Note that the database is ``image`` now, which is a new commit unless it was in that state before."""
         digest = digest_of(image)
         if digest not in self.commits:
             parent = None if foreign else self.commits.get(self.current)
@@ -66,7 +66,7 @@ class History:
         self.current = digest
 
     def assert_follows(self, digest: bytes, before: bytes | None, where: object) -> None:
-        """A stored state is one that was committed, and the very next one after ``before``."""
+        """Assert that a stored state is one that was committed, and the very next one after ``before``."""
         commit = self.commits.get(digest)
         assert commit is not None, f"{where} is no state that was ever committed"
         if before is None or before == digest:
@@ -79,7 +79,7 @@ class History:
 
 
 class View:
-    """A base, and the stored frames applied to it, as they come."""
+    """A base and the stored frames, which are applied to it as they come."""
 
     def __init__(self, image: bytes, start: Place) -> None:
         self._image = bytearray(image)
@@ -87,11 +87,11 @@ class View:
 
     @property
     def digest(self) -> bytes:
-        """Of the database at the last commit that was applied."""
+        """Return the digest of the database at the last commit that was applied."""
         return digest_of(self._image)
 
     def apply(self, segment: Segment) -> Iterator[tuple[Place, bytes]]:
-        """Apply a segment's frames after those that the view has; each commit, and the state that it leaves."""
+        """Apply a segment's frames after those that the view has. Yield each commit, and the state that it leaves."""
         for number, page, pages, content in segment.frames():
             place = (segment.epoch, number)
             if place <= self.reached:
@@ -109,7 +109,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What one stored object holds of an epoch's WAL, as plain bytes; ``page_size`` is the epoch's."""
+    """The plain bytes that one stored object holds of an epoch's WAL. ``page_size`` is the epoch's."""
 
     epoch: int
     first: int
@@ -118,7 +118,7 @@ class Segment:
     content: bytes
 
     def frames(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """Number, page, size in pages if it commits else 0, and content of each frame."""
+        """Yield number, page, size in pages if it commits else 0, and content of each frame."""
         at = WAL_HEADER_SIZE if self.first == 1 else 0
         size = FRAME_HEADER_SIZE + self.page_size
         assert len(self.content) == at + size * (self.last - self.first + 1)
@@ -129,7 +129,7 @@ class Segment:
 
 
 class Stored:
-    """Everything stored of one generation; whatever is added is held against the history at once."""
+    """Everything stored of one generation. Whatever is added is compared with the history at once."""
 
     def __init__(self, generation: str, history: History) -> None:
         self.generation = generation
@@ -142,11 +142,11 @@ class Stored:
 
     @property
     def positions(self) -> int:
-        """How many positions can be restored."""
+        """Return how many positions can be restored."""
         return len(self._states)
 
     def add(self, segment: Segment) -> None:
-        """A segment was stored: its positions are what was committed, by every base alike."""
+        """Add a stored segment. Each base must give what was committed at its positions."""
         if self._segments and self._segments[-1].epoch == segment.epoch:
             assert segment.first == self._segments[-1].last + 1
         else:
@@ -157,7 +157,10 @@ class Stored:
                 self._found(place, digest)
 
     def crown(self, image: bytes, start: Place, consistent: Place) -> None:
-        """A base was stored that counts from ``start``; it and the frames to ``consistent`` are the database now."""
+        """Add a stored base that counts from ``start``.
+
+        With the frames up to ``consistent`` it must be the database now.
+        """
         view = View(image, start)
         for segment in self._segments:
             for _ in view.apply(segment):

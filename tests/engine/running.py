@@ -1,4 +1,4 @@
-"""A whole daemon inside the test's process: real files, a real journal, storage in a folder."""
+"""A whole daemon inside the test's process, with real files, a real journal, and storage in a folder."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from walsyncd.engine.daemon.sync_progress import missing, parse_sync_point
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import find_plan, restore
 
-WAIT_S_MAX = float(os.environ.get("WALSYNCD_TESTS_WAIT_S", "120"))  # generous: machines are busy
+WAIT_S_MAX = float(os.environ.get("WALSYNCD_TESTS_WAIT_S", "120"))  # seconds, generous because machines are busy
 
-# The one storage of a test, or several by url, or none: then folders are opened.
+# The one storage of a test, or several by url. None means that folders are opened.
 Given: TypeAlias = Storage | Mapping[str, Storage] | None
 Source: TypeAlias = Callable[[], tuple[Settings, Given]]
 
 
 def opening(storage: Given) -> OpenStorage:
-    """How the daemon opens the storages of its configuration."""
+    """Return how the daemon opens the storages of its configuration."""
 
     def open_storage(how: StorageSettings) -> Storage:
         if isinstance(storage, Mapping):
@@ -47,7 +47,7 @@ def opening(storage: Given) -> OpenStorage:
 
 @dataclass
 class Place:
-    """Where everything of a test lies."""
+    """The folders of a test."""
 
     folder: Path
 
@@ -65,7 +65,7 @@ class Place:
         return path
 
     def settings(self, *names: str, patterns: tuple[str, ...] = (), spool_bytes_max: int = 1 << 30) -> Settings:
-        """Databases by name, each in a folder of its own, and patterns."""
+        """Return settings with databases by name, each in a folder of its own, and patterns."""
         paths = [(str(self.database(name)), name) for name in names] + [(pattern, None) for pattern in patterns]
         entries = tuple(
             DatabaseEntry(f"database[{number}]", path, name, 0.05, 86400.0, 86400.0, presence=False)
@@ -79,7 +79,7 @@ class Place:
         )
 
     def config(self) -> list[str]:
-        """``--config FILE`` for the command line; the file names the database ``app``."""
+        """Write ``--config FILE`` for the command line. The file names the database ``app``."""
         file = self.folder / "config.toml"
         file.write_text(
             f'[storage]\nurl = "{self.replica.as_uri()}"\n[daemon]\nstate_dir = "{self.state}"\n'
@@ -88,7 +88,7 @@ class Place:
         return ["--config", str(file)]
 
     def ask(self, **request: Any) -> Mapping[str, Any]:
-        """What the daemon answers on its socket."""
+        """Return what the daemon answers on its socket."""
         answer = ask(socket_path(self.state), request, timeout_s=WAIT_S_MAX)
         assert answer is not None
         return answer
@@ -103,7 +103,7 @@ class Place:
             return next(row for row in journal.databases() if row.name == name)
 
     def sync(self, name: str = "app") -> str:
-        """Wait until all that is committed now is stored, with a base; the position."""
+        """Wait until all that is committed now is stored, with a base. Return the position."""
         asked: dict[str, Any] = {}
 
         def is_stored() -> bool:
@@ -121,7 +121,7 @@ class Place:
 def serving(
     settings: Settings, storage: Given = None, source: Source | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> Iterator[Daemon]:
-    """Like ``running``, with a thread that does what the main thread does: it takes reloads."""
+    """Run like ``running``, with a thread that takes reloads, as the main thread does."""
     with running(settings, storage, source, limits) as daemon:
         thread = threading.Thread(target=daemon.serve)
         thread.start()
@@ -136,7 +136,7 @@ def serving(
 def running(
     settings: Settings, storage: Given = None, source: Source | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> Iterator[Daemon]:
-    """A daemon that is stopped in good order at the end; a crash of one of its threads fails the test."""
+    """Run a daemon that is stopped in good order at the end. A crash of one of its threads fails the test."""
 
     def read() -> tuple[Settings, OpenStorage]:
         given, opened = (source or (lambda: (settings, storage)))()
@@ -155,7 +155,7 @@ def running(
 
 
 def change(limits: Limits, **values: float) -> None:
-    """Change the limits of a daemon that runs. All of its parts have the same value, which they do not change."""
+    """Change the limits of a daemon that runs. All of its parts share this value, and do not change it."""
     assert limits is not DEFAULT_LIMITS
     for name, value in values.items():
         object.__setattr__(limits, name, value)
@@ -170,7 +170,7 @@ def wait_for(fact: Callable[[], object]) -> None:
 
 
 def restored_values(place: Place) -> list[int]:
-    """What the table of ``app`` holds when its head is restored."""
+    """Return what the table of ``app`` holds when its head is restored."""
     replica, out = Replica(DirectoryStorage(place.replica), "app"), place.folder / "restored.db"
     restore(replica, find_plan(replica, Head()), out, force=True)
     with closing(sqlite3.connect(out)) as connection:

@@ -1,4 +1,4 @@
-"""What tests of scrubs share: asking for one, and changing a file in a way that no event and no time shows."""
+"""What tests of scrubs share: requesting one, and changing a file so that no event and no time shows it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.engine.running import Place, wait_for
 
 
 def scrub(place: Place, name: str = "app") -> Mapping[str, Any]:
-    """Compare now; what it found."""
+    """Scrub now, and return the result."""
     asked = place.ask(op="scrub", names=[name])["databases"]
     done: dict[str, Any] = {}
 
@@ -25,7 +25,7 @@ def scrub(place: Place, name: str = "app") -> Mapping[str, Any]:
 def change_behind_its_back(
     place: Place, page: int, content: bytes = b"not what was committed", *, page_size: int = 4096
 ) -> None:
-    """By another name of the file, in another folder, and with its times put back."""
+    """Change the file by another name in another folder, and restore its times."""
     path, link = place.database(), place.folder / "link.db"
     before = path.stat()
     os.link(path, link)
