@@ -1,4 +1,4 @@
-"""Tests of walsyncd.engine.backpressure.backpressure: one child if a database asks for it, none otherwise."""
+"""Tests of walsyncd.engine.backpressure.backpressure: one child if a database wants it, none otherwise."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.threads.supervisor import Supervisor
 
 ATTEMPTS_MAX = 5
-COMMITS = 2000  # of the writer: two frames each
-STALL_FRAMES = 1000  # three restarts of the writer's WAL
+COMMITS = 2000  # commits of the writer, of two frames each
+STALL_FRAMES = 1000  # frames of three restarts of the writer's WAL
 
 _WRITER = """
 import sqlite3, sys, time
@@ -74,7 +74,7 @@ def started(**limits: float) -> Iterator[Backpressure]:
 
 
 def events(log: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What was logged, apart from what depends on whether real-time scheduling is permitted here."""
+    """Return what was logged, apart from what depends on whether real-time scheduling is permitted here."""
     return [line["event"] for line in log if line["event"] != "backpressure_process_not_real_time"]
 
 
@@ -105,7 +105,7 @@ def test_one_child_for_all_and_none_for_nobody(tmp_path: Path) -> None:
 
 
 def test_nothing_is_followed_before_the_child_watches_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fast writer restarts its WAL several times while a process starts. The log says that it may be too slow."""
+    """A fast writer restarts its WAL several times while a process starts. The log warns that it may be too slow."""
     monkeypatch.setattr(backpressure_module, "MODULE", "tests.engine.backpressure.slow_mark_process")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     begin = Backpressure.begin
@@ -125,7 +125,7 @@ def test_nothing_is_followed_before_the_child_watches_it(place: Place, monkeypat
 
 
 def begun(tmp_path: Path, watching_s_max: float) -> set[str]:
-    """What the log says of a start that is over."""
+    """Wait until the start is over, and return what the log says of it."""
     backpressure = Backpressure(watching_s_max=watching_s_max)
     threads = Supervisor()
     with capture_logs() as log:
@@ -139,7 +139,7 @@ def begun(tmp_path: Path, watching_s_max: float) -> set[str]:
 def test_a_child_that_does_not_start_keeps_nobody_from_following(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The log says that nothing slows the writers."""
+    """The log reports that nothing slows the writers."""
     monkeypatch.setattr(backpressure_module, "MODULE", "tests.engine.backpressure.slow_mark_process")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     assert "backpressure_process_late" in begun(tmp_path, 0.01)
@@ -155,7 +155,7 @@ def test_a_child_that_does_not_start_keeps_nobody_from_following(
 def test_nobody_waits_for_a_child_that_has_died(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, event: str
 ) -> None:
-    """Each start of the daemon would take so much longer."""
+    """Otherwise each start of the daemon would take so much longer."""
     monkeypatch.setattr(backpressure_module, "MODULE", "walsyncd.no_such_module")
     monkeypatch.setattr(sys, "executable", program)
     said = begun(tmp_path, 30)
@@ -164,7 +164,7 @@ def test_nobody_waits_for_a_child_that_has_died(
 
 
 def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
-    """And the log says so."""
+    """The log reports it."""
     with started() as backpressure, capture_logs() as log:
         backpressure.want(1, HoldTarget(tmp_path / "app.db", own_only=False, wal_bytes_max=1 << 28))
         wait_for(lambda: backpressure.child_pid is not None)
@@ -178,7 +178,9 @@ def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
 def test_a_child_that_keeps_ending_is_started_less_and_less_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the most once a minute: each start takes some tenths of a second of a core, and a line of the log."""
+    """It is started at most once a minute, because each start takes some tenths of a second of a core, and a line of
+    the log.
+    """
     assert [backpressure_module.start_again_s(failures) for failures in (0, 1, 2, 3, 6, 7, 10**6)] == [
         *(1, 1, 2, 4, 32),
         *(60, 60),
@@ -201,7 +203,7 @@ def test_a_child_that_keeps_ending_is_started_less_and_less_often(
 @pytest.mark.slow
 @pytest.mark.parametrize("can_be_killed", [True, False])
 def test_a_file_that_hangs_costs_its_own_database_only(tmp_path: Path, *, can_be_killed: bool) -> None:
-    """The child ends, another one serves the rest, and the database is taken in again when its file system answers."""
+    """The child ends, another one serves the rest, and the database is included again when its file system answers."""
     near = HoldTarget(tmp_path / "near.db", own_only=False, wal_bytes_max=1 << 28)
     with fuse_mount(tmp_path) as served, started(hung_s=2.0, killed_s_max=1.0) as backpressure, capture_logs() as log:
         far = replace(near, path=served.files / "far" / "far.db")
@@ -222,7 +224,7 @@ def test_a_file_that_hangs_costs_its_own_database_only(tmp_path: Path, *, can_be
 
 
 def test_a_limit_is_logged_once(tmp_path: Path) -> None:
-    """Nobody copies, so that the lock is given up after its longest time, each time that it is taken."""
+    """Nobody copies, so the lock is given up after its longest time, each time that it is taken."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, started() as backpressure, capture_logs() as log:
         backpressure.copied(1, Cursor((0, 0), None, 0, (0, 0)))
@@ -235,14 +237,14 @@ def test_a_limit_is_logged_once(tmp_path: Path) -> None:
         wait_for(is_logged)
         (limit,) = [line for line in log if line["event"] == "backpressure_limit_reached"]
         assert limit["path"] == str(path)
-        until_s = time.monotonic() + 2  # time for several
+        until_s = time.monotonic() + 2  # enough time for several
         while time.monotonic() < until_s:
             is_logged()
     assert events(log) == ["backpressure_limit_reached"]
 
 
 def test_more_databases_than_a_socket_holds_messages(tmp_path: Path) -> None:
-    """All of them are told to a child that is only starting."""
+    """A child that is only starting is told of all of them."""
     with started() as backpressure:
         for number in range(600):
             path = tmp_path / f"{number}.db"
@@ -253,7 +255,7 @@ def test_more_databases_than_a_socket_holds_messages(tmp_path: Path) -> None:
 
 
 def test_a_reload_turns_it_on_and_off(place: Place) -> None:
-    """Without a new generation; status says whether it is on."""
+    """The generation stays. Status says whether it is on."""
     settings = place.settings("app")
     now = settings
 
@@ -281,7 +283,7 @@ def test_a_reload_turns_it_on_and_off(place: Place) -> None:
 
 
 def wait_for_frames(place: Place, count: int, is_over: threading.Event) -> None:
-    """Wait until so many frames were written, in whatever incarnations of the WAL, or the writer has ended."""
+    """Wait until so many frames were written, in any incarnations of the WAL, or the writer has ended."""
     shm = place.database().with_name("app.db-shm")
     seen, written = parse_index_header(shm.read_bytes()), 0
     while written < count and not is_over.wait(0.001):
@@ -292,16 +294,18 @@ def wait_for_frames(place: Place, count: int, is_over: threading.Event) -> None:
 
 
 def is_watching(pid: int | None) -> bool:
-    """Whether a child has started and knows a database."""
+    """Return whether a child has started and knows a database."""
     if pid is None:
         return False
-    with suppress(FileNotFoundError):  # a descriptor that was closed meanwhile
+    with suppress(FileNotFoundError):  # the descriptor was closed meanwhile
         return any("inotify wd:" in each.read_text() for each in Path(f"/proc/{pid}/fdinfo").iterdir())
     return False
 
 
 def followed_slowly(place: Place, monkeypatch: pytest.MonkeyPatch, *, wanted: bool) -> int:
-    """How many gaps there were beside a writer, with a follower that stalls while the WAL could restart three times."""
+    """Return the number of gaps beside a writer, with a follower that stalls while the WAL could restart
+    three times.
+    """
     is_over, stalled_s = threading.Event(), [0.0]
 
     def stalling(*arguments: object) -> object:
@@ -330,9 +334,9 @@ def followed_slowly(place: Place, monkeypatch: pytest.MonkeyPatch, *, wanted: bo
 
 @pytest.mark.slow
 def test_a_slow_reader_beside_a_fast_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it there are gaps, and the replica is right anyway; with it there is none.
+    """Without backpressure there are gaps, and the replica is right anyway. With it there are none.
 
-    The lock is held here for as long as it takes. It comes too late if the machine keeps the child from running while
+    The lock is held here without a limit of time. It comes too late if the machine keeps the child from running while
     the WAL restarts, so there are several attempts.
     """
     assert followed_slowly(Place(tmp_path / "without"), monkeypatch, wanted=False)

@@ -1,4 +1,4 @@
-"""What the child is told to be copied: what is durable, and what is read, as far as the next restart can be proven."""
+"""Tests of what the child is told to be copied: what is durable or read, up to where the next restart can be proven."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def at(salts: tuple[int, int], frames: int) -> Cursor:
     [
         (at(NEW, 5), at(NEW, 9), at(NEW, 9)),
         (at(NEW, 0), at(NEW, FIRST_BLOCK), at(NEW, FIRST_BLOCK)),
-        (at(NEW, 5), at(NEW, FIRST_BLOCK + 1), None),  # the wal-index grows, and no restart can be proven meanwhile
+        # the wal-index grows, and no restart can be proven in the meantime
+        (at(NEW, 5), at(NEW, FIRST_BLOCK + 1), None),
         (at(OLD, 5), at(NEW, 9), None),  # the restart before it is not proven yet
         (at(NEW, 9), at(NEW, 5), None),  # the follower read the rest from the file
         (None, at(NEW, 9), None),
@@ -74,7 +75,7 @@ def at(salts: tuple[int, int], frames: int) -> Cursor:
 def test_what_is_read_counts_as_copied_if_little_of_it_is_to_be_proven(
     tmp_path: Path, durable: Cursor | None, read: Cursor, told: Cursor | None
 ) -> None:
-    """Whether it is told by the thread that reads ahead or with what is durable."""
+    """It does not matter whether the thread that reads ahead reports it, or the follower with what is durable."""
     backpressure = Backpressure()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
@@ -101,7 +102,7 @@ def test_what_is_read_counts_as_copied_if_little_of_it_is_to_be_proven(
 
 
 def test_the_thread_that_reads_ahead_tells_how_far_it_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the follower tells it again with what is durable."""
+    """The follower reports it again with what is durable."""
     told: list[tuple[Any, ...]] = []
     for method in ("read", "copied"):
         monkeypatch.setattr(Backpressure, method, lambda _self, *arguments: told.append(arguments))

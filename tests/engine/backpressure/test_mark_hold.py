@@ -1,4 +1,4 @@
-"""Tests of walsyncd.engine.backpressure.mark_hold: what real applications, in other processes, make of the lock."""
+"""Tests of walsyncd.engine.backpressure.mark_hold: how real applications in other processes behave beside the lock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from walsyncd.engine.backpressure.mark_hold import HoldTarget, MarkHold
 
 
 def locked_bytes(path: Path) -> list[int]:
-    """Which bytes of the -shm are locked by an open file description, as the kernel says."""
+    """Return which bytes of the -shm are locked by an open file description, as the kernel says."""
     shm = side_path(path, Role.SHM)
     inode = shm.stat().st_ino if shm.exists() else 0
     lines = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
@@ -43,7 +43,7 @@ class Holding:
         self.hold.copied = Copied((0, 0), 0)
 
     def written(self) -> None:
-        """A look after the WAL was written."""
+        """Look after the WAL was written."""
         self.hold.note(Event(self.path, Role.WAL, Kind.MODIFY))
         self.look()
 
@@ -57,7 +57,7 @@ class Holding:
         return index
 
     def copy_all(self) -> None:
-        """The follower has copied everything."""
+        """Let the follower have copied everything."""
         index = self.index()
         self.hold.copied = Copied(index.salts, index.max_frame)
 
@@ -81,7 +81,7 @@ def holding(path: Path) -> Iterator[Holding]:
 
 
 def test_who_else_checkpoints_is_not_stopped(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """PASSIVE and FULL copy everything back; RESTART and TRUNCATE are busy, until the lock is given up."""
+    """PASSIVE and FULL copy everything back. RESTART and TRUNCATE are busy until the lock is given up."""
     holding.written()
     assert locked_bytes(path) == [127]
     for mode in ("PASSIVE", "FULL"):
@@ -102,7 +102,7 @@ def test_who_else_checkpoints_is_not_stopped(path: Path, app: SqliteProcess, hol
 
 
 def test_readers_and_writers_notice_nothing(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """They have marks of their own, and no error comes."""
+    """Applications use other marks, and get no error."""
     holding.written()
     with SqliteProcess(path) as reader:
         reader.execute("BEGIN", "SELECT * FROM t")
@@ -125,7 +125,7 @@ def test_the_last_close_deletes_both(path: Path, app: SqliteProcess, holding: Ho
 
 
 def test_a_used_mark_is_never_locked(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """Readers at several snapshots use them up; then nothing is held, and never mark 0 or 1."""
+    """Readers at several snapshots use all marks. Then none is locked, and never mark 0 or 1."""
     readers: list[SqliteProcess] = []
     seen: set[int] = set()
     try:
@@ -146,7 +146,7 @@ def test_a_used_mark_is_never_locked(path: Path, app: SqliteProcess, holding: Ho
 
 
 def test_nothing_is_held_where_nobody_is(path: Path, holding: Holding) -> None:
-    """A wal-index that a killed application left is nobody's."""
+    """A wal-index that a killed application left is not in use."""
     app = wal_database(path)
     holding.written()
     assert locked_bytes(path) == [127]
@@ -158,7 +158,7 @@ def test_nothing_is_held_where_nobody_is(path: Path, holding: Holding) -> None:
 
 
 def test_a_write_to_the_wal_index_gives_it_up(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """It may be truncated, so that our mark is used; the next look takes it again if all is well."""
+    """The wal-index may be truncated, so that our mark is used. The next look takes it again if all is well."""
     app.execute(insert(1))
     holding.written()
     holding.hold.note(Event(path, Role.SHM, Kind.MODIFY))
@@ -172,7 +172,7 @@ def test_a_write_to_the_wal_index_gives_it_up(path: Path, app: SqliteProcess, ho
 
 
 def grow_wal_index(path: Path, app: SqliteProcess) -> list[Event]:
-    """Let the WAL pass the frames of the first block of its wal-index. Returns the events of the wal-index."""
+    """Let the WAL pass the frames of the first block of its wal-index. Return the events of the wal-index."""
     size = side_path(path, Role.SHM).stat().st_size
     with InotifyReader() as watcher:
         watcher.add(path)
@@ -182,7 +182,7 @@ def grow_wal_index(path: Path, app: SqliteProcess) -> list[Event]:
 
 
 def test_a_wal_index_that_grows_keeps_it(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """Otherwise the WAL would restart just when it is longer than ever."""
+    """Otherwise the WAL would restart just when it is longest."""
     holding.written()
     events = grow_wal_index(path, app)
     assert {event.kind for event in events} == {Kind.MODIFY}
@@ -196,7 +196,7 @@ def test_a_wal_index_that_grows_keeps_it(path: Path, app: SqliteProcess, holding
 
 
 def test_a_wal_index_that_is_set_up_again_gives_it_up(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """However large it is then: the mark that was locked is a used one in it."""
+    """However large it is then, the locked mark is a used one in it."""
     holding.written()
     assert locked_bytes(path) == [127]
     grow_wal_index(path, app)
@@ -210,7 +210,7 @@ def test_a_wal_index_that_is_set_up_again_gives_it_up(path: Path, app: SqlitePro
 
 
 def test_an_idle_wal_is_released(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """Only once it is copied; and then no further look is due."""
+    """It is released once it is copied, and then no further look is due."""
     app.execute(insert(1))
     holding.written()
     holding.look(IDLE_MS)
@@ -223,7 +223,7 @@ def test_an_idle_wal_is_released(path: Path, app: SqliteProcess, holding: Holdin
 
 
 def test_half_a_second_is_the_longest(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """Then it is reported, and nothing is held before the WAL has restarted."""
+    """After that it is reported, and nothing is locked before the WAL has restarted."""
     app.execute(insert(1))
     holding.written()
     holding.look(HOLD_MS_MAX)
@@ -262,7 +262,10 @@ def test_it_stays_locked_when_a_new_wal_gets_its_first_frame(path: Path, app: Sq
 
 
 def test_an_application_without_locks_makes_it_void(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """locking_mode=EXCLUSIVE, entered late: the WAL restarts anyway. That is said once; nothing is held then."""
+    """The application enters locking_mode=EXCLUSIVE late, so the WAL restarts anyway.
+
+    That is reported once, and nothing is locked then.
+    """
     holding.written()
     app.execute("PRAGMA locking_mode=EXCLUSIVE", insert(1), "PRAGMA wal_checkpoint(RESTART)", insert(2))
     holding.written()
@@ -275,7 +278,7 @@ def test_an_application_without_locks_makes_it_void(path: Path, app: SqliteProce
 
 
 def test_a_link_in_the_place_of_the_wal_index(path: Path, app: SqliteProcess, tmp_path: Path) -> None:
-    """No link is followed; it is said once."""
+    """No link is followed, and this is reported once."""
     shm = side_path(path, Role.SHM)
     shm.rename(tmp_path / "elsewhere")
     shm.symlink_to(tmp_path / "elsewhere")
@@ -289,7 +292,7 @@ def test_a_link_in_the_place_of_the_wal_index(path: Path, app: SqliteProcess, tm
 
 
 def test_what_fails_is_tried_again_with_the_next_event(path: Path, app: SqliteProcess) -> None:
-    """A -shm that is a link is not opened, nor asked for a thousand times a second."""
+    """A -shm that is a link is not opened, and is not tried a thousand times a second."""
     shm = side_path(path, Role.SHM)
     shm.rename(moved := shm.with_name("moved"))
     shm.symlink_to(moved)
@@ -305,7 +308,7 @@ def test_what_fails_is_tried_again_with_the_next_event(path: Path, app: SqlitePr
 
 
 def test_a_fault_costs_one_database(path: Path, app: SqliteProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever nobody foresaw in its files: the process goes on, and says why nothing is locked there."""
+    """After any unexpected error in its files the process continues, and reports why nothing is locked there."""
 
     def broken(_head: bytes) -> IndexHeader | None:
         raise RuntimeError("odd bytes")

@@ -1,4 +1,4 @@
-"""Tests of walsyncd.engine.backpressure.mark_process: whoever dies or stops, the lock does not outlive it."""
+"""Tests of walsyncd.engine.backpressure.mark_process: the lock does not outlive whichever process dies or stops."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from walsyncd.adapters.files.source import Role, side_path
 from walsyncd.engine.backpressure import mark_process
 from walsyncd.engine.backpressure.mark_process import MarkProcess
 
-TAKE_S_MAX = 2.0  # a child on a busy machine may need a good part of it
+TAKE_S_MAX = 2.0  # seconds: a child on a busy machine may need a good part of it
 
-# What the daemon is to the child: it names a database whose WAL it never copies, and answers.
+# This acts as the daemon for the child: it names a database whose WAL it never copies, and answers.
 _PARENT = """
 import sys, threading
 from pathlib import Path
@@ -59,7 +59,7 @@ def app(path: Path) -> Iterator[SqliteProcess]:
 
 @contextmanager
 def parent(path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A process with a child that holds, and the pid of that child."""
+    """A process whose child holds a lock, and the pid of that child."""
     command = [sys.executable, "-c", _PARENT, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -71,14 +71,14 @@ def parent(path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether anybody has an OFD lock on a read mark."""
+    """Return whether anybody has an OFD lock on a read mark."""
     inode = side_path(path, Role.SHM).stat().st_ino
     lines = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
     return any(line[1] == "OFDLCK" and line[5].endswith(f":{inode}") and 123 <= int(line[6]) <= 127 for line in lines)
 
 
 def take(path: Path, app: SqliteProcess) -> None:
-    """Restart the WAL and write, until the child holds a lock: its longest hold may just have ended."""
+    """Restart the WAL and write until the child holds a lock. Its longest hold may just have ended."""
 
     def written() -> bool:
         app.execute("PRAGMA busy_timeout=5000", "PRAGMA wal_checkpoint(RESTART)", insert(1))
@@ -93,7 +93,10 @@ def take(path: Path, app: SqliteProcess) -> None:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether there is no such process, or only its exit code. Its files are closed when its last thread has ended."""
+    """Return whether there is no such process, or only its exit code.
+
+    Its files are closed when its last thread has ended.
+    """
     process = Path(f"/proc/{pid}")
     try:
         state = (process / "stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
@@ -104,7 +107,10 @@ def is_gone(pid: int) -> bool:
 
 @pytest.mark.parametrize("is_permitted", [False, True])
 def test_it_asks_to_run_before_ordinary_processes(monkeypatch: pytest.MonkeyPatch, *, is_permitted: bool) -> None:
-    """The kernel lets others wait for tens of milliseconds on a busy machine. Without permission it works as well."""
+    """Otherwise the kernel may let it wait for tens of milliseconds on a busy machine.
+
+    It works without permission, too.
+    """
     asked: list[tuple[int, int, int]] = []
 
     def set_scheduler(pid: int, policy: int, parameters: os.sched_param) -> None:
@@ -118,7 +124,7 @@ def test_it_asks_to_run_before_ordinary_processes(monkeypatch: pytest.MonkeyPatc
 
 
 def test_killed_with_the_lock(path: Path, app: SqliteProcess) -> None:
-    """The kernel gives it up, and the WAL restarts."""
+    """The kernel releases the lock, and the WAL restarts."""
     with parent(path) as (_, child):
         take(path, app)
         os.kill(child, signal.SIGKILL)
@@ -147,7 +153,7 @@ def test_the_daemon_stops_in_good_order(path: Path, app: SqliteProcess) -> None:
 
 
 def test_the_daemon_is_stopped_by_a_signal(path: Path, app: SqliteProcess) -> None:
-    """Nobody answers the child, so it ends the next time that it would hold; the daemon starts another afterwards."""
+    """Nobody answers the child, so it ends when it would next lock. The daemon starts another one afterwards."""
     with parent(path) as (process, _):
         take(path, app)
         process.send_signal(signal.SIGSTOP)
@@ -155,7 +161,10 @@ def test_the_daemon_is_stopped_by_a_signal(path: Path, app: SqliteProcess) -> No
         app.execute("PRAGMA busy_timeout=5000")
 
         def is_left_alone() -> bool:
-            """Nothing takes a lock, however often the WAL restarts. The child may be late, and hold once more."""
+            """Assert that nothing takes a lock, however often the WAL restarts.
+
+            The child may be late, and lock once more.
+            """
             for number in range(20):
                 app.execute("PRAGMA wal_checkpoint(RESTART)", insert(number))
                 time.sleep(0.01)
@@ -172,13 +181,13 @@ def test_the_daemon_is_stopped_by_a_signal(path: Path, app: SqliteProcess) -> No
 
 @pytest.mark.slow
 def test_a_child_that_is_silent_with_a_lock_is_ended(path: Path, app: SqliteProcess) -> None:
-    """Nothing else would give the lock up, and the WAL would grow without end; another child follows."""
+    """Nothing else would release the lock, and the WAL would grow without end. Another child is started."""
     with parent(path) as (_, child):
         while True:
             take(path, app)
-            time.sleep(0.005)  # it tells its parent just after it has the lock
+            time.sleep(0.005)  # the child tells its parent just after it has the lock
             os.kill(child, signal.SIGSTOP)
-            time.sleep(0.2)  # a call that was under way ends
+            time.sleep(0.2)  # this ends a call that was under way
             if is_locked(path):
                 break
             os.kill(child, signal.SIGCONT)
@@ -188,7 +197,7 @@ def test_a_child_that_is_silent_with_a_lock_is_ended(path: Path, app: SqliteProc
 
 
 def test_signals_do_not_end_it(path: Path, app: SqliteProcess) -> None:
-    """Those that a terminal or a service manager sends to all: the daemon decides, by closing the socket."""
+    """A terminal or a service manager sends them to all processes. The daemon decides, by closing the socket."""
     with parent(path) as (_, child):
         take(path, app)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -198,7 +207,7 @@ def test_signals_do_not_end_it(path: Path, app: SqliteProcess) -> None:
 
 
 def test_idle_costs_nothing(path: Path, app: SqliteProcess) -> None:
-    """It sleeps: no context switch without an event."""
+    """The child sleeps, without a context switch unless there is an event."""
     with parent(path) as (_, child):
         take(path, app)
         wait_for(lambda: not is_locked(path))
@@ -216,7 +225,7 @@ def test_idle_costs_nothing(path: Path, app: SqliteProcess) -> None:
 
 
 def test_each_lock_is_told_at_once() -> None:
-    """However soon it comes after the one before: the daemon ends a child that is silent only if it may have a lock."""
+    """It is told however soon it follows the one before: the daemon ends a silent child only if it may have a lock."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     with ours, theirs, InotifyReader() as watcher:
@@ -228,4 +237,4 @@ def test_each_lock_is_told_at_once() -> None:
             process._ask(now_ms)
             with pytest.raises(BlockingIOError):
                 ours.recv(1000)
-            process._is_known_to_hold = False  # as after ``free``
+            process._is_known_to_hold = False  # this is the state after ``free``

@@ -31,7 +31,7 @@ G1 = "20261122T105600Z-00000001"
 
 
 class Closing:
-    """Scans that close a base when the test says so."""
+    """A base whose scans end when the test says so."""
 
     def __init__(self) -> None:
         self.done: Future[None] = Future()
@@ -84,7 +84,10 @@ def test_it_waits_for_the_scan_and_for_what_the_follower_did(tmp_path: Path, out
 
 
 def test_where_a_base_is_the_database(tmp_path: Path) -> None:
-    """Without a scan at its own start alone; with one, in the epoch in which it began."""
+    """Without a scan it is the database only at its own start.
+
+    With one it is the database in the epoch in which it began.
+    """
     state, other = database(tmp_path / "app.db").state, database(tmp_path / "app.db", 0, 2).state
     start = database(tmp_path / "app.db", 2).state
     assert state is not None

@@ -1,4 +1,4 @@
-"""A base's way into storage, killed at every call to the outside."""
+"""Tests of how a base reaches storage, with a kill at every call to the outside."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RANGE, PART, RANGES = 1000, 2600, 9
 
 
 def at_once(_database_id: int, task: Callable[[], object], _size: int) -> Future[Any]:
-    """A pool that does the task in the caller's thread."""
+    """Do the task in the caller's thread, like a pool."""
     future: Future[Any] = Future()
     try:
         future.set_result(task())
@@ -47,7 +47,7 @@ def at_once(_database_id: int, task: Callable[[], object], _size: int) -> Future
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """A file of nine incompressible ranges: five parts."""
+    """Return a file of nine incompressible ranges, which are five parts."""
     path = tmp_path / "app.db"
     path.write_bytes(random.Random(7).randbytes(RANGE * RANGES - 100))
     return path
@@ -71,7 +71,7 @@ def world_of(journal: Journal, storage: Storage) -> CopyContext:
 
 
 def whole(copy: BaseCopy) -> FinishedBase:
-    """All steps of a copy, without a pause between them."""
+    """Take all steps of a copy, without a pause between them."""
     steps = copy.run()
     while True:
         try:
@@ -84,7 +84,7 @@ def whole(copy: BaseCopy) -> FinishedBase:
 def copy_once(
     state: Path, storage: Storage, database: Path, took: Callable[[int, bytes], None] | None = None
 ) -> FinishedBase:
-    """One run of the daemon: resume what is there, or begin; the journal is closed at the end."""
+    """Run the daemon once: resume what is there, or begin. The journal is closed at the end."""
     with Journal.open(state) as journal, opened(database) as file:
         row = journal.database(NAME, str(database))
         if row.generation is None:
@@ -116,7 +116,7 @@ def assert_whole(finished: FinishedBase, storage: FakeStorage, database: Path) -
 
 
 def test_a_large_file_goes_up_in_equal_parts(tmp_path: Path, database: Path) -> None:
-    """All parts but the last have one size, and each was sent once."""
+    """All parts but the last have the same size, and each was sent once."""
     storage = FakeStorage()
     finished = copy_once(tmp_path / "state", storage, database)
     assert_whole(finished, storage, database)
@@ -125,7 +125,7 @@ def test_a_large_file_goes_up_in_equal_parts(tmp_path: Path, database: Path) -> 
 
 
 def test_a_small_file_goes_up_in_one_request(tmp_path: Path) -> None:
-    """Less than a part: one PUT; an empty file too."""
+    """A file smaller than a part is one PUT, and so is an empty file."""
     for content in (b"x" * 500, b""):
         path = tmp_path / "small.db"
         path.write_bytes(content)
@@ -137,7 +137,7 @@ def test_a_small_file_goes_up_in_one_request(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [100, RANGE * RANGES])
 def test_a_file_that_is_cut_off_meanwhile_keeps_its_size(tmp_path: Path, size: int) -> None:
-    """A checkpoint may do so: what it cut off is zero-filled, and the frames say what the database's size is."""
+    """A checkpoint may cut the file. The missing end is filled with zeros, and the frames state the database's size."""
     path, storage = tmp_path / "app.db", FakeStorage()
     path.write_bytes(b"x" * size)
     with Journal.open(tmp_path / "state") as journal, opened(path) as file:
@@ -151,7 +151,7 @@ def test_a_file_that_is_cut_off_meanwhile_keeps_its_size(tmp_path: Path, size: i
 
 
 def deaths_of_a_copy(tmp_path: Path, database: Path) -> int:
-    """At how many points a copy can die."""
+    """Return at how many points a copy can die."""
     deaths, storage = Deaths(), FakeStorage()
     with pytest.MonkeyPatch.context() as patch, mortal(patch, storage, deaths):
         copy_once(tmp_path / "count", storage, database)
@@ -159,7 +159,7 @@ def deaths_of_a_copy(tmp_path: Path, database: Path) -> int:
 
 
 def test_a_copy_killed_at_any_point_goes_on_where_it_was(tmp_path: Path, database: Path) -> None:
-    """After the restart the object is right, and a part that the store acknowledged is never sent again."""
+    """After the restart the object is right, and no part that the store acknowledged is sent again."""
     for at in range(1, deaths_of_a_copy(tmp_path, database) + 1):
         storage, deaths, state = FakeStorage(), Deaths(at), tmp_path / f"state-{at}"
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed), mortal(patch, storage, deaths):
@@ -179,7 +179,7 @@ def test_a_copy_killed_at_any_point_goes_on_where_it_was(tmp_path: Path, databas
 
 
 def test_a_base_of_which_all_must_be_taken_is_read_again_after_a_kill(tmp_path: Path, database: Path) -> None:
-    """A page changes meanwhile. What was taken is what the object holds, and parts that are the same are kept."""
+    """A page changes meanwhile. The object holds what was copied, and unchanged parts are kept."""
     kept = 0
     for at in range(1, deaths_of_a_copy(tmp_path, database) + 1):
         storage, deaths, state = FakeStorage(), Deaths(at), tmp_path / f"state-{at}"
@@ -197,7 +197,7 @@ def test_a_base_of_which_all_must_be_taken_is_read_again_after_a_kill(tmp_path: 
 
         try:
             finished = copy_once(state, storage, database, took)
-        except AbandonedError:  # its object was complete already, and what it holds is not known
+        except AbandonedError:  # its object was complete already, and its content is not known
             assert not taken
             with Journal.open(state) as journal:
                 journal.base_dropped(journal.bases()[0].row.id)
@@ -209,7 +209,7 @@ def test_a_base_of_which_all_must_be_taken_is_read_again_after_a_kill(tmp_path: 
 
 
 def test_a_store_that_is_away_for_a_while_gets_every_part_all_the_same(tmp_path: Path, database: Path) -> None:
-    """Every second call fails; nothing is lost and nothing is begun again."""
+    """Every second call fails. Nothing is lost, and nothing is begun again."""
     storage = FakeStorage()
 
     def flaky(_call: Call) -> None:
@@ -222,7 +222,7 @@ def test_a_store_that_is_away_for_a_while_gets_every_part_all_the_same(tmp_path:
 
 
 def test_what_keeps_a_base_from_its_store_is_told(tmp_path: Path, database: Path) -> None:
-    """A part that fails once is nobody's concern; while it continues failing the database's status says why."""
+    """A part that fails once is not reported. While it continues to fail, the database's status says why."""
     storage, told = FakeStorage(), list[str]()
     state = tmp_path / "state"
 
@@ -280,7 +280,7 @@ def die_at(name: str, count: int) -> Callable[[Call], None]:
 
 
 def forget_part(storage: FakeStorage, number: int, *, before: str = "complete_upload") -> None:
-    """Once, before the first call of that name, the store has other bytes of a part than it acknowledged."""
+    """Replace a part in the store once, before the first call of that name, by other bytes than it acknowledged."""
     done = [False]
 
     def forget(call: Call) -> None:
@@ -295,7 +295,7 @@ def forget_part(storage: FakeStorage, number: int, *, before: str = "complete_up
 
 @pytest.mark.parametrize("number", [1, 3, 5])
 def test_a_part_that_the_store_lost_is_sent_again(tmp_path: Path, database: Path, number: int) -> None:
-    """InvalidPart: the parts are listed, the one that differs is sent, and the upload is the same."""
+    """After InvalidPart the parts are listed, the one that differs is sent, and the upload stays the same."""
     storage = FakeStorage()
     forget_part(storage, number)
     finished = copy_once(tmp_path / "state", storage, database)
@@ -305,7 +305,7 @@ def test_a_part_that_the_store_lost_is_sent_again(tmp_path: Path, database: Path
 
 
 def test_a_store_that_refuses_what_it_lists_is_asked_three_times(tmp_path: Path, database: Path) -> None:
-    """Then the base is given up; not a part of it was sent twice."""
+    """Then the base is given up. No part of it was sent twice."""
     storage = FakeStorage()
 
     def refuse(call: Call) -> None:
@@ -320,7 +320,9 @@ def test_a_store_that_refuses_what_it_lists_is_asked_three_times(tmp_path: Path,
 
 
 def test_an_object_that_may_hold_the_part_before_is_not_taken_for_ours(tmp_path: Path, database: Path) -> None:
-    """A refused Complete lands anyway, after a part of it was replaced: where its ranges lie is unknown."""
+    """A refused Complete takes effect anyway, after a part of it was replaced, so the places of its ranges
+    are unknown.
+    """
     storage = FakeStorage()
     forget_part(storage, 2)
 
@@ -336,9 +338,9 @@ def test_an_object_that_may_hold_the_part_before_is_not_taken_for_ours(tmp_path:
 
 
 def test_what_goes_over_the_wire_after_invalid_part(tmp_path: Path, database: Path) -> None:
-    """ListParts, the missing part with the same number, Complete with the ETag that it has now."""
+    """The requests are ListParts, the missing part with the same number, and Complete with its new ETag."""
     last = copy_once(tmp_path / "sizes", FakeStorage(), database).size % PART
-    sizes = {1: PART, 2: PART, 4: PART, 5: last}  # the third is not there
+    sizes = {1: PART, 2: PART, 4: PART, 5: last}  # the third part is missing
     listed = "".join(
         f'<Part><PartNumber>{number}</PartNumber><ETag>"e{number}"</ETag><Size>{size}</Size></Part>'
         for number, size in sizes.items()
@@ -366,7 +368,7 @@ def test_what_goes_over_the_wire_after_invalid_part(tmp_path: Path, database: Pa
 
 
 class DiesAtTheEnd(S3Storage):
-    """Counts parts, and is killed before the upload is completed, once."""
+    """Counts parts, and dies once before the upload is completed."""
 
     def __init__(self, settings: S3Settings) -> None:
         super().__init__(settings)
@@ -385,7 +387,7 @@ class DiesAtTheEnd(S3Storage):
 
 
 def test_parts_of_all_pages_are_kept(rclone: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """After a crash not one of 1,100 parts is sent again. Few stores complete such small ones, but all list them."""
+    """After a crash none of 1,100 parts is sent again. Few stores complete such small parts, but all list them."""
     monkeypatch.setattr(base_copy, "shape_of", lambda size: Shape(size, 64, 100))
     database, state = tmp_path / "app.db", tmp_path / "state"
     database.write_bytes(random.Random(3).randbytes(64 * 1100))

@@ -19,7 +19,7 @@ STATE = FollowState(Stream(G1, 1, 3), None, 1, 2, FileFacts(1, 2, 3, "boot"), "w
 
 
 def test_a_base_goes_on_while_nothing_is_missed(tmp_path: Path) -> None:
-    """It may advance, but a gap, a spool that is read again and another generation end it."""
+    """The database may advance. A gap, a spool that is read again, and another generation end it."""
     path = tmp_path / "app.db"
     tracked = FollowedDatabase(spec_of(path), 1, WalPairs(path))
     tracked.state = STATE

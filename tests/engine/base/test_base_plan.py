@@ -13,7 +13,7 @@ from walsyncd.engine.base.base_plan import can_resume, parse_plan
 
 
 def test_another_file_another_boot_or_another_generation_is_not_resumed(tmp_path: Path) -> None:
-    """What a base under way relies on has to be unchanged."""
+    """Everything on which a base under way relies has to be unchanged."""
     database = tmp_path / "app.db"
     database.write_bytes(b"x" * 1000)
     with Journal.open(tmp_path / "state") as journal, opened(database) as file:

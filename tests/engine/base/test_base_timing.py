@@ -1,4 +1,4 @@
-"""When the next base of a database is due."""
+"""Tests of when the next base of a database is due."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Scene:
         self.timing = BaseTiming(lambda: self.now_ms, Limits(base_work_bytes=100, base_work_pause_s=60.0))
 
     def stores(self, size: int) -> float | None:
-        """A segment becomes visible; in how many seconds a base is due because of it."""
+        """Make a segment visible. Return in how many seconds a base is due because of it."""
         row = ObjectRow(
             id=1,
             database_id=self.tracked.row_id,
@@ -67,7 +67,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 def test_the_first_base_is_due(scene: Scene) -> None:
-    """There is no other one whose age counts, and no stored bytes ask for it."""
+    """There is no earlier base whose age counts, and stored bytes make none due."""
     scene.timing.adopt(scene.tracked, scene.row)
     assert scene.timing.last(scene.tracked) is None
     assert scene.timing.left_s(scene.tracked) is None
@@ -76,7 +76,7 @@ def test_the_first_base_is_due(scene: Scene) -> None:
 
 
 def test_the_clock_makes_the_next_one_due(scene: Scene) -> None:
-    """An interval after the last one, at most a tenth earlier; another interval counts from the same base."""
+    """It is due an interval after the last one, at most a tenth earlier. Another interval counts from the same base."""
     scene.timing.adopt(scene.tracked, scene.row)
     scene.timing.taken(scene.tracked, Position(GENERATION, 1, 5))
     left_s, halved_s = scene.timing.left_s(scene.tracked), scene.timing.left_s(scene.tracked, HOUR_S / 2)
@@ -103,7 +103,7 @@ def test_what_is_stored_makes_the_next_one_due(scene: Scene) -> None:
 
 
 def test_an_earlier_run_is_continued(scene: Scene) -> None:
-    """The journal has the last base, and what was stored since."""
+    """The journal has the last base, and the bytes stored since."""
     base = BaseKey(GENERATION, epoch=1, frame=2, random="0011aabb")
     key = format_key(ManifestKey(base, epoch=1, frame=5, time_ms=0))
     left = replace(scene.row, base_key=key, base_ms=scene.now_ms - 20_000, base_bytes=100, wal_bytes=100)
@@ -113,7 +113,7 @@ def test_an_earlier_run_is_continued(scene: Scene) -> None:
 
 
 def test_what_an_earlier_run_stored_again_for_the_base_counts_as_part_of_it(scene: Scene) -> None:
-    """If the base begins before it."""
+    """This holds if the base begins before it."""
     scene.tracked.note_base(begun_epoch=2, begun_bytes=50)
     for frame, stored in ((1, 100), (0, 150)):
         base = BaseKey(GENERATION, epoch=2, frame=frame, random="0011aabb")
@@ -125,7 +125,7 @@ def test_what_an_earlier_run_stored_again_for_the_base_counts_as_part_of_it(scen
 
 
 def test_a_database_that_is_not_followed_any_more_has_no_base_due(scene: Scene) -> None:
-    """What is still stored for it asks for nothing."""
+    """What is still stored for it makes no base due."""
     scene.timing.adopt(scene.tracked, scene.row)
     scene.timing.taken(scene.tracked, Position(GENERATION, 1, 5))
     scene.timing.forget(scene.tracked)

@@ -1,4 +1,4 @@
-"""Bases take turns in one thread: nobody waits for one of another size."""
+"""Tests of bases that share one thread: none waits for one of another size."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def running(take: Callable[[FollowedDatabase], Steps[None]], limits: Limits = SM
 
 
 def test_a_small_base_does_not_wait_for_a_large_one(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """While the large one waits for its store, all small ones come and go, one after the other."""
+    """While the large one waits for its store, all small ones are copied, one after the other."""
     answer: Future[Any] = Future()
     told: list[str] = []
     under_way: set[str] = set()
@@ -73,7 +73,7 @@ def test_a_small_base_does_not_wait_for_a_large_one(database: Callable[[int, int
 
 
 def test_one_that_gets_nowhere_keeps_nobody_waiting(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """The store refuses its folder: after a while the others of its size continue; it is not forgotten."""
+    """The store refuses its folder. After a while the others of its size continue, and it is not forgotten."""
     answer: Future[Any] = Future()
     told: list[str] = []
 
@@ -93,7 +93,7 @@ def test_one_that_gets_nowhere_keeps_nobody_waiting(database: Callable[[int, int
 
 
 def test_two_of_other_sizes_go_on_by_turns(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """A step each; while two are under way each has one part on its way, else more."""
+    """They take a step each. If two are under way, each has one part in flight, otherwise more."""
     steps: list[tuple[str, int]] = []
     both = threading.Event()
 
@@ -117,7 +117,7 @@ def test_two_of_other_sizes_go_on_by_turns(database: Callable[[int, int], Follow
 
 
 def test_a_moment_is_waited_for(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """One that is refused rests; then it is its turn again."""
+    """A base that is refused pauses, and then it is its turn again."""
     told: list[str] = []
 
     def take(tracked: FollowedDatabase) -> Steps[None]:
@@ -130,7 +130,7 @@ def test_a_moment_is_waited_for(database: Callable[[int, int], FollowedDatabase]
 
 
 def test_who_is_forgotten_is_not_begun(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """Nor is one begun twice, however often it is asked for."""
+    """A base is not begun twice either, however often it is requested."""
     told: list[str] = []
     answer: Future[Any] = Future()
 
@@ -144,7 +144,7 @@ def test_who_is_forgotten_is_not_begun(database: Callable[[int, int], FollowedDa
         wait_for(lambda: told)
         queue.due(two, 0.0)
         queue.due(one, 0.0)
-        one.path.write_bytes(bytes(1000))  # of another class by now, but it still waits for itself
+        one.path.write_bytes(bytes(1000))  # it is in another class by now, but it still waits for itself
         queue.forget(two)
         answer.set_result(None)
         wait_for(lambda: len(told) == 2)
@@ -152,7 +152,7 @@ def test_who_is_forgotten_is_not_begun(database: Callable[[int, int], FollowedDa
 
 
 def test_a_stop_leaves_what_is_under_way(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """Its files are closed; nothing of it is done any more."""
+    """Its files are closed, and nothing of it is done any more."""
     told: list[str] = []
 
     def take(_tracked: FollowedDatabase) -> Steps[None]:
@@ -171,7 +171,7 @@ def test_a_stop_leaves_what_is_under_way(database: Callable[[int, int], Followed
 
 
 def test_an_earlier_wish_counts_unless_it_may_not(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """A base that failed is not hastened by the next wish, but by somebody who asks for it now."""
+    """A new request does not hasten a base that failed, unless somebody asks for it now."""
     told: list[str] = []
 
     def take(tracked: FollowedDatabase) -> Steps[None]:
@@ -191,7 +191,7 @@ def test_an_earlier_wish_counts_unless_it_may_not(database: Callable[[int, int],
 
 
 def test_a_database_that_is_followed_no_more_delays_nobody(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """It left while its next base was planned, and joined again with its id: neither request is lost to the other."""
+    """It left while its next base was planned, and joined again with its id. Neither request replaces the other."""
     left, joined = database(1, 15), database(1, 15)
     told: list[FollowedDatabase] = []
 
@@ -210,7 +210,7 @@ def test_a_database_that_is_followed_no_more_delays_nobody(database: Callable[[i
 
 
 def test_small_bases_are_under_way_together(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """Their requests do not wait for one another; of any other class one is under way at a time."""
+    """Their requests do not wait for one another. Of any other class one is under way at a time."""
     answer: Future[Any] = Future()
     under_way: set[int] = set()
 

@@ -1,4 +1,4 @@
-"""States that last: no base can be taken, or a base that is due has to wait; both are said, with the cause."""
+"""Tests of states that last: no base can be taken, or one that is due has to wait. Each is reported with its cause."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.mark.parametrize("mode", ["memory", "off", "delete"])
 def test_half_a_transaction_is_shipped_by_nobody(place: Place, capsys: pytest.CaptureFixture[str], mode: str) -> None:
-    """Where a writer leaves no journal it is known by its lock. If it takes long, the database is degraded."""
+    """A writer without a journal is known by its lock. If its transaction takes long, the database is degraded."""
     path = place.database()
     with SqliteProcess(path) as writer:
         writer.execute(f"pragma journal_mode = {mode}", "create table t (x)", "pragma cache_size = 2", "begin")
-        writer.execute(*[f"insert into t values ({number * 10**9})" for number in range(3000)])  # the cache spills
+        # the cache spills to the database
+        writer.execute(*[f"insert into t values ({number * 10**9})" for number in range(3000)])
         with running(place.settings("app"), limits=Limits(busy_file_s=0.2)):
             wait_for(lambda: place.row().state == "degraded")
             assert "a writer is in the middle of a transaction" in place.row().cause
@@ -38,13 +39,13 @@ def test_half_a_transaction_is_shipped_by_nobody(place: Place, capsys: pytest.Ca
             place.sync()
             if mode == "delete":
                 wait_for(lambda: place.row().state == "following")
-            else:  # the base is stored, and what a crash would do to the file is said
+            else:  # the base is stored, and status says what a crash would do to the file
                 wait_for(lambda: "journal_mode MEMORY or OFF" in place.row().cause)
     assert len(restored_values(place)) == 3000
 
 
 def test_lag_of_a_database_without_a_wal_is_the_age_of_what_is_not_shipped(place: Place) -> None:
-    """It grows while a writer holds the file, and ends with the next scan."""
+    """The lag grows while a writer holds the file, and ends with the next scan."""
     path = place.database()
 
     def behind_s() -> float:
@@ -64,7 +65,7 @@ def test_lag_of_a_database_without_a_wal_is_the_age_of_what_is_not_shipped(place
 
 
 def commit_without_restart(place: Place, writer: SqliteProcess) -> None:
-    """More than an epoch, in a WAL that is not restarted."""
+    """Commit more than an epoch, in a WAL that is not restarted."""
     place.sync()
     writer.execute("PRAGMA wal_autocheckpoint = 0")
     for number in range(40):
@@ -74,7 +75,7 @@ def commit_without_restart(place: Place, writer: SqliteProcess) -> None:
 
 
 def test_lag_counts_from_before_the_daemons_start(place: Place) -> None:
-    """What was committed while no daemon ran is as old as the file says, not as the daemon."""
+    """What was committed while no daemon ran is as old as the file's time says."""
     path = place.database()
 
     def unseen_s() -> float:
@@ -102,7 +103,7 @@ def test_lag_counts_from_before_the_daemons_start(place: Place) -> None:
 
 
 def test_a_base_that_waits_for_the_wal_says_so(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where the WAL's pages have no room in the spool, commands say what is waited for, and what ends it."""
+    """If the WAL's pages have no room in the spool, commands say what the base waits for, and what ends that."""
     with (
         wal_database(place.database()) as writer,
         running(place.settings("app"), limits=Limits(epoch_bytes=10_000, spool_share=1 << 40)) as daemon,
@@ -131,7 +132,7 @@ def test_a_base_that_waits_for_the_wal_says_so(place: Place, capsys: pytest.Capt
 
 
 def test_a_wal_that_never_restarts_gets_its_bases(place: Place) -> None:
-    """`snapshot` ends, again and again, also after a restart of the daemon. Nothing older is needed after that."""
+    """`snapshot` succeeds again and again, also after a restart of the daemon. Nothing older is needed after that."""
     with wal_database(place.database()) as writer:
         for count in (1, 2):
             with running(place.settings("app"), limits=Limits(epoch_bytes=10_000)):
@@ -159,7 +160,7 @@ def test_a_wal_that_never_restarts_gets_its_bases(place: Place) -> None:
 
 
 def takes_a_base_that_begins_an_epoch(place: Place, writer: SqliteProcess) -> None:
-    """The WAL never restarts, so what it holds is stored again for the base."""
+    """Take a base. The WAL never restarts, so what it holds is stored again for the base."""
     place.sync()
     writer.execute("PRAGMA wal_autocheckpoint = 0", "create table blob (x)")
     for _ in range(10):  # more than an epoch
@@ -169,7 +170,7 @@ def takes_a_base_that_begins_an_epoch(place: Place, writer: SqliteProcess) -> No
 
 
 def test_what_is_stored_again_for_a_base_asks_for_no_other_base(place: Place) -> None:
-    """A file into which nothing was ever copied is tiny, and the pages of its WAL are not. They count as the base's."""
+    """A file into which nothing was ever copied is tiny, but the pages of its WAL are not. They count as the base's."""
     limits = Limits(epoch_bytes=10_000)
     with wal_database(place.database()) as writer, running(place.settings("app"), limits=limits):
         takes_a_base_that_begins_an_epoch(place, writer)
@@ -182,7 +183,7 @@ def test_what_is_stored_again_for_a_base_asks_for_no_other_base(place: Place) ->
 
 
 def test_what_was_stored_again_counts_as_the_bases_after_a_restart(place: Place) -> None:
-    """The journal has it, so that a daemon that starts again takes no base too many."""
+    """The journal has it, so a daemon that starts again takes no unnecessary base."""
     limits = Limits(epoch_bytes=10_000)
     with wal_database(place.database()) as writer:
         with running(place.settings("app"), limits=limits):

@@ -1,4 +1,4 @@
-"""What a manifest says of a base."""
+"""Tests of what a manifest says of a base."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GENERATION = "20261122T105600Z-3f9c1a2b"
 
 
 def finished(size: int) -> FinishedBase:
-    """A base of so many bytes, as the store has it."""
+    """Return a base of so many bytes, as the store has it."""
     plan = BasePlan(GENERATION, 1, 0, shape_of(size), 1, 2, 3, "boot")
     row = ObjectRow(
         id=7,
@@ -55,7 +55,10 @@ def finished(size: int) -> FinishedBase:
     ids=["commits", "no commit", "scans without a WAL", "no scan without a WAL"],
 )
 def test_a_base_has_the_time_of_what_it_shows(tmp_path: Path, frame: int, mode: str, time_ms: int) -> None:
-    """That of the last commit, or of now if no commit of the generation is in it. Size and ETag are the store's."""
+    """It is the time of the last commit, or now if no commit of the generation is in it.
+
+    Size and ETag are the store's.
+    """
     path = tmp_path / "app.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA page_size = 8192")

@@ -1,4 +1,6 @@
-"""Where objects go by age, a database whose WAL never restarts gets a generation that needs nothing old, in time."""
+"""Tests that, if the store deletes objects by age, a database whose WAL never restarts gets a new
+generation in time.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ def calendar(monkeypatch: pytest.MonkeyPatch) -> Calendar:
 
 
 def expiring(place: Place) -> Settings:
-    """A base a day, objects that go after twenty."""
+    """Return settings with a base a day, and objects that are deleted after twenty days."""
     settings = place.settings("app")
     return replace(settings, storage=replace(settings.storage, delete=False, expire_after_s=20 * DAY_MS / 1000))
 
@@ -40,7 +42,7 @@ def generation(place: Place) -> str:
 
 
 def test_an_idle_database_outlives_its_objects(place: Place, calendar: Calendar) -> None:
-    """A base in time is one more of the same generation; after half the age it is the first of another one."""
+    """A base in time is one more of the same generation. After half the age it is the first of another one."""
     with wal_database(place.database()) as writer, running(expiring(place)):
         writer.execute("insert into t values (1)")
         place.sync()
@@ -64,7 +66,7 @@ def test_an_idle_database_outlives_its_objects(place: Place, calendar: Calendar)
 
 
 def test_a_daemon_that_was_away_for_long_begins_anew_at_once(place: Place, calendar: Calendar) -> None:
-    """What became due meanwhile is not put off by another interval."""
+    """What became due meanwhile does not wait for another interval."""
     with wal_database(place.database()):
         with running(expiring(place)):
             place.sync()
@@ -78,7 +80,7 @@ def test_a_daemon_that_was_away_for_long_begins_anew_at_once(place: Place, calen
 
 
 def test_a_wal_that_grows_over_epochs(place: Place, calendar: Calendar) -> None:
-    """No base can begin in a later epoch than the WAL's incarnation, and no epoch for it; after two days it is time."""
+    """No base can begin in a later epoch than the WAL's incarnation, and no epoch for it. After two days it is time."""
     with (
         wal_database(place.database()) as writer,
         running(expiring(place), limits=Limits(epoch_bytes=1, spool_share=1 << 40)),
@@ -101,7 +103,7 @@ def test_a_wal_that_grows_over_epochs(place: Place, calendar: Calendar) -> None:
 
 
 def test_a_base_that_is_an_interval_late_is_given_up(place: Place) -> None:
-    """Nobody asks for it again, the WAL does not restart, and no epoch can be begun for it."""
+    """Nobody requests it again, the WAL does not restart, and no epoch can be begun for it."""
     settings = expiring(place)
     settings = replace(settings, databases=tuple(replace(each, snapshot_interval_s=0.5) for each in settings.databases))
     with wal_database(place.database()) as writer, running(settings, limits=Limits(epoch_bytes=1, spool_share=1 << 40)):

@@ -1,6 +1,7 @@
-"""Databases of every shape that SQLite makes: each is followed through commits, restarts of the WAL and a close.
+"""Tests of databases of every shape that SQLite makes: each is followed through commits, restarts of the WAL and a
+close.
 
-`Keeping` holds each stored position against what SQLite itself makes of the files at that commit.
+`Keeping` compares each stored position with what SQLite itself makes of the files at that commit.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ SHAPES = {
 
 @pytest.mark.parametrize(("shape", "module"), list(zip(SHAPES, cycle(["sqlite3", "apsw"]), strict=False)))
 def test_a_shape_is_followed(tmp_path: Path, shape: str, module: str) -> None:
-    """Large values, an index, deletions that shrink the file, a restart and a truncation of the WAL, a last close."""
+    """There are large values, an index, deletions that shrink the file, a restart and a truncation of the WAL, a last
+    close.
+    """
     path = tmp_path / "app.db"
     with SqliteProcess(path, module=module) as app:
         app.execute(*SHAPES[shape], "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", "CREATE INDEX i ON t (x)")
@@ -97,7 +100,7 @@ CONTENTS = {
 
 @pytest.mark.parametrize("content", CONTENTS)
 def test_a_content_is_followed(tmp_path: Path, content: str) -> None:
-    """Whatever is in the pages, twice: the second time from a WAL that restarted."""
+    """Each content is tried twice, the second time in a WAL that restarted."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app, Keeping(path, tmp_path / "f") as keeping:
         app.execute("PRAGMA auto_vacuum=INCREMENTAL", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)")
@@ -107,7 +110,7 @@ def test_a_content_is_followed(tmp_path: Path, content: str) -> None:
 
 
 def test_a_wal_of_a_big_endian_host(tmp_path: Path) -> None:
-    """SQLite continues in the byte order of the WAL that it recovered; so do we."""
+    """SQLite continues in the byte order of the WAL that it recovered, and so do we."""
     path = tmp_path / "app.db"
     with wal_database(path) as app:
         app.execute(insert(1))
@@ -128,7 +131,10 @@ def test_a_wal_of_a_big_endian_host(tmp_path: Path) -> None:
 
 
 def test_pad_frames(tmp_path: Path) -> None:
-    """psow=0 fills the sector with copies of the commit frame: followed, but not countable across a restart."""
+    """psow=0 fills the sector with copies of the commit frame.
+
+    They are followed, but not countable across a restart.
+    """
     path = tmp_path / "app.db"
     with SqliteProcess(f"file:{path}?psow=0") as app, Keeping(path, tmp_path / "f") as keeping:
         app.execute("PRAGMA page_size=512", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "CREATE TABLE t (x)")
@@ -146,7 +152,7 @@ def test_pad_frames(tmp_path: Path) -> None:
 
 
 def test_a_database_that_was_never_written(tmp_path: Path) -> None:
-    """An empty file is no database yet; one with nothing but a header is."""
+    """An empty file is no database yet. A file with only a header is one."""
     path = tmp_path / "app.db"
     path.touch()
     with Keeping(path, tmp_path / "f") as keeping, SqliteProcess(path) as app:

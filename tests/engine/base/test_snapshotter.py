@@ -1,4 +1,4 @@
-"""When bases are taken, and what a manifest says."""
+"""Tests of when bases are taken, and what their manifests say."""
 
 from __future__ import annotations
 
@@ -37,14 +37,17 @@ def place(tmp_path: Path) -> Place:
 
 
 def manifest(place: Place) -> Manifest:
-    """The newest one."""
+    """Return the newest manifest."""
     key = parse_key(place.row().base_key or "")
     assert isinstance(key, ManifestKey)
     return Replica(DirectoryStorage(place.replica), "app").manifest(key)
 
 
 def stopped_at_part(number: int, place: Place, monkeypatch: pytest.MonkeyPatch, *, is_sent: bool = False) -> Base:
-    """The base of a daemon that stopped before it sent this part. ``is_sent``: those before it have arrived."""
+    """Return the base of a daemon that stopped before it sent this part.
+
+    ``is_sent`` means that those before it have arrived.
+    """
     send, halted = BaseCopy._send, threading.Event()
 
     def halt(self: BaseCopy, part: PackedPart) -> Steps[None]:
@@ -93,7 +96,7 @@ def test_a_later_base_counts_from_the_incarnation_it_was_copied_in(place: Place)
 
 
 def test_a_base_that_waits_for_the_wal_asks_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no epoch can be begun for it, it comes when the WAL restarts, and nothing stirs before."""
+    """If no epoch can be begun for it, it comes when the WAL restarts, and no thread wakes before."""
     asked: list[float] = []
     due = snapshotter.Snapshotter.due
 
@@ -111,7 +114,7 @@ def test_a_base_that_waits_for_the_wal_asks_nobody(place: Place, monkeypatch: py
         before = place.row().base_key
         place.ask(op="snapshot", name="app")
         wait_for(lambda: place.ask(op="status")["databases"][0]["base_hindrance"])
-        place.sync()  # looks that ended while it was found out may ask once more
+        place.sync()  # looks that ended meanwhile may ask once more
         monkeypatch.setattr(snapshotter.Snapshotter, "due", noted)
         for value in range(2, 8):
             writer.execute(f"insert into t values ({value})")
@@ -125,7 +128,7 @@ def test_a_base_that_waits_for_the_wal_asks_nobody(place: Place, monkeypatch: py
 
 
 def test_a_base_comes_by_the_clock_only_if_something_was_committed(place: Place) -> None:
-    """With nothing new since the last base there is no other, whatever the interval."""
+    """If nothing was committed since the last base, there is no other, whatever the interval."""
     settings = place.settings("app")
     hasty = replace(settings, databases=tuple(replace(entry, snapshot_interval_s=0.2) for entry in settings.databases))
     with wal_database(place.database()) as writer, running(hasty) as daemon:
@@ -144,11 +147,14 @@ def test_a_base_comes_by_the_clock_only_if_something_was_committed(place: Place)
 
 
 def test_a_base_that_is_resumed_is_consistent_from_after_its_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranges are read again, so whatever was N before is void: a commit made while the daemon was away is before it."""
+    """Ranges are read again, so the earlier N is void.
+
+    A commit that was made while the daemon was away is before the new N.
+    """
     monkeypatch.setattr(base_copy, "shape_of", lambda size: Shape(size, 4096, 3 * 4096))
     with wal_database(place.database()) as writer:
         writer.execute("insert into t select hex(randomblob(50000)) from t", "pragma wal_checkpoint")
-        writer.execute("insert into t values (1)")  # the WAL has begun again before the base does
+        writer.execute("insert into t values (1)")  # the WAL has restarted before the base does
         begun = stopped_at_part(3, place, monkeypatch)
         writer.execute("insert into t values (2)")
         with running(place.settings("app")):
@@ -159,7 +165,7 @@ def test_a_base_that_is_resumed_is_consistent_from_after_its_end(place: Place, m
 
 
 def test_a_base_without_a_wal_is_resumed_by_reading_it_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What changed while the daemon was away is in no part that is kept, and the end is exact."""
+    """No kept part has what changed while the daemon was away, and the end is exact."""
     monkeypatch.setattr(base_copy, "shape_of", lambda size: Shape(size, 4096, 3 * 4096))
     with SqliteProcess(place.database()) as app:
         app.execute("create table t (k integer primary key, x)", "insert into t (x) values (hex(randomblob(100000)))")
@@ -174,7 +180,7 @@ def test_a_base_without_a_wal_is_resumed_by_reading_it_again(place: Place, monke
 
 
 def test_a_rollback_database_is_based_once_and_its_changes_are_segments(place: Place) -> None:
-    """There is no WAL to follow: each change is a transaction after the base, which is consistent from its start."""
+    """There is no WAL to follow. Each change is a transaction after the base, which is consistent from its start."""
     with SqliteProcess(place.database()) as writer:
         writer.execute("pragma journal_mode=delete", "create table t (x)", "insert into t values (0)")
         with running(place.settings("app")):
@@ -190,7 +196,7 @@ def test_a_rollback_database_is_based_once_and_its_changes_are_segments(place: P
 
 
 def test_a_rollback_database_that_is_written_while_it_is_copied(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scan ships what the copy lacks, also what the copy has of a transaction that was rolled back."""
+    """A scan ships what the copy lacks, and corrects what it has of a transaction that was rolled back."""
     finished, states = BaseCopy.run, list[bytes]()
     with SqliteProcess(place.database()) as writer:
         writer.execute("create table t (x)", "insert into t select 0 from (values (1), (2))", "create table big (y)")
@@ -198,7 +204,7 @@ def test_a_rollback_database_that_is_written_while_it_is_copied(place: Place, mo
 
         def written(self: BaseCopy) -> Steps[FinishedBase]:
             spilled = len(states) == 1
-            if spilled:  # the copy takes pages of a transaction that never commits
+            if spilled:  # the copy has pages of a transaction that never commits
                 writer.execute("pragma cache_size = 2", "begin", "update big set y = randomblob(3000)")
             base = yield from finished(self)
             writer.execute("rollback") if spilled else writer.execute(f"insert into t values ({len(states) + 1})")
@@ -231,7 +237,7 @@ def test_a_base_of_an_earlier_run_is_not_taken_again(place: Place) -> None:
 
 
 def test_a_base_comes_by_work(place: Place) -> None:
-    """When more WAL was stored since the last base than the base takes, another one comes, long before its time."""
+    """When more WAL was stored since the last base than the base takes, another one comes long before its interval."""
     with (
         wal_database(place.database()) as writer,
         running(place.settings("app"), limits=Limits(base_work_bytes=100_000, base_work_pause_s=0.0)),
@@ -252,7 +258,7 @@ def test_a_base_comes_by_work(place: Place) -> None:
 
 
 def test_without_deletion_a_base_is_renewed_by_the_clock(place: Place) -> None:
-    """A store that removes objects by age needs a young base of a database that does not change."""
+    """A store that removes objects by age needs a recent base of a database that does not change."""
     settings = place.settings("app")
     hasty = replace(
         settings,
@@ -268,7 +274,7 @@ def test_without_deletion_a_base_is_renewed_by_the_clock(place: Place) -> None:
 def test_a_database_that_leaves_when_its_base_is_complete_has_no_next_one(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The path leads to another file in that moment. The base counts, and nothing is tried again."""
+    """The path leads to another file at that moment. The base counts, and no other is tried."""
     let_go: list[str] = []
 
     def copied_and_left(self: snapshotter.Snapshotter, tracked: FollowedDatabase) -> Steps[bool]:
@@ -314,7 +320,7 @@ class HeldParts(DirectoryStorage):
 
 
 def test_small_databases_do_not_wait_for_a_large_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store holds the large one's parts back: the others have their bases; then it gets its own."""
+    """The store delays the large one's parts. The others get their bases first, and then it gets its own."""
     monkeypatch.setattr(base_copy, "shape_of", lambda size: Shape(size, 4096, 12 * 4096))
     storage = HeldParts(place.replica)
     small = [f"small-{number}" for number in range(6)]
@@ -338,7 +344,7 @@ def test_small_databases_do_not_wait_for_a_large_one(place: Place, monkeypatch: 
 def test_a_manifest_that_leaves_at_once_is_begun_with_its_row(
     place: Place, monkeypatch: pytest.MonkeyPatch, *, at_once: bool, state: ObjectState
 ) -> None:
-    """That is one transaction less for each base."""
+    """This saves one transaction for each base."""
     offer, states = Uploader.offer, list[ObjectState]()
 
     def noted(self: Uploader, rows: Sequence[ObjectRow]) -> None:

@@ -1,4 +1,4 @@
-"""Tests of walsyncd.engine.base.whole_copies: a file that is copied whole at each change rests in between."""
+"""Tests of walsyncd.engine.base.whole_copies: a file that is copied whole at each change pauses in between."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Scene:
 
 
 def test_a_rest_is_in_proportion_to_what_the_copy_cost() -> None:
-    """By time, so that a slow store is not busy all the time, and by size, since a fast one costs as well."""
+    """Time counts, so that a slow store is not busy all the time, and size, since a fast store costs as well."""
     scene = Scene()
     assert scene.rest_s == 0
     scene.copies_once(1.0, 400 << 10)
@@ -69,7 +69,10 @@ def test_a_rest_is_in_proportion_to_what_the_copy_cost() -> None:
 
 
 def test_an_attempt_that_is_given_up_rests_by_its_time() -> None:
-    """It read and uploaded something for nothing. The first one is begun again, because a commit has just come."""
+    """It read and uploaded something in vain.
+
+    The first attempt is begun again at once, because a commit has just come.
+    """
     scene = Scene()
     for _ in range(2):
         scene.copies_once(7.0, 0)
@@ -84,7 +87,7 @@ def test_an_attempt_that_is_given_up_rests_by_its_time() -> None:
 
 
 def test_who_waits_for_what_is_committed_ends_the_rest_until_a_copy_is_complete() -> None:
-    """An attempt that is given up is none."""
+    """An attempt that is given up is no complete copy."""
     scene = Scene()
     scene.copies_once(1.0, 1 << 30)
     scene.copies.hasten(scene.tracked)
@@ -96,7 +99,7 @@ def test_who_waits_for_what_is_committed_ends_the_rest_until_a_copy_is_complete(
 
 
 def test_who_asks_while_a_copy_is_under_way_may_wait_for_the_next_one() -> None:
-    """What he waits for may have been committed after that one was read."""
+    """The commit that is waited for may have come after that copy had read its page."""
     scene = Scene()
     begun = scene.copies.begin(scene.tracked)
     scene.copies.hasten(scene.tracked)
@@ -105,7 +108,7 @@ def test_who_asks_while_a_copy_is_under_way_may_wait_for_the_next_one() -> None:
 
 
 def test_another_generation_does_not_rest() -> None:
-    """It has no base, so that nothing can be restored. Nor does a database that is followed again."""
+    """It has no base, so nothing could be restored. A database that is followed again does not pause either."""
     scene = Scene()
     scene.copies_once(1.0, 1 << 30)
     scene.tracked.generation = "another"
@@ -156,8 +159,8 @@ def test_a_change_that_was_not_copied_when_the_daemon_stops_is_reported(tmp_path
 
 
 def test_after_the_rest_the_file_is_copied(tmp_path: Path) -> None:
-    """Nobody has to ask."""
-    limits = Limits(whole_copy_bytes_per_s=16 << 10)  # a second or less
+    """Nobody has to ask for it."""
+    limits = Limits(whole_copy_bytes_per_s=16 << 10)  # the pause is a second or less
     place = Place(tmp_path)
     with encrypted(place) as app, running(place.settings("app"), limits=limits):
         wait_for(lambda: place.row().has_base)
@@ -171,7 +174,7 @@ def test_after_the_rest_the_file_is_copied(tmp_path: Path) -> None:
 def test_a_file_that_is_written_while_it_is_copied_is_not_copied_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What follows would be uploaded for nothing."""
+    """The rest of the upload would be useless."""
     place, reads, read = Place(tmp_path), list[int](), BaseCopy._read
     with encrypted(place) as app:
         app.execute("INSERT INTO t (y) SELECT randomblob(4000000) FROM json_each('[1,2,3]')")
@@ -193,7 +196,7 @@ def test_a_file_that_is_written_while_it_is_copied_is_not_copied_to_its_end(
 
 
 def test_a_file_that_is_written_during_each_copy_is_degraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After several attempts, with the cause. It is well again once a copy met no commit."""
+    """This happens after several attempts, with the cause. It is well again once a copy met no commit."""
     place, read, is_busy = Place(tmp_path), BaseCopy._read, threading.Event()
     monkeypatch.setattr(snapshotter, "delay_s", lambda *_count, **_limits: 0.01)
     is_busy.set()

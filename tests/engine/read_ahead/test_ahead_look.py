@@ -15,13 +15,13 @@ FRAME = 40  # bytes: a frame's header, and a very small page
 
 
 def index(salts: tuple[int, int], max_frame: int) -> IndexHeader:
-    """A wal-index header with so many frames."""
+    """Return a wal-index header with so many frames."""
     marks = (0, 0, 0, 0, 0)
     return IndexHeader(5, False, 512, max_frame, 3, (0, 0), salts, 0, marks)
 
 
 def look(after: Cursor, seen: IndexHeader, *extents: tuple[int, bytes]) -> AheadLook:
-    """A look after a cursor that saw ``seen``."""
+    """Return a look after a cursor that saw ``seen``."""
     observation = Observation(DmsHolder.LIVE, seen, None, 0)
     return AheadLook(
         after.salts, after.frames, observation, None, observation, extents, 7, 1, 0, 0, ((after.frames, 7),)
@@ -33,7 +33,9 @@ def cursor(salts: tuple[int, int], frames: int) -> Cursor:
 
 
 def test_where_a_look_continues() -> None:
-    """Where it was read, within what it read, and in an incarnation that it saw begin; nowhere else."""
+    """It continues where it was read, within what it read, and in an incarnation that it saw begin, and
+    nowhere else.
+    """
     same = look(cursor(OLD, 3), index(OLD, 6))
     assert [frames for frames in range(9) if same.continues(cursor(OLD, frames))] == [3, 4, 5]
     assert not same.continues(cursor(NEW, 3))
@@ -43,7 +45,7 @@ def test_where_a_look_continues() -> None:
 
 
 def test_only_what_was_read_is_returned() -> None:
-    """The end of what was read is the end of the file; anything else was not read."""
+    """The end of what was read counts as the end of the file. A request for anything else is refused."""
     read = look(cursor(OLD, 3), index(OLD, 6), (100, b"abcdef"), (200, b""))
     assert read.pread(102, 3) == b"cde"
     assert read.pread(104, 10) == b"ef"
@@ -55,7 +57,7 @@ def test_only_what_was_read_is_returned() -> None:
 
 
 def test_looks_are_joined_without_a_seam() -> None:
-    """Each begins with the last frame of the one before, and the header after it is not doubled."""
+    """Each look begins with the last frame of the one before. The header after it is not repeated."""
     one, two, three, four = (bytes([number]) * FRAME for number in range(1, 5))
     first = look(cursor(OLD, 1), index(OLD, 2), (0, one + two + b"h"))
     second = look(cursor(OLD, 2), index(OLD, 4), (FRAME, two + three + four + b"h"))
@@ -67,14 +69,14 @@ def test_looks_are_joined_without_a_seam() -> None:
 
 
 def test_frames_that_were_written_over_are_joined_with_nothing() -> None:
-    """The second look begins with the last frame of the first one, and by then that was another one."""
+    """The second look begins with the last frame of the first one, which has changed by then."""
     first = look(cursor(OLD, 1), index(OLD, 2), (0, b"a" * FRAME + b"b" * FRAME))
     hole = look(cursor(OLD, 2), index(OLD, 3), (FRAME, bytes(FRAME) + b"c" * FRAME))
     assert not hole.goes_on(first)
 
 
 def test_a_restart_is_joined_with_nothing() -> None:
-    """Its proof needs the headers of that very moment."""
+    """Its proof needs the headers of exactly that moment."""
     before, restart = look(cursor(OLD, 1), index(OLD, 2)), look(cursor(OLD, 2), index(NEW, 2))
     after = look(cursor(NEW, 2), index(NEW, 3))
     assert not restart.goes_on(before)

@@ -1,4 +1,7 @@
-"""Looks that are put off: what is committed meanwhile is read, and judged by the look. When the look is due at once."""
+"""Tests of deferred looks: what is committed meanwhile is read, and the look judges it.
+
+They are due at once in some cases.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from walsyncd.engine.read_ahead.read_ahead import ReadAhead
 
 
 def put_off(follow: Following, *, until_s: float = 3600.0, limits: Limits = DEFAULT_LIMITS) -> DeferredLook:
-    """Put the next look off, after one that has caught up."""
+    """Defer the next look, after one that has caught up."""
     follow.look()
     tracked, wal_pair = follow.tracked, follow.tracked.wal_pairs.current
     assert wal_pair is not None
@@ -47,7 +50,7 @@ def test_what_was_read_is_not_missed(tmp_path: Path, checkpoint: str) -> None:
 
 
 def test_what_was_not_read_is_missed(tmp_path: Path) -> None:
-    """The test above has power."""
+    """Without reading ahead the test above finds a gap, so it can fail."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(insert(1), insert(2))
@@ -58,7 +61,7 @@ def test_what_was_not_read_is_missed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_any_interleaving_leaves_no_gap(tmp_path: Path, seed: int) -> None:
-    """Commits are read at their events; looks, restarts, kills of the daemon and other connections come at any time."""
+    """Commits are read at their events. Looks, restarts, kills of the daemon and other connections come at any time."""
     drawn, path = random.Random(seed), tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(insert(1), insert(2))
@@ -73,8 +76,8 @@ def test_any_interleaving_leaves_no_gap(tmp_path: Path, seed: int) -> None:
                 case 2 | 3:
                     look = put_off(follow)
                 case 4:
-                    follow.look()  # it is no longer put off
-                case 5 if not look.is_due:  # otherwise the WAL has restarted, and what was only read is gone
+                    follow.look()  # the look is not deferred any longer
+                case 5 if not look.is_due:  # otherwise the WAL has restarted, and what was only read is lost
                     follow.die()
                     follow.restart()
                     look = put_off(follow)
@@ -87,7 +90,7 @@ def test_any_interleaving_leaves_no_gap(tmp_path: Path, seed: int) -> None:
 
 
 def test_a_restart_makes_the_look_due(tmp_path: Path) -> None:
-    """The new incarnation grows over what the old one still holds."""
+    """The new incarnation overwrites what the old one still holds."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(insert(1), insert(2))
@@ -117,7 +120,7 @@ def test_what_is_due_is_read_on(tmp_path: Path) -> None:
 
 
 def test_a_fast_writer_makes_it_due_and_no_look_is_put_off_soon(tmp_path: Path) -> None:
-    """The thread that reads ahead is for it, which the next looks begin."""
+    """The thread that reads ahead is meant for such a writer, and the next looks begin it."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(insert(1), insert(2))
@@ -133,7 +136,7 @@ def test_a_fast_writer_makes_it_due_and_no_look_is_put_off_soon(tmp_path: Path) 
 
 
 def test_much_to_hold_makes_it_due(tmp_path: Path) -> None:
-    """Half of its share is enough; more than all of it is left to the look at the file."""
+    """Half of its share is enough to make it due. More than its share is left to the look at the file."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(insert(1), insert(2))
@@ -154,7 +157,7 @@ def test_much_to_hold_makes_it_due(tmp_path: Path) -> None:
 
 
 def test_its_time_makes_it_due(tmp_path: Path) -> None:
-    """An event that comes later has the database looked at, as if nothing had been put off."""
+    """A later event makes the database due as if nothing had been deferred."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(insert(1), insert(2))
@@ -166,7 +169,7 @@ def test_its_time_makes_it_due(tmp_path: Path) -> None:
 
 
 def test_a_wal_that_nobody_uses_makes_it_due(tmp_path: Path) -> None:
-    """The follower has rules for that."""
+    """The follower has rules for such a WAL."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(insert(1), insert(2))
@@ -178,7 +181,7 @@ def test_a_wal_that_nobody_uses_makes_it_due(tmp_path: Path) -> None:
 
 
 def test_a_commit_that_is_not_published_is_read_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its event came with its frames, and no other one comes. The pauses double, and then it is the follower's."""
+    """The event came with the frames, and no other comes. The pauses double, and then the follower looks."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(insert(1), insert(2))
@@ -197,7 +200,7 @@ def test_a_commit_that_is_not_published_is_read_soon(tmp_path: Path, monkeypatch
 
 
 def test_frames_that_are_written_are_seen_before_they_are_published(tmp_path: Path) -> None:
-    """Those of a transaction that has outgrown its cache, for one."""
+    """For example, they belong to a transaction that has outgrown its cache."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(insert(1), insert(2))
@@ -217,7 +220,10 @@ def test_frames_that_are_written_are_seen_before_they_are_published(tmp_path: Pa
 
 
 def test_idle_databases_leave_their_places_to_others(tmp_path: Path) -> None:
-    """What has expired without having read anything is of no use. What was read waits for its look."""
+    """A reading that expired without having read anything is of no use.
+
+    One that has read something waits for its look.
+    """
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(insert(1))
@@ -227,7 +233,7 @@ def test_idle_databases_leave_their_places_to_others(tmp_path: Path) -> None:
         ahead = ReadAhead()
 
         def defer(until_s: float) -> DeferredLook | None:
-            ahead._expiry_s = 0.0  # it is looked at each time
+            ahead._expiry_s = 0.0  # each is looked at each time
             return ahead.defer(wal_pair, follow.cursor, clock, time.monotonic() + until_s)
 
         looks = [defer(3600.0) for _ in range(read_ahead.DEFERRED_MAX)]

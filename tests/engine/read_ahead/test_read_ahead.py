@@ -1,6 +1,6 @@
-"""Reading ahead while the follower is busy: nothing is missed, and nothing that is only read counts.
+"""Tests of reading ahead while the follower is busy: nothing is missed, and what was only read does not count.
 
-The thread is driven by hand (``look``), so that each interleaving is one that a test has chosen or drawn by seed.
+Tests call the thread's ``look`` by hand, so that each interleaving is chosen by a test or drawn by seed.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from walsyncd.errors import TransientError
 
 CHECKPOINT = "PRAGMA wal_checkpoint"
 EVERY_LOOK = Limits(ahead_frames_per_s=1, ahead_window_s=60.0)
-"""No writer is too slow to be read ahead."""
+"""By this limit no writer is too slow to be read ahead."""
 
 
 @pytest.fixture(autouse=True)
 def every_look_begins_a_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A single commit is a burst here."""
+    """Make a single commit count as a burst."""
     monkeypatch.setattr(copy_frames, "_is_burst", lambda _reader, _count: True)
 
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[AheadLook]:
-    """The looks that were read ahead and came to be judged."""
+    """Return the looks that were read ahead and then judged."""
     found: list[AheadLook] = []
     begin = AheadReader.__init__
 
@@ -53,7 +53,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[AheadLook]:
 
 
 def busy(app: SqliteProcess, follow: Following, restarts: int) -> None:
-    """The WAL restarts several times while the follower is busy, and is read each time."""
+    """Restart the WAL several times while the follower is busy, and read it each time."""
     for restart in range(restarts):
         app.execute(*(insert(100 * restart + number) for number in range(5)))
         follow.environment.read_ahead.look()
@@ -62,7 +62,9 @@ def busy(app: SqliteProcess, follow: Following, restarts: int) -> None:
 
 
 def test_restarts_while_the_journal_is_busy(tmp_path: Path, judged: list[AheadLook]) -> None:
-    """Five restarts between two looks of the follower leave no gap: all of it was read, and is proven afterwards."""
+    """Five restarts between two looks of the follower leave no gap, because all of it was read and is proven
+    afterwards.
+    """
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
@@ -71,13 +73,13 @@ def test_restarts_while_the_journal_is_busy(tmp_path: Path, judged: list[AheadLo
         step = follow.look()
         assert step.gap is None
         assert step.caught_up
-        assert len(step.objects) == 1  # one segment, one transaction of the journal
+        assert len(step.objects) == 1  # there is one segment, and one transaction of the journal
         assert any(each.after_tail is not None for each in judged)
         follow.proves(app)
 
 
 def test_without_reading_ahead_they_are_a_gap(tmp_path: Path) -> None:
-    """The test above has power: nobody else reads what is overwritten."""
+    """Nobody else reads what is overwritten, so the test above can fail."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
@@ -88,7 +90,7 @@ def test_without_reading_ahead_they_are_a_gap(tmp_path: Path) -> None:
 
 
 def test_what_was_only_read_is_lost_with_the_process(tmp_path: Path) -> None:
-    """Neither the journal nor an answer knows of it; after a kill the state is the last one that was durable."""
+    """Neither the journal nor an answer has it. After a kill the state is the last one that was durable."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
@@ -128,7 +130,7 @@ def test_a_look_that_asks_for_more_than_was_read_is_made_again(
 
 
 def test_a_full_batch_of_looks_read_ahead_has_not_caught_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asked after the reading would be told of a position without the commits that came in between."""
+    """Otherwise a client who asked after the reading would get a position without the commits that came in between."""
     path = tmp_path / "app.db"
     monkeypatch.setattr(Batch, "has_room", property(lambda _self: False))
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
@@ -144,7 +146,10 @@ def test_a_full_batch_of_looks_read_ahead_has_not_caught_up(tmp_path: Path, monk
 
 
 def test_what_comes_before_a_gap_has_not_caught_up(tmp_path: Path) -> None:
-    """A batch ends before a gap that one of its looks finds. Nobody is told that all is well before the gap is."""
+    """A batch ends before a gap that one of its looks finds.
+
+    No client is told that all is well before the gap is handled.
+    """
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
@@ -160,7 +165,7 @@ def test_what_comes_before_a_gap_has_not_caught_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("new_frames", [-2, -1, 0])
 def test_an_old_tail_is_found_after_new_frames(tmp_path: Path, new_frames: int, judged: list[AheadLook]) -> None:
-    """What was read of both incarnations overlaps where the new one ends. What holds more of it is used."""
+    """The readings of both incarnations overlap where the new one ends. The one that holds more is used."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute("PRAGMA wal_autocheckpoint=0", *(insert(number) for number in range(5)))
@@ -175,7 +180,7 @@ def test_an_old_tail_is_found_after_new_frames(tmp_path: Path, new_frames: int, 
 
 @pytest.mark.parametrize("event", ["index_rebuilds", "closed"])
 def test_events_after_the_reading_void_its_count(tmp_path: Path, event: str, judged: list[AheadLook]) -> None:
-    """A -shm that may have begun to count again between two readings does not count across a restart."""
+    """A -shm whose counter may have been reset between two readings does not count across a restart."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(*(insert(number) for number in range(3)))
@@ -193,7 +198,9 @@ def test_events_after_the_reading_void_its_count(tmp_path: Path, event: str, jud
 
 
 def test_a_look_read_ahead_is_no_evidence_of_its_own_time(tmp_path: Path) -> None:
-    """It shows neither how far an incarnation had come, nor that a frame is still there: events came in between."""
+    """It shows neither how far an incarnation had come, nor that a frame still exists, because events came
+    in between.
+    """
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
@@ -213,14 +220,14 @@ def test_a_look_read_ahead_is_no_evidence_of_its_own_time(tmp_path: Path) -> Non
 
 
 def commit_times(follow: Following) -> list[int]:
-    """When each commit of the last segment was seen."""
+    """Return when each commit of the last segment was seen."""
     last = follow.journal.pending(follow.row_id)[-1]
     trailers = (piece for piece in decode_body([follow.journal.body(last)]) if isinstance(piece, Trailer))
     return [commit.time_ms for trailer in trailers for commit in trailer.commits]
 
 
 def test_each_look_of_a_batch_has_its_own_time(tmp_path: Path) -> None:
-    """Commits are said to have been seen when they were read, in the one segment of several looks."""
+    """Commits get the time of their reading, in the one segment of several looks."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
@@ -267,7 +274,7 @@ def test_a_segment_that_was_given_up_voids_the_batch(tmp_path: Path, monkeypatch
 
 
 def test_an_error_drops_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The looks of a batch are made durable together or not at all, and their frames are read again."""
+    """The looks of a batch are made durable together or not at all. After an error their frames are read again."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
@@ -295,7 +302,8 @@ def test_any_interleaving_gives_a_prefix(tmp_path: Path, seed: int) -> None:
 
     After each look and each kill, what is durable is a prefix of what was committed. Without a gap it is all of it.
     """
-    limits = replace(EVERY_LOOK, batch_bytes=3 * 4120) if seed % 2 else EVERY_LOOK  # or transactions take several looks
+    # otherwise transactions take several looks
+    limits = replace(EVERY_LOOK, batch_bytes=3 * 4120) if seed % 2 else EVERY_LOOK
     drawn = random.Random(seed)
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=limits).begin() as follow:
@@ -323,7 +331,7 @@ def test_any_interleaving_gives_a_prefix(tmp_path: Path, seed: int) -> None:
 
 
 def _write(drawn: random.Random, app: SqliteProcess, path: Path, first: int) -> int:
-    """Write rows that count on from ``first``, in one of four ways. Returns how many were committed."""
+    """Write rows that count on from ``first``, in one of four ways. Return how many were committed."""
     match drawn.choices(["commits", "large", "rollback", "other"], [8, 1, 1, 1])[0]:
         case "commits":
             count = drawn.randrange(1, 6)
@@ -345,7 +353,7 @@ def _write(drawn: random.Random, app: SqliteProcess, path: Path, first: int) -> 
 def _is_prefix(follow: Following, committed: int) -> int:
     """Assert that what is durable is the first rows of all, and return how many."""
     rows = [value for (value,) in follow.restored()]
-    assert rows == list(range(len(rows)))  # 0 is there from the beginning
+    assert rows == list(range(len(rows)))  # row 0 exists from the beginning
     assert len(rows) - 1 <= committed
     return len(rows) - 1
 
@@ -373,7 +381,7 @@ def test_the_thread_reads_until_it_is_stopped(tmp_path: Path) -> None:
 
 
 def test_readings_leave_no_descriptors(tmp_path: Path) -> None:
-    """A hundred bursts later, as many descriptors are open as before."""
+    """After a hundred bursts, as many descriptors are open as before."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1))

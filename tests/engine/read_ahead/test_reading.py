@@ -24,7 +24,7 @@ CHECKPOINT = "PRAGMA wal_checkpoint"
 
 @contextmanager
 def begun(tmp_path: Path, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[SqliteProcess, Following, Reading]]:
-    """An application, a follower that has caught up, and a reading that begins where it is."""
+    """Return an application, a follower that has caught up, and a reading that begins there."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(*(insert(number) for number in range(10)))
@@ -37,14 +37,14 @@ def begun(tmp_path: Path, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[Sql
 
 
 def frames_of(look: AheadLook, cursor: Cursor) -> int:
-    """How many verified frames after ``cursor`` the look holds."""
+    """Return how many verified frames after ``cursor`` the look holds."""
     assert cursor.header is not None
     offset = cursor.header.offset_of(cursor.frames + 1)
     return read_frames(look.pread(offset, ROOM), cursor.header, first=cursor.frames + 1, start=cursor.chain).count
 
 
 def test_new_frames_are_read_once(tmp_path: Path) -> None:
-    """Several looks in one incarnation come as one."""
+    """Several looks in one incarnation are returned as one."""
     with begun(tmp_path) as (app, follow, reading):
         for number in range(1, 4):
             app.execute(insert(20 + number), insert(30 + number))
@@ -60,13 +60,13 @@ def test_new_frames_are_read_once(tmp_path: Path) -> None:
 
 
 def shown_after(reading: Reading) -> ShownIndex | None:
-    """What one more look shows."""
+    """Return what one more look shows."""
     assert reading.look(ROOM)
     return reading.shown
 
 
 def test_what_the_wal_index_showed_and_whether_it_goes_on(tmp_path: Path) -> None:
-    """It is known where frames were read, unless the WAL has restarted: that makes a look."""
+    """Where frames were read it is known, unless the WAL has restarted, which makes a new look."""
     with begun(tmp_path) as (app, _, reading):
         assert shown_after(reading) is None
         for spill in (False, True):
@@ -82,7 +82,7 @@ def test_what_the_wal_index_showed_and_whether_it_goes_on(tmp_path: Path) -> Non
 
 
 def test_a_wal_index_that_was_read_before_shows_whether_there_is_anything_new(tmp_path: Path) -> None:
-    """It is not read again if it shows nothing. If it does, everything is read now."""
+    """If the wal-index shows nothing new, it is not read again. If it does, everything is read at once."""
     with begun(tmp_path) as (app, _, reading):
         wal_pair = reading.wal_pair
         assert wal_pair.shm is not None
@@ -100,7 +100,7 @@ def test_a_wal_index_that_was_read_before_shows_whether_there_is_anything_new(tm
 
 
 def test_a_part_that_was_judged_is_not_returned_again(tmp_path: Path) -> None:
-    """Within what was read, the rest is returned; after it, nothing is."""
+    """Of what was read the rest is returned. After its end there is nothing."""
     with begun(tmp_path) as (app, follow, reading):
         app.execute(insert(20), insert(21), insert(22))
         reading.look(ROOM)
@@ -110,11 +110,11 @@ def test_a_part_that_was_judged_is_not_returned_again(tmp_path: Path) -> None:
 
 
 def test_the_old_tail_is_read_at_a_restart(tmp_path: Path) -> None:
-    """What the old incarnation still held is there, with the new one's frames, and headers from before and after."""
+    """The reading has what the old incarnation still held, the new one's frames, and headers from before and after."""
     with begun(tmp_path) as (app, follow, reading):
         app.execute(insert(20), insert(21), CHECKPOINT, insert(22))
         assert reading.look(ROOM)
-        app.execute(*(insert(30 + number) for number in range(20)))  # the tail is overwritten
+        app.execute(*(insert(30 + number) for number in range(20)))  # this overwrites the tail
         look = reading.after(follow.cursor)
         assert look is not None
         assert frames_of(look, follow.cursor) == 2
@@ -124,7 +124,7 @@ def test_the_old_tail_is_read_at_a_restart(tmp_path: Path) -> None:
 
 
 def test_a_restart_during_the_reading_voids_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was read may be of both incarnations then. The next look reads what is left of the old one."""
+    """What was read may belong to both incarnations. The next look reads what is left of the old one."""
     with begun(tmp_path) as (app, follow, reading):
         app.execute(insert(20))
         observe = Reading._observe
@@ -146,7 +146,7 @@ def test_a_restart_during_the_reading_voids_it(tmp_path: Path, monkeypatch: pyte
 
 
 def test_without_room_nothing_is_read_and_nothing_is_lost(tmp_path: Path) -> None:
-    """The reading waits until the follower has taken something."""
+    """The reading waits until the follower has taken some of it."""
     with begun(tmp_path) as (app, follow, reading):
         app.execute(insert(20), insert(21))
         assert reading.look(1000)
@@ -157,7 +157,7 @@ def test_without_room_nothing_is_read_and_nothing_is_lost(tmp_path: Path) -> Non
 
 
 def test_more_than_one_look_may_hold_is_left_to_the_follower(tmp_path: Path) -> None:
-    """A WAL that has grown by so much is read from the file, which does not restart soon."""
+    """A WAL that has grown that much is read from the file, because it does not restart soon."""
     with begun(tmp_path, Limits(ahead_look_bytes=5000)) as (app, follow, reading):
         app.execute(insert(20), insert(21))
         assert not reading.look(ROOM)
@@ -166,7 +166,7 @@ def test_more_than_one_look_may_hold_is_left_to_the_follower(tmp_path: Path) -> 
 
 
 def test_it_ends_when_nobody_uses_the_wal_index(tmp_path: Path) -> None:
-    """After the last close, and beside a wal-index that a killed process left: the follower has rules for that."""
+    """The follower has rules for a WAL after the last close, and for a wal-index that a killed process left."""
     with begun(tmp_path) as (app, _, reading):
         app.execute(insert(20))
         app.kill()
@@ -183,14 +183,14 @@ def test_it_ends_when_the_wal_index_is_another_one(tmp_path: Path) -> None:
 
 
 def test_it_ends_where_the_writer_is_slow(tmp_path: Path) -> None:
-    """A database at rest costs nothing, and one with a few commits a second what it cost before."""
+    """A database at rest costs nothing, and one with a few commits a second as much as without reading ahead."""
     with begun(tmp_path, Limits(ahead_window_s=0.0)) as (app, _, reading):
         app.execute(insert(20))
         assert not reading.look(ROOM)
 
 
 def test_fast_writers_are_looked_at_more_often(tmp_path: Path) -> None:
-    """Eight times in the life of a WAL, between one and eight milliseconds."""
+    """They are looked at eight times in the life of a WAL, at intervals of one to eight milliseconds."""
     with begun(tmp_path) as (app, _, reading):
         assert reading.pause_s == module.LOOK_S_MAX
         reading._window_frames = int(50_000 * DEFAULT_LIMITS.ahead_window_s)
@@ -218,7 +218,7 @@ def test_it_holds_its_descriptors_until_it_is_dropped(tmp_path: Path) -> None:
 
 
 def test_a_thread_that_was_given_up_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was dropped while the thread's call hung, and the call has returned after all."""
+    """The reading was dropped while the thread's call hung, and the call returns later."""
     with begun(tmp_path) as (app, follow, reading):
 
         def hang(_self: Reading) -> object:
@@ -252,7 +252,7 @@ def test_dropping_it_does_not_wait_for_a_look(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_fault_ends_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise none would begin again, since the follower takes it for one that goes on."""
+    """Otherwise none would begin again, because the follower would assume that this one continues."""
     with begun(tmp_path) as (app, _, reading):
         app.execute(insert(20))
 

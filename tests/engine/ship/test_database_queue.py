@@ -1,4 +1,4 @@
-"""A queue's due time: pacing, urgency, pauses."""
+"""Tests of when a queue is due: pacing, urgency, pauses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EMPTY = Bucket(0.0, 1000.0)
 
 
 def queue(**changes: object) -> DatabaseQueue:
-    """A queue without a token before 2000, claimed, with work."""
+    """Return a queue without a token before 2000, claimed, with work."""
     made = DatabaseQueue(1, "app", EMPTY, 1000.0, has_work=True, is_claimed=True)
     for name, value in changes.items():
         setattr(made, name, value)
@@ -35,7 +35,7 @@ def queue(**changes: object) -> DatabaseQueue:
     ],
 )
 def test_when_a_queue_is_due(changes: dict[str, object], due_ms: float | None) -> None:
-    """Urgent and full ones need no token; nothing shortens the pause after a failure."""
+    """An urgent queue and a full one need no token. Nothing shortens the pause after a failure."""
     found = queue(**changes).due_ms()
     assert found == due_ms or (due_ms is not None and found == pytest.approx(due_ms, abs=1.0))
 
@@ -50,13 +50,13 @@ def test_stopping_is_urgent_for_all() -> None:
     [{}, {"has_work": True}, {"is_busy": True}, {"stopped": "taken"}, {"is_claimed": False}, {"bucket": EMPTY}],
 )
 def test_only_an_idle_queue_lets_the_next_one_leave_at_once(changes: dict[str, object]) -> None:
-    """Claimed, nothing before it, and a token there."""
+    """The queue must be claimed and empty, and have a token."""
     idle = queue(**{"has_work": False, "bucket": Bucket(1.0, 1000.0), **changes})
     assert idle.may_leave_at_once(1000.0) == (not changes)
 
 
 def test_when_an_object_that_is_spooled_now_can_leave() -> None:
-    """At the next token. One that somebody waits for is sent at once."""
+    """It leaves at the next token. If somebody waits for it, it is sent at once."""
     assert queue(has_work=False).leaves_in_ms(1200.0) == pytest.approx(800.0, abs=1.0)
     assert queue(has_work=False, is_busy=True, has_paid=True).leaves_in_ms(1200.0) == pytest.approx(800.0, abs=1.0)
     assert queue(bucket=Bucket(BURST, 1000.0)).leaves_in_ms(1200.0) <= 0
@@ -73,14 +73,14 @@ def test_what_waits_already_has_the_next_token(waits: dict[str, bool]) -> None:
 
 
 def test_tokens_are_taken_and_come_back() -> None:
-    """One for each object, one for each interval."""
+    """Each object takes a token, and each interval brings one."""
     paced = queue(bucket=Bucket(BURST, 0.0))
     assert sum(paced.take_token(1000.0) for _ in range(20)) == BURST
     assert paced.level(3000.0) == pytest.approx(2.0)
 
 
 def test_the_owner_is_looked_at_now_and_then() -> None:
-    """First of all, after 64 uploads, and after an hour."""
+    """The owner is checked first of all, after 64 uploads, and after an hour."""
     fresh = queue(is_claimed=False)
     assert fresh.needs_ownership_check(0.0)
     fresh.ownership_checked(0.0, 0.0)
@@ -92,7 +92,7 @@ def test_the_owner_is_looked_at_now_and_then() -> None:
 
 @pytest.mark.parametrize("jump_ms", [DRIFT_MS_MAX + 1, -DRIFT_MS_MAX - 1])
 def test_clocks_that_drift_apart_cast_doubt(jump_ms: float) -> None:
-    """By more than a minute, whichever is ahead; until the owner was looked at."""
+    """The doubt begins at more than a minute, whichever clock is ahead, and lasts until the owner was checked."""
     claimed = queue(is_claimed=False)
     claimed.compare_clocks(0.0, 9e9)
     assert not claimed.is_doubted

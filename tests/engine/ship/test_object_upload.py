@@ -1,4 +1,4 @@
-"""One object's way through a storage that forgets, refuses and answers late."""
+"""Tests of one object's upload to a storage that forgets, refuses and answers late."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from walsyncd.engine.ship import object_upload
 from walsyncd.engine.ship.object_upload import abort_leftovers, is_stored, send
 from walsyncd.errors import CorruptError, ImpossibleError, MissingError, TransientError
 
-SMALL, LARGE = b"small", bytes(range(250)) * 1000  # parts of 70,000: three and a shorter one
+SMALL, LARGE = b"small", bytes(range(250)) * 1000  # three parts of 70,000 bytes and a shorter one
 KEY = "app/key"
 WALSYNCD_ID = "0123abcd"
 
@@ -55,7 +55,7 @@ def reread(journal: Journal) -> ObjectRow:
 
 
 def fail_once(storage: FakeStorage, name: str, *, number: int = 1, after: bool = False) -> None:
-    """The ``number``-th call of this name times out, before or after it had its effect."""
+    """Let the ``number``-th call of this name time out, before or after it had its effect."""
     left = [number]
 
     def fail(call: Call) -> None:
@@ -80,7 +80,7 @@ def try_twice(journal: Journal, storage: FakeStorage) -> None:
 def test_nothing_is_asked_when_nothing_went_wrong(
     journal: Journal, storage: FakeStorage, body: bytes, calls: list[str]
 ) -> None:
-    """The fewest requests there can be, and the token in the metadata."""
+    """The number of requests is the smallest possible, and the token is in the metadata."""
     row = begun(journal, body)
     send(journal, storage, row, key=KEY, tried=False)
     assert storage.names() == calls
@@ -91,7 +91,7 @@ def test_nothing_is_asked_when_nothing_went_wrong(
 
 @pytest.mark.parametrize("after", [False, True], ids=["lost", "answered late"])
 def test_a_put_is_only_repeated_if_it_did_not_arrive(journal: Journal, storage: FakeStorage, after: bool) -> None:
-    """HEAD decides."""
+    """A HEAD decides whether it arrived."""
     begun(journal, SMALL)
     fail_once(storage, "put", after=after)
     try_twice(journal, storage)
@@ -133,7 +133,7 @@ def test_parts_that_arrived_are_not_sent_again(
 
 
 def test_a_lost_upload_id_is_found_by_its_key(journal: Journal, storage: FakeStorage) -> None:
-    """The newest is adopted, the others aborted, those of other keys left alone."""
+    """The newest upload is adopted and the others are aborted. Those of other keys are left alone."""
     begun(journal, LARGE)
     storage.create_upload(KEY, metadata={})
     neighbour = storage.create_upload(KEY + "-2", metadata={})
@@ -145,7 +145,7 @@ def test_a_lost_upload_id_is_found_by_its_key(journal: Journal, storage: FakeSto
 
 
 def test_an_upload_that_was_completed_is_done(journal: Journal, storage: FakeStorage) -> None:
-    """Its answer was lost; the upload is gone because the object is there."""
+    """Its answer was lost. The upload no longer exists because the object does."""
     begun(journal, LARGE)
     fail_once(storage, "complete_upload", after=True)
     try_twice(journal, storage)
@@ -175,7 +175,10 @@ def test_an_upload_that_the_store_purged_begins_again(journal: Journal, storage:
 
 
 def test_parts_that_differ_are_sent_again(journal: Journal, storage: FakeStorage) -> None:
-    """InvalidPart: the store has other bytes than it acknowledged; both entries are listed, ours counts."""
+    """InvalidPart means that the store has other bytes than it acknowledged.
+
+    Both entries are listed, and ours counts.
+    """
     begun(journal, LARGE)
     spoilt = [False]
 
@@ -193,7 +196,7 @@ def test_parts_that_differ_are_sent_again(journal: Journal, storage: FakeStorage
 
 
 def test_a_store_that_refuses_its_own_parts_is_given_another_upload(journal: Journal, storage: FakeStorage) -> None:
-    """Later, with a back-off; nothing stays open."""
+    """It begins later, with a back-off, and no upload stays open."""
     begun(journal, LARGE)
 
     def refuse(call: Call) -> None:
@@ -211,7 +214,7 @@ def test_a_store_that_refuses_its_own_parts_is_given_another_upload(journal: Jou
 
 @pytest.mark.parametrize("body", [SMALL, LARGE], ids=["put", "multipart"])
 def test_changed_bytes_are_never_sent(journal: Journal, storage: FakeStorage, tmp_path: Path, body: bytes) -> None:
-    """Nor is an upload opened for them."""
+    """No upload is opened for them either."""
     row = begun(journal, body)
     if row.body_path is None:
         journal._connection.execute("UPDATE object SET body = x'00'")
@@ -225,7 +228,7 @@ def test_changed_bytes_are_never_sent(journal: Journal, storage: FakeStorage, tm
 def test_bytes_that_change_between_two_parts_are_not_sent(
     journal: Journal, storage: FakeStorage, tmp_path: Path
 ) -> None:
-    """Each part is compared with what was planned."""
+    """Each part is compared with the plan."""
     row = begun(journal, LARGE)
 
     def change(call: Call) -> None:
@@ -249,7 +252,7 @@ def test_another_object_under_our_key_is_impossible(journal: Journal, storage: F
 
 
 def test_a_store_without_metadata_is_told_by_its_etag(journal: Journal, storage: FakeStorage) -> None:
-    """An MD5 that is ours is ours; one that says nothing is sent again."""
+    """An ETag that is our MD5 identifies our object. If it is no MD5, the object is sent again."""
     row = begun(journal, SMALL)
     storage.put(KEY, SMALL, metadata={})
     assert is_stored(storage, row, KEY)
@@ -258,7 +261,7 @@ def test_a_store_without_metadata_is_told_by_its_etag(journal: Journal, storage:
 
 
 def test_a_row_dropped_in_the_middle_leaves_nothing_open(journal: Journal, storage: FakeStorage) -> None:
-    """Before the upload's id could be noted, or after."""
+    """The row may be dropped before the upload's id could be noted, or after."""
     begun(journal, LARGE)
 
     def drop(call: Call) -> None:
@@ -280,7 +283,7 @@ def begun_and_dropped(journal: Journal) -> ObjectRow:
 
 
 def test_leftovers_are_aborted_by_id_and_by_key(journal: Journal, storage: FakeStorage) -> None:
-    """And forgotten then; what the store does not know is no error."""
+    """Then they are forgotten. An upload that the store does not know is no error."""
     known = journal.base_begun(
         1, generation=G1, key="known", token=WALSYNCD_ID, plan="", part_size=8, epoch=1, frame=0, now_ms=1
     )

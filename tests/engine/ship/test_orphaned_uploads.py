@@ -1,4 +1,4 @@
-"""Uploads that nobody will finish, and those that are none of our business."""
+"""Tests of uploads that nobody will finish, and of those that are not ours."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ def base_key(generation: str) -> str:
 
 
 def test_in_a_generation_of_ours_what_the_journal_does_not_know_goes(journal: Journal, storage: FakeStorage) -> None:
-    """However young: a request that landed late. What is under way, or a leftover already, is left."""
+    """It is aborted however young it is, because its request landed late.
+
+    An upload under way, or a known leftover, is left.
+    """
     (row,) = journal.advance([Advance(1, "{}", (segment(1, 1),))])
     base = journal.base_begun(
         1, generation=G1, key=base_key(G1), token=NAME, plan="", part_size=8, epoch=1, frame=0, now_ms=1
@@ -59,7 +62,7 @@ def test_in_a_generation_of_ours_what_the_journal_does_not_know_goes(journal: Jo
 
 
 def test_what_others_began_goes_after_seven_days(journal: Journal, storage: FakeStorage) -> None:
-    """Not before."""
+    """A younger one is left."""
     kept = [opened(storage, f"{NAME}/{base_key(G2)}", YOUNG)]
     opened(storage, f"{NAME}/{base_key(G2)}", OLD)
     assert sweep(journal, storage) == 1
@@ -67,7 +70,7 @@ def test_what_others_began_goes_after_seven_days(journal: Journal, storage: Fake
 
 
 def test_a_compaction_that_is_under_way_is_left(journal: Journal, storage: FakeStorage) -> None:
-    """What one that was killed sent, and what arrived after the next attempt had looked, is aborted after that."""
+    """What a killed compaction sent, and what arrived after the next attempt had looked, is aborted later."""
     epoch, key = Epoch(1, G1, 1), format_key(WholeKey(G1, 1, 4, T0, 0))
     journal.whole_begun(epoch, key, 100, 1)
     kept = opened(storage, f"{NAME}/{key}", YOUNG)
@@ -81,7 +84,7 @@ def test_a_compaction_that_is_under_way_is_left(journal: Journal, storage: FakeS
 
 
 def test_other_folders_and_foreign_names_are_left_alone(journal: Journal, storage: FakeStorage) -> None:
-    """A database whose folder lies below ours, one whose name begins like ours, somebody's own files."""
+    """These are a database whose folder is below ours, one whose name begins like ours, and files of others."""
     keys = (f"{NAME}/below/{base_key(G2)}", f"{NAME}-2/{base_key(G1)}", f"{NAME}/notes.txt")
     kept = [opened(storage, key, OLD) for key in keys]
     assert sweep(journal, storage) == 0
@@ -89,7 +92,7 @@ def test_other_folders_and_foreign_names_are_left_alone(journal: Journal, storag
 
 
 def test_a_store_that_does_not_list_uploads_is_no_obstacle(journal: Journal, storage: FakeStorage) -> None:
-    """The permission is not needed for anything else."""
+    """The permission is needed for nothing else."""
 
     def refuse(call: Call) -> None:
         if call.name == "list_uploads":

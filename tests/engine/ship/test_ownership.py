@@ -1,4 +1,4 @@
-"""Who may write: claims against what is in the bucket, and looks in the middle of a run."""
+"""Tests of who may write: claims are compared with the bucket, and checked again during a run."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def claim(journal: Journal, storage: FakeStorage, run: str, *, machine: str = "m
 
 
 def store_segment(journal: Journal, storage: FakeStorage, frame: int) -> None:
-    """As an uploader would."""
+    """Store a segment as an uploader would."""
     (row,) = journal.advance([Advance(1, "{}", (segment(frame, frame),))])
     storage.put(f"{NAME}/{row.key}", journal.body(row), metadata={})
     journal.stored(row.id, now_ms=T0, tokens=1.0)
 
 
 def test_a_first_claim_writes_who_we_are(journal: Journal, storage: FakeStorage) -> None:
-    """Durable in the journal before it is written."""
+    """The claim is durable in the journal before ``owner.json`` is written."""
     seen: list[str | None] = []
 
     def note(call: Call) -> None:
@@ -62,7 +62,9 @@ def test_a_first_claim_writes_who_we_are(journal: Journal, storage: FakeStorage)
 
 
 def test_a_new_database_is_claimed_by_the_fewest_requests(tmp_path: Path, storage: FakeStorage) -> None:
-    """One, if the storage was empty when the run began to write, and one more for each database if it was not."""
+    """It takes one request if the storage was empty when the run began to write, and otherwise one more for each
+    database.
+    """
     with Journal.open(tmp_path / "other") as journal:
         for run, asks in (("run-1", []), ("run-2", ["folders"])):
             owner = ownership(journal, storage, run)
@@ -77,7 +79,7 @@ def test_a_new_database_is_claimed_by_the_fewest_requests(tmp_path: Path, storag
 
 
 def test_who_claims_first_in_an_empty_storage_has_it(journal: Journal, storage: FakeStorage) -> None:
-    """A new ``owner.json`` of somebody else is seen, and so are the generations that came with it."""
+    """Another daemon's new ``owner.json`` is noticed, and so are the generations that came with it."""
     owner = ownership(journal, storage, "run-1")
     other = journal.database("other", "/srv/other.db")
     journal.begin_generation(other.id, G1, "first", "{}", 0)
@@ -90,7 +92,7 @@ def test_who_claims_first_in_an_empty_storage_has_it(journal: Journal, storage: 
 
 
 def test_the_next_run_continues(journal: Journal, storage: FakeStorage) -> None:
-    """On the same machine, with the same journal."""
+    """It has the same journal, on the same machine."""
     claim(journal, storage, "run-1")
     store_segment(journal, storage, 1)
     assert claim(journal, storage, "run-2").standing is Standing.OURS
@@ -100,7 +102,7 @@ def test_the_next_run_continues(journal: Journal, storage: FakeStorage) -> None:
 def test_a_kill_at_any_call_of_a_claim_costs_no_generation(
     tmp_path: Path, journal: Journal, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever had been written, the next run finds itself in it."""
+    """Whatever had been written, the next run recognises it as its own."""
     claim(journal, storage, "run-0")
     store_segment(journal, storage, 1)
     for at in range(1, 100):
@@ -119,7 +121,7 @@ def test_a_kill_at_any_call_of_a_claim_costs_no_generation(
 def test_two_kills_in_a_row_cost_no_generation(
     journal: Journal, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first after ``owner.json`` was written, the second before the next run has written it."""
+    """The first kill comes after ``owner.json`` was written, the second before the next run has written it."""
     claim(journal, storage, "run-0")
     store_segment(journal, storage, 1)
     for first in range(1, 13):
@@ -142,7 +144,7 @@ def test_two_kills_in_a_row_cost_no_generation(
 def test_a_foreign_owner_ends_the_generation_and_the_next_claims(
     journal: Journal, storage: FakeStorage, change: Callable[[object], object], reason: str
 ) -> None:
-    """It says who; a generation that nobody can have written to is begun."""
+    """The reason names the owner. Then a generation is begun that nobody can have written to."""
     claim(journal, storage, "run-1")
     store_segment(journal, storage, 1)
     change(storage.objects)
@@ -154,14 +156,14 @@ def test_a_foreign_owner_ends_the_generation_and_the_next_claims(
 
 
 def test_a_clone_loses_the_generation(journal: Journal, storage: FakeStorage) -> None:
-    """The same journal on another machine."""
+    """It has the same journal on another machine."""
     claim(journal, storage, "run-1")
     store_segment(journal, storage, 1)
     assert claim(journal, storage, "run-2", machine="machine-2").standing is Standing.LOST
 
 
 def test_a_fresh_journal_does_not_continue_what_it_finds(journal: Journal, storage: FakeStorage) -> None:
-    """And its next id will be greater than all in the bucket."""
+    """Its next id is greater than all ids in the bucket."""
     storage.put(f"{NAME}/{G2}/wal/x", b"", metadata={})
     storage.put(OWNER, STRANGER, metadata={})
     lost = claim(journal, storage, "run-1")
@@ -170,14 +172,14 @@ def test_a_fresh_journal_does_not_continue_what_it_finds(journal: Journal, stora
 
 
 def test_an_older_generation_of_somebody_else_is_no_obstacle(journal: Journal, storage: FakeStorage) -> None:
-    """Ours is new and has nothing in the bucket."""
+    """Our generation is new and has nothing in the bucket."""
     storage.put(f"{NAME}/20200101T000000Z-00000001/wal/x", b"", metadata={})
     storage.put(OWNER, STRANGER, metadata={})
     assert claim(journal, storage, "run-1").standing is Standing.OURS
 
 
 def test_an_object_that_the_journal_does_not_know_ends_the_generation(journal: Journal, storage: FakeStorage) -> None:
-    """The journal was set back; what it has begun itself is known."""
+    """The journal is an older copy. Objects that it has begun itself are known."""
     claim(journal, storage, "run-1")
     store_segment(journal, storage, 1)
     (begun,) = journal.advance([Advance(1, "{}", (segment(2, 2),), begin=True)])
@@ -191,7 +193,7 @@ def test_an_object_that_the_journal_does_not_know_ends_the_generation(journal: J
 
 
 def test_a_look_tells_ours_wiped_and_taken(journal: Journal, storage: FakeStorage) -> None:
-    """One request each."""
+    """Each case takes one request."""
     owner = ownership(journal, storage, "run-1")
     database = journal.database_by_id(1)
     owner.claim(database, G1)
@@ -207,7 +209,7 @@ def test_a_look_tells_ours_wiped_and_taken(journal: Journal, storage: FakeStorag
 
 
 def test_a_race_is_settled_by_reading_again(journal: Journal, storage: FakeStorage) -> None:
-    """Somebody writes between our read and our write: it is read again, and given up if that never ends."""
+    """If somebody writes between our read and our write, we read again, and give up if that never ends."""
     races = [2]
 
     def race(call: Call) -> None:
@@ -223,7 +225,7 @@ def test_a_race_is_settled_by_reading_again(journal: Journal, storage: FakeStora
 
 
 def test_where_objects_go_by_age_the_owner_is_written_again(journal: Journal, storage: FakeStorage) -> None:
-    """At half the age, by whoever looks then; what the claim said is found by the next run."""
+    """It is written at half the age, by the next check. The next run finds what the claim said."""
     now_ms = T0
     identity = Identity("web-1", "machine-1", "run-1")
     owner = Ownership(journal, storage, identity, lambda: now_ms, expire_s=86_400.0)

@@ -1,4 +1,4 @@
-"""Waiting for the line."""
+"""Tests of waiting for the rate limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from walsyncd.engine.ship.rate_limiter import RateLimiter
 
 
 class Clock:
-    """Stands still unless somebody waits by it."""
+    """A clock that moves only when somebody waits."""
 
     def __init__(self) -> None:
         self.now_ms = 0.0
@@ -20,7 +20,7 @@ class Clock:
 
 
 def test_without_a_limit_nobody_waits() -> None:
-    """However much is sent."""
+    """The amount that is sent makes no difference."""
     throttle = RateLimiter(None)
     throttle.part_begins(1 << 40)
     throttle.wait_for_segment(1 << 40)
@@ -29,7 +29,7 @@ def test_without_a_limit_nobody_waits() -> None:
 
 
 def test_segments_wait_for_segments_and_parts_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the clock, as long as the bytes before take."""
+    """They wait as long as the bytes before them take."""
     clock = Clock()
     throttle = RateLimiter(1000.0, clock)
 
@@ -47,7 +47,7 @@ def test_segments_wait_for_segments_and_parts_for_both(monkeypatch: pytest.Monke
 
 
 def test_a_stop_ends_the_waiting() -> None:
-    """What is in flight is finished within the stop's own time."""
+    """Requests under way are finished within the time of the stop."""
     throttle = RateLimiter(1.0)
     throttle.wait_for_segment(1000)
     waiting = threading.Thread(target=throttle.wait_for_segment, args=[1])

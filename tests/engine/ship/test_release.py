@@ -1,4 +1,4 @@
-"""Which replicas are left to other hosts at a stop, and what that costs at most."""
+"""Tests of which replicas are released to other hosts at a stop, and what that costs at most."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ownership(journal: Journal, storage: FakeStorage, run: str) -> Ownership:
 
 
 def claimed(journal: Journal, storage: FakeStorage, *, base: bool = True) -> DatabaseRow:
-    """The database, which ``run-1`` has claimed, as the journal has it."""
+    """Return the row of the database that ``run-1`` has claimed."""
     ownership(journal, storage, "run-1").claim(journal.database_by_id(1), G1)
     if base:
         with journal._transaction() as connection:
@@ -39,7 +39,7 @@ def claimed(journal: Journal, storage: FakeStorage, *, base: bool = True) -> Dat
 
 
 def test_who_has_written_releases_what_is_complete(journal: Journal, storage: FakeStorage) -> None:
-    """Only the run that wrote, only with a base, and only when nothing waits to be stored."""
+    """The run must have written, there must be a base, and nothing may wait to be stored."""
     claimed(journal, storage, base=False)
     assert releasable(journal, [1], "run-1") == []
     row = claimed(journal, storage)
@@ -55,7 +55,7 @@ def storage() -> FakeStorage:
 
 
 def test_a_release_says_which_generation(journal: Journal, storage: FakeStorage) -> None:
-    """The run stays named, so that its own journal goes on."""
+    """The release still names the run, so that its own journal can continue."""
     row = claimed(journal, storage)
     assert release_all(ownership(journal, storage, "run-1"), [row], 60.0) == 1
     owner = parse_owner(storage.objects[OWNER].body)
@@ -65,7 +65,7 @@ def test_a_release_says_which_generation(journal: Journal, storage: FakeStorage)
 def test_the_store_is_not_examined_for_each_database(
     journal: Journal, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a folder that means reading the mount table: each thread does it once."""
+    """For a folder this means reading the mount table, which each thread does once."""
     row = claimed(journal, storage)
     asked: list[Ownership] = []
 
@@ -79,7 +79,7 @@ def test_the_store_is_not_examined_for_each_database(
 
 
 def test_nothing_is_released_that_another_daemon_has(journal: Journal, storage: FakeStorage) -> None:
-    """Whatever the journal says."""
+    """This holds whatever the journal says."""
     row = claimed(journal, storage)
     other = format_owner(Owner("web-9", "machine-9", "run-9", "2026-11-22T00:00:00+00:00"))
     storage.put(OWNER, other, metadata={})
@@ -88,7 +88,7 @@ def test_nothing_is_released_that_another_daemon_has(journal: Journal, storage: 
 
 
 def test_nothing_is_released_over_somebody_who_was_faster(journal: Journal, storage: FakeStorage) -> None:
-    """Who takes it between the look and the write."""
+    """The other one takes the replica between the check and the write."""
     row = claimed(journal, storage)
     other = format_owner(Owner("web-9", "machine-9", "run-9", "2026-11-22T00:00:00+00:00"))
 
@@ -103,7 +103,7 @@ def test_nothing_is_released_over_somebody_who_was_faster(journal: Journal, stor
 
 
 def test_without_conditional_writes_nothing_is_released(journal: Journal, storage: FakeStorage) -> None:
-    """Of two daemons that take it over, both might believe that it is theirs."""
+    """Two daemons that take it over might both believe that it is theirs."""
     row = claimed(journal, storage)
     storage.honours_conditions = False
     assert release_all(ownership(journal, storage, "run-1"), [row], 60.0) == 0
@@ -111,7 +111,7 @@ def test_without_conditional_writes_nothing_is_released(journal: Journal, storag
 
 
 def test_a_storage_that_is_away_ends_it(journal: Journal, storage: FakeStorage) -> None:
-    """One request shows that."""
+    """One failed request is enough."""
     row = claimed(journal, storage)
 
     def away(_call: Call) -> None:
@@ -124,7 +124,7 @@ def test_a_storage_that_is_away_ends_it(journal: Journal, storage: FakeStorage) 
 
 
 def test_a_storage_that_does_not_answer_is_not_awaited(journal: Journal, storage: FakeStorage) -> None:
-    """The daemon ends all the same."""
+    """The daemon ends anyway."""
     row = claimed(journal, storage)
     answered = threading.Event()
 

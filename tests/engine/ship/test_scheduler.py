@@ -1,4 +1,4 @@
-"""What the uploader's threads do next, without threads: a conversation with a clock of its own."""
+"""Tests of what the uploader's threads do next, without threads and with a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def turn_of(dispatch: Scheduler, now_ms: float) -> DrainQueue:
 
 
 def test_nothing_to_do_is_no_wake_up(dispatch: Scheduler) -> None:
-    """However many queues there are."""
+    """This holds for any number of queues."""
     for database_id in range(100):
         add_lane(dispatch, database_id)
     assert dispatch.next(0.0) == Wait(None)
 
 
 def test_a_queue_without_a_token_is_waited_for(dispatch: Scheduler) -> None:
-    """Until the very moment it is due."""
+    """The wait lasts exactly until it is due."""
     queue = add_lane(dispatch, 1, level=0.5)
     dispatch.mark(queue, 10)
     assert dispatch.next(100.0) == Wait(0.4)
@@ -67,7 +67,7 @@ def test_a_queue_without_a_token_is_waited_for(dispatch: Scheduler) -> None:
 
 
 def test_a_queue_is_one_threads_at_a_time(dispatch: Scheduler) -> None:
-    """An offer meanwhile is not overlooked."""
+    """An offer that comes meanwhile is not forgotten."""
     queue = add_lane(dispatch, 1)
     dispatch.mark(queue, 10)
     turn_of(dispatch, 0.0)
@@ -79,7 +79,7 @@ def test_a_queue_is_one_threads_at_a_time(dispatch: Scheduler) -> None:
 
 
 def test_queues_take_turns(dispatch: Scheduler) -> None:
-    """The one that is due first goes first."""
+    """The queue that is due first comes first."""
     first, second = add_lane(dispatch, 1, level=0.2), add_lane(dispatch, 2, level=0.9)
     dispatch.mark(first, 10)
     dispatch.mark(second, 10)
@@ -88,7 +88,7 @@ def test_queues_take_turns(dispatch: Scheduler) -> None:
 
 
 def test_what_becomes_urgent_comes_sooner(dispatch: Scheduler) -> None:
-    """And once only, although it stands on the schedule twice."""
+    """It is drained only once, although it is on the schedule twice."""
     queue = add_lane(dispatch, 1, level=0.0)
     dispatch.mark(queue, 10)
     queue.urgent_upto = 7
@@ -100,7 +100,7 @@ def test_what_becomes_urgent_comes_sooner(dispatch: Scheduler) -> None:
 
 @pytest.mark.parametrize(("next_id", "upto"), [(None, 0), (7, 7), (8, 0), (0, 7)])
 def test_urgency_ends_behind_its_last_object(dispatch: Scheduler, next_id: int | None, upto: int) -> None:
-    """A busy database is not unpaced for ever by one sync."""
+    """A single sync does not disable the pacing of a busy database for ever."""
     queue = add_lane(dispatch, 1)
     queue.urgent_upto = 7
     dispatch.mark(queue, 10)
@@ -110,7 +110,7 @@ def test_urgency_ends_behind_its_last_object(dispatch: Scheduler, next_id: int |
 
 
 def test_queues_go_before_leftovers_before_tasks(dispatch: Scheduler) -> None:
-    """Commits are seconds behind, bases may take their time."""
+    """Commits are to be stored within seconds, and bases may take longer."""
     queue = add_lane(dispatch, 1)
     task = add_task(dispatch, 1)
     dispatch.has_leftovers = True
@@ -121,7 +121,7 @@ def test_queues_go_before_leftovers_before_tasks(dispatch: Scheduler) -> None:
 
 
 def test_tasks_leave_a_thread_for_the_queues(dispatch: Scheduler) -> None:
-    """The next one waits for one that ends, without a clock."""
+    """The next task waits until one ends, without a clock."""
     add_lane(dispatch, 1)
     add_task(dispatch, 1)
     second = add_task(dispatch, 1)
@@ -137,7 +137,10 @@ def test_tasks_leave_a_thread_for_the_queues(dispatch: Scheduler) -> None:
 def test_parts_go_one_at_a_time_after_two_that_failed_or_took_long(
     error: TransientError | None, took_ms: float
 ) -> None:
-    """So that a slow line has less to lose, until some have gone well; one bad part alone changes nothing."""
+    """With one part at a time a slow line has less to lose.
+
+    This ends after some have gone well, and one bad part changes nothing.
+    """
     scheduler = Scheduler(tasks_running_max=3)
     add_lane(scheduler, 1)
     for _ in range(3):
@@ -162,7 +165,7 @@ def test_parts_go_one_at_a_time_after_two_that_failed_or_took_long(
 
 
 def test_a_task_waits_for_its_claim(dispatch: Scheduler) -> None:
-    """Its queue takes a turn first, though it has nothing to send."""
+    """Its queue is drained first, though it has nothing to send."""
     queue = add_lane(dispatch, 1, level=0.0, is_claimed=False)
     task = add_task(dispatch, 1)
     drain = turn_of(dispatch, 0.0)
@@ -174,7 +177,7 @@ def test_a_task_waits_for_its_claim(dispatch: Scheduler) -> None:
 
 
 def test_the_tasks_of_a_lost_queue_are_refused(dispatch: Scheduler) -> None:
-    """The others continue; nothing is sent any more if somebody else writes there."""
+    """The tasks of others continue. Nothing more is sent where another daemon writes."""
     queue, other = add_lane(dispatch, 1, is_claimed=False), add_lane(dispatch, 2)
     task, kept = add_task(dispatch, 1), add_task(dispatch, 2)
     assert dispatch.next(0.0) == RunTask(kept)
@@ -189,7 +192,7 @@ def test_the_tasks_of_a_lost_queue_are_refused(dispatch: Scheduler) -> None:
 
 
 def test_while_the_storage_is_away_one_probes(dispatch: Scheduler) -> None:
-    """Not before its moment, and the others wait for what it finds."""
+    """It does so when its time comes, and the others wait for the result."""
     queues = [add_lane(dispatch, number) for number in (1, 2, 3)]
     for queue in queues:
         dispatch.mark(queue, 10)
@@ -212,7 +215,10 @@ def test_while_the_storage_is_away_one_probes(dispatch: Scheduler) -> None:
 
 
 def test_one_that_fails_holds_nobody_back(dispatch: Scheduler) -> None:
-    """After the third time it counts as an outage; yet whoever has not failed may try, and ends it by an answer."""
+    """After the third failure it counts as an outage.
+
+    Those that have not failed may still try, and an answer ends it.
+    """
     poor, well = add_lane(dispatch, 1), add_lane(dispatch, 2)
     dispatch.mark(poor, 10)
     for number in range(3):
@@ -229,7 +235,7 @@ def test_one_that_fails_holds_nobody_back(dispatch: Scheduler) -> None:
 
 
 def test_a_witness_is_waited_for(dispatch: Scheduler) -> None:
-    """Until it has a token; when it fails too, all wait for the probe."""
+    """The other database may need a token first. If it fails too, all wait for the probe."""
     poor, well = add_lane(dispatch, 1), add_lane(dispatch, 2, level=0.75)
     dispatch.mark(poor, 10)
     drain = turn_of(dispatch, 0.0)
@@ -254,7 +260,7 @@ def test_an_answer_to_another_clears_who_failed(dispatch: Scheduler) -> None:
 
 
 def test_what_came_before_the_outage_is_merged_too(dispatch: Scheduler) -> None:
-    """Also in the queue whose request showed that the storage is away."""
+    """This holds also for the queue whose request showed that the storage is away."""
     waiting, asking = add_lane(dispatch, 1, level=0.0), add_lane(dispatch, 2)
     for queue in (waiting, asking):
         for _ in range(CROWD):
@@ -268,7 +274,7 @@ def test_what_came_before_the_outage_is_merged_too(dispatch: Scheduler) -> None:
 
 
 def test_no_queue_waits_for_a_part_that_probes(dispatch: Scheduler) -> None:
-    """It may be under way for long; the next queue is a probe of its own, the next part is not."""
+    """The part may take long. The next queue may probe as well, but not the next part."""
     queue = add_lane(dispatch, 1)
     dispatch.gone_away("refused", now_ms=0.0, fraction=0.0, database_id=8)
     dispatch.gone_away("refused", now_ms=0.0, fraction=0.0, database_id=9)
@@ -285,7 +291,7 @@ def test_no_queue_waits_for_a_part_that_probes(dispatch: Scheduler) -> None:
 
 
 def test_a_probe_that_found_nothing_to_send_is_no_answer(dispatch: Scheduler) -> None:
-    """The storage is still away, and the next one may ask."""
+    """The storage still counts as away, and the next probe may be made."""
     empty, full = add_lane(dispatch, 1), add_lane(dispatch, 2)
     dispatch.gone_away("refused", now_ms=0.0, fraction=0.0)
     dispatch.mark(empty, 0)
@@ -297,7 +303,7 @@ def test_a_probe_that_found_nothing_to_send_is_no_answer(dispatch: Scheduler) ->
 
 
 def test_tasks_probe_when_nothing_else_waits(dispatch: Scheduler) -> None:
-    """Else a base would wait for the next commit."""
+    """Otherwise a base would wait for the next commit."""
     add_lane(dispatch, 1)
     dispatch.gone_away("refused", now_ms=0.0, fraction=1.0)
     task = add_task(dispatch, 1)
@@ -306,7 +312,7 @@ def test_tasks_probe_when_nothing_else_waits(dispatch: Scheduler) -> None:
 
 
 def test_a_failed_turn_is_tried_again_later(dispatch: Scheduler) -> None:
-    """With what it had wanted; the others don't wait for it."""
+    """The new attempt wants the same as before. The other queues do not wait for it."""
     queue = add_lane(dispatch, 1, is_claimed=False)
     add_task(dispatch, 1)
     failed = turn_of(dispatch, 0.0)
@@ -317,7 +323,7 @@ def test_a_failed_turn_is_tried_again_later(dispatch: Scheduler) -> None:
 
 
 def test_stopping_sends_what_waits_without_pacing(dispatch: Scheduler) -> None:
-    """Then it is finished; so it is at the deadline, and when the storage is away."""
+    """After that it is finished. It also ends at the deadline, and when the storage is away."""
     queue = add_lane(dispatch, 1, level=0.0)
     task = add_task(dispatch, 1)
     dispatch.mark(queue, 10)
@@ -336,7 +342,10 @@ def test_stopping_sends_what_waits_without_pacing(dispatch: Scheduler) -> None:
 
 
 def test_a_task_answers_once() -> None:
-    """With its result, with what the world did, or with why it was not done; a bug is a fault of this task alone."""
+    """The answer is its result, the error of the outside, or why it was not done.
+
+    A bug is a fault of this task alone.
+    """
 
     def fail() -> None:
         raise TransientError("timeout")
@@ -355,7 +364,7 @@ def test_a_task_answers_once() -> None:
 
 
 def test_a_cancelled_task_is_not_run() -> None:
-    """Nor refused."""
+    """It is not refused either."""
     for end in (Task.run, lambda task: task.refuse("late")):
         task = Task(1, lambda: pytest.fail("it ran"), Future())
         task.future.cancel()

@@ -1,4 +1,4 @@
-"""Turns of a queue, one by one, without threads."""
+"""Tests of single rounds of a queue, without threads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MANIFEST = NewObject(
 
 
 class Rig:
-    """A journal, a storage and a queue; its clock stands still unless moved."""
+    """A journal, a storage and a queue. Its clock moves only when a test moves it."""
 
     def __init__(self, state_dir: Path) -> None:
         self.journal = Journal.open(state_dir)
@@ -39,7 +39,7 @@ class Rig:
         self.shipper = self.made()
 
     def made(self, *, rows_max: int = ROWS_MAX, crowd: int = CROWD) -> Shipper:
-        """A shipper with other limits."""
+        """Return a shipper with other limits."""
         return Shipper(
             self.journal,
             self.storage,
@@ -70,13 +70,13 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def test_an_empty_queue_asks_nothing(rig: Rig) -> None:
-    """Neither the storage nor for another turn."""
+    """No request is made, and no other round is wanted."""
     assert rig.drain() == QueueResult()
     assert rig.storage.calls == []
 
 
 def test_what_gathered_goes_as_one_for_one_token(rig: Rig) -> None:
-    """Three segments of an epoch, and then the next epoch's first."""
+    """Three segments of an epoch are one object, and the next epoch's first segment comes after it."""
     *_, behind = rig.spool(segment(1, 1), segment(2, 2), segment(3, 5), segment(1, 1, epoch=2))
     drain = rig.drain()
     assert drain == QueueResult(next_id=behind.id, bytes_left=behind.size, reached_storage=True)
@@ -86,7 +86,7 @@ def test_what_gathered_goes_as_one_for_one_token(rig: Rig) -> None:
 
 
 def test_without_a_token_it_stays(rig: Rig) -> None:
-    """Not even merged; the turn says how much waits. Stopping and sync send it."""
+    """It is not even merged, and the result says how much waits. A stop or a sync sends it."""
     rig.queue.bucket = Bucket(0.0, 0.0)
     first, second = rig.spool(segment(1, 1), segment(2, 2))
     drain = rig.drain()
@@ -101,7 +101,7 @@ def test_without_a_token_it_stays(rig: Rig) -> None:
 
 
 def test_what_leaves_at_once_takes_its_token(rig: Rig) -> None:
-    """Written as begun, sent without HEAD."""
+    """It is written as begun, and sent without HEAD."""
     rig.spool(segment(1, 1))
     rig.drain()
     rig.storage.calls.clear()
@@ -113,7 +113,7 @@ def test_what_leaves_at_once_takes_its_token(rig: Rig) -> None:
 
 
 def test_a_manifest_needs_no_token_and_goes_alone(rig: Rig) -> None:
-    """Behind the segments that it relies on."""
+    """It is sent after the segments that it needs."""
     rig.queue.bucket = Bucket(0.0, 0.0)
     rig.spool(segment(1, 1), MANIFEST, segment(2, 2))
     rig.drain()
@@ -124,7 +124,7 @@ def test_a_manifest_needs_no_token_and_goes_alone(rig: Rig) -> None:
 
 
 def test_more_rows_than_a_turn_looks_at(rig: Rig) -> None:
-    """They are gathered before they are sent: one object anyway, and none is overlooked."""
+    """They are gathered before they are sent. They become one object anyway, and none is forgotten."""
     rig.shipper = rig.made(rows_max=3)
     rig.queue.bucket = Bucket(0.0, 0.0)
     rig.spool(*(segment(frame, frame) for frame in range(1, 8)))
@@ -135,7 +135,7 @@ def test_more_rows_than_a_turn_looks_at(rig: Rig) -> None:
 
 
 def test_a_crowd_is_merged_while_nothing_can_be_sent(rig: Rig) -> None:
-    """A few are left as they are, what was begun stays alone, and the storage is not asked."""
+    """A few are left as they are, begun ones stay alone, and no request is made."""
     rig.shipper = rig.made(crowd=3)
     begun = rig.spool(segment(1, 1), begin=True)
     rig.spool(*(segment(frame, frame) for frame in range(2, 6)), segment(1, 1, epoch=2), segment(2, 2, epoch=2))
@@ -150,7 +150,7 @@ def test_a_crowd_is_merged_while_nothing_can_be_sent(rig: Rig) -> None:
 
 
 def test_the_owner_is_looked_at_with_every_64th_upload_and_hourly(rig: Rig) -> None:
-    """And not otherwise."""
+    """It is not checked in between."""
     for epoch in range(1, LOOK_UPLOADS_MAX + 3):
         rig.spool(segment(1, 1, epoch=epoch))
         rig.drain(is_urgent=True)
@@ -162,7 +162,7 @@ def test_the_owner_is_looked_at_with_every_64th_upload_and_hourly(rig: Rig) -> N
 
 
 def test_another_daemon_stops_the_writing_at_once(rig: Rig) -> None:
-    """Not a byte more; the database says who and what to do, and its spool stays for that."""
+    """Not a byte more is sent. The database reports who it is and what to do, and its spool stays for that."""
     rig.spool(segment(1, 1))
     rig.drain()
     stranger = Owner("web-9", "machine-9", "run-9", "2026-11-22T00:00:00+00:00")
@@ -181,7 +181,10 @@ def test_another_daemon_stops_the_writing_at_once(rig: Rig) -> None:
 
 
 def test_a_machine_that_was_set_back_ends_the_generation(rig: Rig) -> None:
-    """Its clock jumps when it wakes up in its own past: then storage holds objects that its journal forgot."""
+    """A machine that wakes up in its own past sees its clock jump.
+
+    Then the storage holds objects that its journal has forgotten.
+    """
     rig.spool(segment(1, 1))
     rig.drain()
     rig.storage.put(f"{NAME}/{segment(2, 3).key}", b"", metadata={})
@@ -196,7 +199,7 @@ def test_a_machine_that_was_set_back_ends_the_generation(rig: Rig) -> None:
 
 
 def test_a_clock_that_was_set_costs_one_listing(rig: Rig) -> None:
-    """If storage holds nothing unknown, the generation continues, and the next turn asks nothing."""
+    """If the storage holds nothing unknown, the generation continues, and the next round makes no request."""
     rig.spool(segment(1, 1))
     rig.drain()
     for number, jump_ms in ((2, 3_600_000), (3, 0), (4, -7_200_000)):
@@ -211,7 +214,7 @@ def test_a_clock_that_was_set_costs_one_listing(rig: Rig) -> None:
 
 
 def test_a_wiped_bucket_ends_the_generation_and_the_next_is_claimed(rig: Rig) -> None:
-    """The follower is told once, and begins another."""
+    """The follower is told once, and begins another one."""
     rig.spool(segment(1, 1))
     rig.drain()
     rig.storage.objects.clear()
@@ -229,7 +232,7 @@ def test_a_wiped_bucket_ends_the_generation_and_the_next_is_claimed(rig: Rig) ->
 
 
 def test_an_old_generation_that_is_lost_does_not_end_the_current_one(rig: Rig) -> None:
-    """Only what is spooled of it is dropped."""
+    """Only the objects of that generation are dropped from the spool."""
     rig.storage.put(f"{NAME}/{segment(9, 9).key}", b"", metadata={})
     rig.spool(segment(1, 1))
     rig.journal.begin_generation(1, G2, "a gap", "{}", 0)
@@ -241,7 +244,7 @@ def test_an_old_generation_that_is_lost_does_not_end_the_current_one(rig: Rig) -
 
 
 def test_a_claim_can_be_wanted_without_an_object(rig: Rig) -> None:
-    """A base's parts come first; without a generation there is nothing to claim."""
+    """A base's parts come first. Without a generation there is nothing to claim."""
     assert rig.drain(check_ownership=True) == QueueResult(reached_storage=True)
     assert rig.queue.is_claimed
     rig.journal.end_generation(1, Gap.of(GapKind.OTHER, "a gap"), 0)
@@ -252,10 +255,13 @@ def test_a_claim_can_be_wanted_without_an_object(rig: Rig) -> None:
 
 
 def test_frames_that_stand_there_twice_end_the_generation(rig: Rig) -> None:
-    """A copy of this machine wrote to it after it was claimed: seen at the first look, or at one late enough."""
+    """A copy of this machine wrote to it after it was claimed.
+
+    This is noticed at the first check, or at a later one.
+    """
     rig.spool(segment(1, 1))
     rig.drain()
-    rig.queue.is_claimed = False  # as the next run begins
+    rig.queue.is_claimed = False  # when the next run begins
     for frame in range(2, 4 + 2 * LOOK_UPLOADS_MAX):
         if frame == 3:
             twice = segment(2, 3)
@@ -271,7 +277,7 @@ def test_frames_that_stand_there_twice_end_the_generation(rig: Rig) -> None:
 
 
 def test_what_is_looked_for_is_what_can_have_come(rig: Rig) -> None:
-    """Two listings in a run: the first look, and one when the other daemon must have stopped; none in between."""
+    """A run lists twice: at its first check, and when the other daemon must have stopped."""
     rig.spool(segment(1, 1))
     rig.drain()
     assert rig.queue.claimed is None, "nobody else knows of a generation that begins here"

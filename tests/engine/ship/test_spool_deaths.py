@@ -1,4 +1,6 @@
-"""A kill, or a power cut, at every call that the spool and the journal make: nothing is lost that was noted."""
+"""Tests of a kill, or a power cut, at every call that the spool and the journal make: nothing that was
+noted is lost.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ UPLOADS_MAX, DATABASES, PARTS = 3, 4, 4
 
 
 def new(objects: Sequence[NewObject]) -> dict[str, bytes]:
-    """The bodies by key."""
+    """Return the bodies by key."""
     return {f"{NAME}/{each.key}": each.body for each in objects if isinstance(each.body, bytes)}
 
 
@@ -42,7 +44,7 @@ def assert_every_frame_once(storage: FakeStorage) -> None:
 
 
 def assert_ships_all(state_dir: Path, storage: FakeStorage, expected: Sequence[bytes], at: int) -> None:
-    """The next run brings up the rest in order, and leaves nothing behind."""
+    """Assert that the next run uploads the rest in order, and leaves nothing behind."""
     with run_daemon(state_dir, storage) as run:
         run.flush()
         assert_alive(run.told)
@@ -57,7 +59,7 @@ def assert_ships_all(state_dir: Path, storage: FakeStorage, expected: Sequence[b
 def die(
     doing: Callable[[Run], object], state_dir: Path, storage: FakeStorage, deaths: Deaths, cuts: PowerCuts | None
 ) -> None:
-    """Do it in a run that dies on the way."""
+    """Do something in a run that dies on the way."""
     with pytest.MonkeyPatch.context() as patch, run_daemon(state_dir, storage) as run, ExitStack() as stack:
         stack.enter_context(mortal(patch, storage, deaths))
         stack.enter_context(deadly_files(patch, deaths, cuts))
@@ -68,8 +70,8 @@ def die(
 
 @pytest.mark.parametrize("how", ["kill", "power cut"])
 def test_uploads_survive_a_death_at_any_call(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Removal of bodies and merging included; after a power cut with whatever reached the disk."""
-    monkeypatch.setattr(database_table, "_identity", lambda _path: "the same")  # a cut is made of a copy
+    """This includes the removal of bodies and merging, and a power cut with whatever reached the disk."""
+    monkeypatch.setattr(database_table, "_identity", lambda _path: "the same")  # a copy of the folder is cut
     expected = list(new(OBJECTS).values())
     for at in range(1, POINTS_MAX):
         storage, state_dir, found = FakeStorage(), tmp_path / f"{at}", tmp_path / f"{at}-found"
@@ -89,7 +91,7 @@ def test_uploads_survive_a_death_at_any_call(tmp_path: Path, how: str, monkeypat
 
 @pytest.mark.parametrize("how", ["kill", "power cut"])
 def test_spooling_survives_a_death_at_any_call(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The row is there and its body whole, or neither, and then it is read again: never a frame twice."""
+    """Either the row exists and its body is whole, or neither exists and the frames are read again, never twice."""
     monkeypatch.setattr(database_table, "_identity", lambda _path: "the same")
     outcomes = set()
     for at in range(1, POINTS_MAX):
@@ -154,7 +156,7 @@ def test_objects_that_leave_at_once_survive_a_death_at_any_call(
 
 
 def test_the_start_of_a_generation_survives_a_death_at_any_call(tmp_path: Path) -> None:
-    """What is left of the old one is uploaded first, and the new one has its first object once."""
+    """The rest of the old generation is uploaded first, and the new one has its first object once."""
 
     def begin(run: Run) -> None:
         run.journal.begin_generation(run.database_id, G2, "a gap", "{}", T0)
@@ -183,7 +185,7 @@ def test_the_start_of_a_generation_survives_a_death_at_any_call(tmp_path: Path) 
 
 
 class Sink(FakeStorage):
-    """Keeps no bodies."""
+    """A storage that keeps no bodies."""
 
     def upload_part(self, key: str, upload_id: str, number: int, body: bytes) -> str:
         etag = super().upload_part(key, upload_id, number, body)
@@ -193,7 +195,7 @@ class Sink(FakeStorage):
 
 
 def test_memory_is_bounded_by_the_uploads_at_a_time(tmp_path: Path) -> None:
-    """However large the objects are: one part for each upload under way."""
+    """However large the objects are, there is one part in memory for each upload under way."""
     storage = Sink()
     with run_daemon(tmp_path, storage, uploads_max=UPLOADS_MAX) as run:
         for number in range(DATABASES):
@@ -216,7 +218,7 @@ def test_memory_is_bounded_by_the_uploads_at_a_time(tmp_path: Path) -> None:
 
 
 def test_the_journal_is_as_durable_as_these_tests_take_it_for(tmp_path: Path) -> None:
-    """WAL mode, and a COMMIT waits for the disk."""
+    """The journal is in WAL mode, and a COMMIT waits for the disk."""
     with Journal.open(tmp_path) as journal:
         assert journal._connection.execute("PRAGMA synchronous").fetchall() == [(2,)]
         assert journal._connection.execute("PRAGMA journal_mode").fetchall() == [("wal",)]

@@ -1,4 +1,4 @@
-"""The bound of the spool."""
+"""Tests of the limit of the spool."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from walsyncd.engine.ship.spool_limit import SpoolLimit
 
 
 def spool(journal: Journal, **sizes: int) -> list[int]:
-    """Databases by name with so many bytes in the spool; their row ids."""
+    """Return the row ids of databases with so many bytes in the spool."""
     ids = []
     for name, size in sizes.items():
         row = journal.database(name, f"/srv/{name}.db")
@@ -41,20 +41,20 @@ def test_the_database_with_most_in_a_full_spool_gives_way(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("sizes", "waiting"),
     [
-        ({"a": 4000}, []),  # alone it may have all
-        ({"a": 2900, "b": 0}, []),  # 3,072 of 4,096 are for everybody
+        ({"a": 4000}, []),  # a single database may have all
+        ({"a": 2900, "b": 0}, []),  # 3,072 of 4,096 bytes are for everybody
         ({"a": 3100, "b": 0}, ["a"]),
         ({"a": 2900, "b": 100, "c": 80}, ["a"]),
         ({"a": 1500, "b": 1500, "c": 100}, ["a", "b"]),
-        ({"a": 2000, "b": 2000}, []),  # each has its half
-        ({"a": 2000, "b": 1300, "c": 0, "d": 0}, ["a"]),  # a third, since one more may come
+        ({"a": 2000, "b": 2000}, []),  # each database has its half
+        ({"a": 2000, "b": 1300, "c": 0, "d": 0}, ["a"]),  # a third, since one more database may come
         ({"a": 5000, "b": 100}, ["a"]),
     ],
 )
 def test_the_last_quarter_is_for_those_with_less_than_their_equal_share(
     tmp_path: Path, sizes: dict[str, int], waiting: list[str]
 ) -> None:
-    """Counted among the databases that have something in the spool, and one more if there is one."""
+    """The share counts the databases with something in the spool, and this one if it has nothing."""
     with Journal.open(tmp_path) as journal:
         ids = [
             spool(journal, **{name: size})[0] if size else journal.database(name, f"/srv/{name}.db").id
@@ -66,7 +66,7 @@ def test_the_last_quarter_is_for_those_with_less_than_their_equal_share(
 
 
 def test_summing_up_takes_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sum that took a tenth of a second is believed for five."""
+    """A sum that took a tenth of a second is reused for five seconds."""
     clock = iter([0.0, 0.1, 4.9, 5.1, 5.1])
     with Journal.open(tmp_path) as journal:
         spool(journal, app=5000)

@@ -1,4 +1,4 @@
-"""Words for what keeps uploads from continuing."""
+"""Tests of the texts for what prevents uploads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def words(journal: Journal, queue: DatabaseQueue) -> str:
 
 
 def test_each_trouble_says_what_and_what_to_do(journal: Journal) -> None:
-    """In the store's words where it has any, and until it is over."""
+    """The text has the store's words if there are any, and stays until the trouble is over."""
     queue, troubles = lane_of(journal, "app"), UploadErrors(journal, "s3://b", lambda: T0)
     troubles.away(queue, TransientError("write object: timeout"), is_away=False)
     assert words(journal, queue).startswith("not stored yet: write object: timeout (hint: nothing is lost")
@@ -45,7 +45,7 @@ def test_each_trouble_says_what_and_what_to_do(journal: Journal) -> None:
 
 
 def test_a_refusal_is_logged_for_all_at_once(journal: Journal) -> None:
-    """One line when the first is refused, and another only after all were accepted again."""
+    """There is one line when the first database is refused, and another only after all were accepted again."""
     queues = [lane_of(journal, name) for name in ("one", "two")]
     troubles = UploadErrors(journal, "s3://b", lambda: T0)
     with capture_logs() as said:
@@ -60,7 +60,7 @@ def test_a_refusal_is_logged_for_all_at_once(journal: Journal) -> None:
 def test_what_can_not_be_noted_now_is_noted_with_the_next_attempt(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is full and the storage refuses: nothing crashes, and the reserve is given up."""
+    """If the disk is full and the storage refuses, nothing crashes, and the reserve is given up."""
     queue, troubles = lane_of(journal, "app"), UploadErrors(journal, "s3://b", lambda: T0)
 
     def full(_database_id: int, _text: str, _now_ms: int) -> None:

@@ -1,4 +1,4 @@
-"""The uploader: order, pacing, failures, and a kill at any call to the outside."""
+"""Tests of the uploader: order, pacing, failures, and a kill at any call to the outside."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def daemon(tmp_path: Path, storage: FakeStorage) -> Iterator[Run]:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything over 100,000 bytes is uploaded in parts of 70,000."""
+    """Upload everything over 100,000 bytes in parts of 70,000."""
     monkeypatch.setattr(rows, "PUT_SIZE_MAX", 100_000)
     monkeypatch.setattr(object_upload, "part_size", lambda _size: 70_000)
 
 
 def wal_objects(storage: FakeStorage) -> dict[str, bytes]:
-    """Name below the generations' folders → bytes."""
+    """Return the objects by name below the generations' folders."""
     return {key: found.body for key, found in storage.objects.items() if "/wal/" in key}
 
 
@@ -86,7 +86,7 @@ def test_an_idle_database_makes_no_request(daemon: Run, storage: FakeStorage) ->
 
 
 def test_a_burst_is_merged_when_the_tokens_are_used_up(daemon: Run, storage: FakeStorage) -> None:
-    """Ten objects leave one by one, what comes after that waits and is uploaded as one."""
+    """Ten objects are sent one by one. Those after them wait and are uploaded as one."""
     daemon.uploader.pace(daemon.database_id, 3600.0)
     daemon.uploader.start()
     for frame in range(1, 11):
@@ -103,7 +103,7 @@ def test_a_burst_is_merged_when_the_tokens_are_used_up(daemon: Run, storage: Fak
 
 
 def test_a_claimed_idle_queue_lets_the_next_object_leave_at_once(daemon: Run, storage: FakeStorage) -> None:
-    """A row written as begun is sent without being asked for first."""
+    """A row that is written as begun is sent without checking whether its object exists."""
     daemon.uploader.start()
     assert not daemon.uploader.may_leave_at_once(daemon.database_id)
     daemon.spool(segment(1, 1))
@@ -130,7 +130,7 @@ def test_what_is_deferred_becomes_durable_though_nothing_else_happens(
 def test_an_object_that_leaves_at_once_is_not_read_from_the_journal(
     daemon: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its row and its body come from whoever spooled it."""
+    """The thread that spooled it hands over its row and its body."""
     daemon.uploader.start()
     daemon.spool(segment(1, 1))
     wait_for(lambda: daemon.uploader.may_leave_at_once(daemon.database_id))
@@ -147,7 +147,7 @@ def test_an_object_that_leaves_at_once_is_not_read_from_the_journal(
 
 
 def test_an_object_that_was_dropped_before_it_left_is_not_sent(daemon: Run, storage: FakeStorage) -> None:
-    """Though it was written as begun, and its body is in memory."""
+    """This holds although it was written as begun and its body is in memory."""
     daemon.uploader.start()
     daemon.spool(segment(1, 1))
     wait_for(lambda: daemon.uploader.may_leave_at_once(daemon.database_id))
@@ -163,7 +163,7 @@ def test_an_object_that_was_dropped_before_it_left_is_not_sent(daemon: Run, stor
 def test_a_kill_at_any_call_loses_nothing(
     body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_parts: None
 ) -> None:
-    """After each kill the next run has the same objects in order, no part twice, nothing left open."""
+    """After each kill the next run has the same objects in order, no part is sent twice, and nothing is left open."""
     objects = (segment(1, 3), segment(1, 2, epoch=2, body=body), segment(1, 1, epoch=3))
     expected = {f"{NAME}/{new.key}": new.body if isinstance(new.body, bytes) else b"" for new in objects}
     deaths = Deaths(0)
@@ -196,7 +196,7 @@ def test_a_kill_at_any_call_loses_nothing(
 
 
 def test_a_kill_while_merging_keeps_every_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever had been merged when it died, the frames are there once, and concatenated in order."""
+    """Whatever had been merged at the kill, each frame exists once, and all are concatenated in order."""
     objects = [segment(frame, frame, body=bytes([frame]) * 30_000) for frame in range(1, 6)]
     for at in range(1, 1000):
         storage = FakeStorage()
@@ -216,7 +216,7 @@ def test_a_kill_while_merging_keeps_every_frame(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_outage_is_outlasted_and_then_merged(daemon: Run, storage: FakeStorage) -> None:
-    """While it is away one request at a time probes; what gathered is uploaded in few objects."""
+    """While the storage is away, one request at a time probes. What gathered is uploaded in few objects."""
     away = threading.Event()
     away.set()
     running, together = [0], [0]
@@ -242,7 +242,7 @@ def test_an_outage_is_outlasted_and_then_merged(daemon: Run, storage: FakeStorag
 
 
 def test_a_refusal_is_noted_at_the_database_and_the_others_go_on(tmp_path: Path, storage: FakeStorage) -> None:
-    """One database may not be written: it says so, the other one's objects are stored."""
+    """One database may not be written, and reports that. The objects of the other one are stored."""
 
     def refuse(call: Call) -> None:
         if call.key.startswith("other/"):
@@ -265,7 +265,7 @@ def test_a_refusal_is_noted_at_the_database_and_the_others_go_on(tmp_path: Path,
 
 
 def test_an_object_that_is_never_taken_ends_the_generation(daemon: Run, storage: FakeStorage) -> None:
-    """What came after it is dropped too, nothing is added after the hole, and the reason names the object."""
+    """Objects after it are dropped too, nothing is added after the hole, and the reason names the object."""
 
     def refuse(call: Call) -> None:
         if call.name == "put" and "00000002/" in call.key:
@@ -302,7 +302,7 @@ def test_a_task_runs_after_the_claim_and_queues_go_first(daemon: Run, storage: F
 
 
 def test_a_task_gets_its_error_back(daemon: Run) -> None:
-    """What the storage says to a base's part is the snapshotter's business."""
+    """The snapshotter handles the error that a base's part gets from the storage."""
 
     def fail() -> None:
         raise RefusedError("upload part: AccessDenied")
@@ -314,7 +314,7 @@ def test_a_task_gets_its_error_back(daemon: Run) -> None:
 
 
 def test_a_fault_in_the_work_for_an_object_is_told_by_its_database(tmp_path: Path, storage: FakeStorage) -> None:
-    """It is tried again, and ends no thread."""
+    """The work is tried again, and ends no thread."""
 
     def fail(_call: Call) -> None:
         raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""The uploader when something is amiss: outages, our own disk full, spooled bytes that changed; and many threads."""
+"""Tests of the uploader in trouble: outages, a full disk of our own, spooled bytes that changed, and many threads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rows_of(run: Run) -> int:
 
 
 def test_many_threads_are_not_all_woken_by_one_commit(tmp_path: Path, storage: FakeStorage) -> None:
-    """An event wakes one or two, however many sleep."""
+    """An event wakes one or two of them, however many sleep."""
     with run_daemon(tmp_path, storage, uploads_max=16) as run:
         run.uploader.pace(run.database_id, 0.001)
         run.uploader.start()
@@ -53,7 +53,7 @@ def test_many_threads_are_not_all_woken_by_one_commit(tmp_path: Path, storage: F
 
 
 def test_after_an_outage_a_request_brings_eight_mebibytes(tmp_path: Path, storage: FakeStorage) -> None:
-    """Thousands of segments leave in as few objects as their bytes fill, and all of their bytes."""
+    """Thousands of segments are sent in as few objects as their bytes fill, and none is missing."""
     away = [True]
 
     def fail(_call: Call) -> None:
@@ -66,7 +66,7 @@ def test_after_an_outage_a_request_brings_eight_mebibytes(tmp_path: Path, storag
         run.uploader.start()
         for start in range(0, 9000, 500):
             run.spool(*(segment(frame + 1, frame + 1, body=bodies[frame]) for frame in range(start, start + 500)))
-        wait_for(lambda: rows_of(run) < 2000)  # merged while it is away
+        wait_for(lambda: rows_of(run) < 2000)  # they are merged while the storage is away
         assert_alive(run.told)
     away[0] = False
     storage.calls.clear()
@@ -80,7 +80,7 @@ def test_after_an_outage_a_request_brings_eight_mebibytes(tmp_path: Path, storag
 
 
 def test_a_base_that_the_store_does_not_take_holds_nobody_back(tmp_path: Path, storage: FakeStorage) -> None:
-    """Each of its requests fails, everybody else's succeeds: their commits are stored, and nothing is away."""
+    """Each of its requests fails, and those of the others succeed. Their commits are stored, and there is no outage."""
 
     def fail() -> None:
         raise TransientError("upload part 7: read timeout")
@@ -104,7 +104,7 @@ def test_a_base_that_the_store_does_not_take_holds_nobody_back(tmp_path: Path, s
 def test_spooled_bytes_that_changed_are_read_again_if_they_never_left(
     tmp_path: Path, storage: FakeStorage, begun: bool
 ) -> None:
-    """They are never sent. What may have reached the store can't be cut again: its generation ends."""
+    """They are never sent. A segment that may have reached the store can't be cut again, so its generation ends."""
     with run_daemon(tmp_path, storage) as run:
         run.journal.advance([Advance(run.database_id, "before", ())])
         (row,) = run.journal.advance([Advance(run.database_id, "after", (segment(1, 1, body=LARGE),), begin=begun)])
@@ -140,7 +140,7 @@ def test_a_disk_that_spoils_everything_is_given_up(tmp_path: Path, storage: Fake
 
 
 def test_a_stop_does_not_wait_for_an_answer_that_never_comes(tmp_path: Path, storage: FakeStorage) -> None:
-    """What is in flight stays in the journal; whatever becomes of it later disturbs nobody."""
+    """Requests under way stay in the journal. Whatever happens to them later disturbs nobody."""
     answer = threading.Event()
 
     def hold(call: Call) -> None:
@@ -165,7 +165,7 @@ def test_a_stop_does_not_wait_for_an_answer_that_never_comes(tmp_path: Path, sto
 
 
 def test_our_own_full_disk_is_no_outage(tmp_path: Path, storage: FakeStorage) -> None:
-    """It is said as what it is, once; nothing crashes, and what was stored is not sent again when there is room."""
+    """It is reported once as what it is. Nothing crashes, and nothing stored is sent again when there is room."""
     with capture_logs() as said, run_daemon(tmp_path, storage) as run:
         run.spool(segment(1, 1), segment(1, 1, epoch=2))
         full = [True]
@@ -193,7 +193,7 @@ def test_our_own_full_disk_is_no_outage(tmp_path: Path, storage: FakeStorage) ->
 
 
 def test_after_a_merged_object_failed_the_next_one_is_smaller(tmp_path: Path, storage: FakeStorage) -> None:
-    """Itself it stays as it was: its name may be in the store. All arrives, in order."""
+    """The failed object itself stays as it was, because its name may be in the store. All arrives, in order."""
     failures = [1]
 
     def fail(call: Call) -> None:

@@ -1,4 +1,4 @@
-"""Which thread of the uploader has to know of what, and what it is handed."""
+"""Tests of which thread of the uploader is woken by what, and what it is given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def dispatch() -> Scheduler:
 
 
 def test_what_the_journal_has_deferred_is_committed_in_time(dispatch: Scheduler) -> None:
-    """By a thread that has nothing else to do."""
+    """A thread that has nothing else to do commits it."""
     queue = add_lane(dispatch, 1, level=0.5)
     assert dispatch.next(100.0, 0.05) == Wait(0.05)
     dispatch.mark(queue, 1)
@@ -31,7 +31,7 @@ def row(object_id: int, state: ObjectState) -> ObjectRow:
 
 
 def test_an_object_that_is_alone_is_known_to_the_thread_that_sends_it(dispatch: Scheduler) -> None:
-    """Only if it was begun, nothing else waits, and nobody reads the journal at this moment."""
+    """This requires that it was begun, nothing else waits, and nobody reads the journal at this moment."""
     queue = add_lane(dispatch, 1, level=9.0)
     begun, spooled = row(1, ObjectState.BEGUN), row(2, ObjectState.SPOOLED)
     dispatch.mark(queue, 1, begun)
@@ -48,7 +48,7 @@ def test_an_object_that_is_alone_is_known_to_the_thread_that_sends_it(dispatch: 
 
 
 def test_a_thread_is_woken_only_for_what_comes_first(dispatch: Scheduler) -> None:
-    """The others sleep until the first is due; during an outage and at the end anything may be of use."""
+    """The others sleep until the first row is due. During an outage and at the end anything may be of use."""
     first, second = add_lane(dispatch, 1, level=0.5), add_lane(dispatch, 2, level=0.1)
     assert dispatch.mark(first, 1)
     assert not dispatch.mark(first, 1)

@@ -1,4 +1,4 @@
-"""How a thread waits. No test measures time: a wait that would never end has no timeout, or one of an hour."""
+"""Tests of how a thread waits. No test measures time: a wait that would never end has no timeout, or one of an hour."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOUR_S = 3600.0
 
 @contextmanager
 def waiting(alarm: Alarm, count: list[bool]) -> Iterator[None]:
-    """Another thread waits again and again, until the stop."""
+    """Let another thread wait again and again, until the stop."""
 
     def run() -> None:
         while alarm.wait(HOUR_S):
@@ -29,7 +29,7 @@ def waiting(alarm: Alarm, count: list[bool]) -> Iterator[None]:
 
 
 class Told(threading.Condition):
-    """Counts how often the waiting thread was told something."""
+    """Counts how often the waiting thread was woken."""
 
     times = 0
 
@@ -45,7 +45,7 @@ def until(fact: object) -> None:
 
 
 def test_a_wake_up_before_the_wait_counts_once() -> None:
-    """The thread worked when there was more to do; after that nothing is left."""
+    """The thread was working when more work came. After that nothing is left."""
     alarm = Alarm()
     alarm.wake()
     alarm.wake()
@@ -60,7 +60,7 @@ def test_a_wake_up_before_the_wait_counts_once() -> None:
 
 
 def test_a_stop_ends_every_wait() -> None:
-    """Whether it comes before or during it, and whatever else has woken the thread."""
+    """The stop may come before or during the wait, and other things may have woken the thread."""
     alarm = Alarm()
     alarm.wake()
     alarm.stop()
@@ -71,7 +71,7 @@ def test_a_stop_ends_every_wait() -> None:
 
 
 def test_wake_ups_that_come_together_are_one() -> None:
-    """A thousand databases begin at once: the thread is not idle from the first on, and has one round for all."""
+    """If a thousand databases begin at once, the thread is busy from the first on, and does one round for all."""
     alarm = Alarm()
     alarm.wake()
     assert not alarm.is_idle()
@@ -80,7 +80,7 @@ def test_wake_ups_that_come_together_are_one() -> None:
 
 
 def test_a_wake_up_that_changes_nothing_disturbs_nobody() -> None:
-    """A thread that lets wake-ups gather sleeps through those after the first one, but what is urgent is news."""
+    """A thread that lets wake-ups gather sleeps through those after the first one, but not through an urgent one."""
     alarm = Alarm()
     alarm._condition = told = Told()
     alarm.wake()
@@ -96,7 +96,7 @@ def test_a_wake_up_that_changes_nothing_disturbs_nobody() -> None:
 
 
 def test_only_what_is_urgent_ends_a_pause() -> None:
-    """And it is still there for the wait after it."""
+    """The next wait still finds the others."""
     alarm = Alarm()
     alarm.wake()
     assert alarm.pause(0.001)

@@ -1,4 +1,4 @@
-"""The boundary around a unit of work."""
+"""Tests of the boundary around a unit of work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from walsyncd.errors import FaultError, MissingError
 
 @pytest.mark.parametrize("error", [MissingError("gone"), CancelledError()])
 def test_what_is_expected_passes(error: Exception) -> None:
-    """The caller knows what to do with it."""
+    """The caller handles an expected error."""
     with pytest.raises(type(error)) as caught, boundary("look", database="app"):
         raise error
     assert caught.value is error
@@ -36,6 +36,6 @@ def test_what_nobody_foresaw_becomes_an_error_of_this_one_thing(error: Exception
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
 def test_what_ends_the_process_passes(error: BaseException) -> None:
-    """A boundary is for faults of the work."""
+    """A boundary is only for faults of the work."""
     with pytest.raises(type(error)), boundary("look"):
         raise error

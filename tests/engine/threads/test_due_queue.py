@@ -1,4 +1,4 @@
-"""The queue of what is due, held against a plain dictionary."""
+"""Tests of the queue of what is due, compared with a plain dictionary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ moments = st.integers(0, 20).map(float)
 
 
 class Queues(RuleBasedStateMachine):
-    """The same is done to the queue and to a dictionary, whose answers are obvious."""
+    """Does the same to the queue and to a dictionary, whose answers are obvious."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ TestQueues = Queues.TestCase
 
 @given(st.lists(keys, min_size=1, max_size=20, unique=True))
 def test_what_is_due_together_comes_in_order(order: list[int]) -> None:
-    """The one that was put first."""
+    """Entries of one moment come in the order in which they were put."""
     queue: DueQueue[int] = DueQueue()
     for key in order:
         queue.put(key, 1.0)
@@ -65,7 +65,7 @@ def test_what_is_due_together_comes_in_order(order: list[int]) -> None:
 
 
 def test_one_key_put_again_and_again_takes_no_room() -> None:
-    """A busy database leaves an entry behind at every look."""
+    """A busy database puts an entry at every look."""
     queue: DueQueue[str] = DueQueue()
     for number in range(10_000):
         queue.put("app", -float(number))

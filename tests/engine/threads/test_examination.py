@@ -1,4 +1,4 @@
-"""How long a database waits for an answer."""
+"""Tests of how long a database waits for an answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ANSWER_S_MAX, TURN_S_MAX = DEFAULT_LIMITS.answer_s_max, DEFAULT_LIMITS.turn_s_ma
 
 
 class Asked:
-    """A question with a clock of its own, and how often it was asked."""
+    """A question with a clock of its own that counts how often it was asked."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -28,7 +28,7 @@ class Asked:
 
 
 def test_it_is_asked_once_when_somebody_waits() -> None:
-    """And not before."""
+    """It is not asked before."""
     asked = Asked()
     assert asked.count == 0
     assert asked.waits()
@@ -37,7 +37,7 @@ def test_it_is_asked_once_when_somebody_waits() -> None:
 
 
 def test_nothing_is_asked_of_a_database_that_is_not_there() -> None:
-    """It is asked when it comes."""
+    """It is asked when the database appears."""
     asked = Asked()
     asked.is_there = False
     assert not asked.waits()
@@ -47,7 +47,7 @@ def test_nothing_is_asked_of_a_database_that_is_not_there() -> None:
 
 
 def test_an_answer_ends_the_waiting() -> None:
-    """For good."""
+    """It is not asked again."""
     asked = Asked()
     assert asked.waits()
     asked.examination.end()
@@ -56,7 +56,7 @@ def test_an_answer_ends_the_waiting() -> None:
 
 
 def test_a_storage_that_does_not_answer_is_not_awaited() -> None:
-    """Who answers after that finds that nobody waits any more."""
+    """An answer that comes later finds that nobody waits any more."""
     asked = Asked()
     assert asked.waits()
     asked.now_s = ANSWER_S_MAX
@@ -67,7 +67,7 @@ def test_a_storage_that_does_not_answer_is_not_awaited() -> None:
 
 
 def test_work_that_has_begun_is_awaited() -> None:
-    """However long it takes."""
+    """It is awaited however long it takes."""
     asked = Asked()
     assert asked.waits()
     assert asked.examination.begin()
@@ -87,7 +87,7 @@ def test_a_daemon_that_stops_begins_nothing() -> None:
 
 
 def test_a_turn_is_awaited_while_those_before_it_move() -> None:
-    """Two hundred databases may have been moved at once. But nothing is shipped meanwhile, so there is an end."""
+    """Two hundred databases may have been moved at once. Nothing is shipped meanwhile, so the wait has a limit."""
     asked = Asked()
     assert asked.waits()
     while asked.now_s <= TURN_S_MAX:
@@ -97,7 +97,7 @@ def test_a_turn_is_awaited_while_those_before_it_move() -> None:
 
 
 def test_a_turn_is_not_awaited_once_nothing_moves() -> None:
-    """The storage hangs at one before it."""
+    """The storage hangs at an earlier one."""
     asked = Asked()
     assert asked.waits()
     asked.moved_s = asked.now_s = 100.0
@@ -107,7 +107,10 @@ def test_a_turn_is_not_awaited_once_nothing_moves() -> None:
 
 
 def test_long_waiting_is_reported() -> None:
-    """Before its turn and at it, since nothing is shipped. A short one is not, nor one that is over."""
+    """Nothing is shipped meanwhile, so a long wait is reported, before its turn and during it.
+
+    One that is short or over is not.
+    """
     asked = Asked()
     assert not asked.examination.trouble()
     assert asked.waits()

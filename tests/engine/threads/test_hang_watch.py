@@ -1,4 +1,4 @@
-"""Tests of walsyncd.engine.threads.hang_watch. Nothing hangs for real; a call lasts until the test ends it."""
+"""Tests of walsyncd.engine.threads.hang_watch. Nothing really hangs: a call lasts until the test ends it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_work_is_done_in_another_thread_and_its_result_and_error_come_back() -> 
 
 
 def test_work_that_hangs_is_given_up(stuck: Stuck) -> None:
-    """And the path is tried no more until it answers."""
+    """The path is not tried again until it answers."""
     with HangWatch(look_s=LOOK_S) as watch:
         with pytest.raises(UnresponsiveError, match="does not answer"):
             watch.carry_out(stuck.read)
@@ -70,7 +70,7 @@ def test_work_that_hangs_is_given_up(stuck: Stuck) -> None:
             watch.carry_out(stuck.read)
         assert stuck.begun == 1
     stuck.answer()
-    with HangWatch() as watch:  # with the patience of a daemon: the call is short, but the machine may be busy
+    with HangWatch() as watch:  # seconds, as in a daemon: the call is short, but the machine may be busy
         assert watch.carry_out(stuck.read) == "content"
 
 
@@ -124,7 +124,7 @@ def test_a_thread_of_somebody_else_is_left_alone(stuck: Stuck) -> None:
 
 
 def test_calls_that_come_one_after_the_other_do_not_hang(tmp_path: Path) -> None:
-    """However many looks there are meanwhile: it is the single call that counts."""
+    """However many looks there are meanwhile, only the single call counts."""
     watch, replaced = HangWatch(owns=lambda _thread: True), list[int]()
     watch.replace = replaced.append
     for _ in range(3 * hang_watch.LOOKS):

@@ -10,7 +10,7 @@ def request() -> Request:
 
 
 def test_a_ticket_counts_those_who_asked_before_it() -> None:
-    """However many were answered since, and however many came after."""
+    """It does not matter how many were answered since, and how many came after it."""
     mailbox = Mailbox()
     mailbox.ask(request())
     mailbox.ask(request())

@@ -1,4 +1,4 @@
-"""The stall detector: who is at work, and for how long."""
+"""Tests of the stall detector, which knows who is at work, and for how long."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from walsyncd.engine.threads.stall_detector import StallDetector
 
 
 def test_only_work_counts_and_a_beat_begins_it_anew() -> None:
-    """Waiting is well; what is done in steps is not slow as long as a step is not."""
+    """A waiting thread is fine. Work in steps is not slow as long as no step is."""
     now = [100.0]
     stall_detector = StallDetector(lambda: now[0])
     assert stall_detector.longest_s() == 0
@@ -24,7 +24,7 @@ def test_only_work_counts_and_a_beat_begins_it_anew() -> None:
 
 
 def test_workers_are_told_apart_by_name() -> None:
-    """A slow upload is no slow follower."""
+    """A slow upload does not count as a slow follower."""
     now = [100.0]
     stall_detector, begun, done = StallDetector(lambda: now[0]), threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""A process ends although its main thread never comes to handle a signal."""
+"""Tests that a process ends although its main thread never handles a signal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ with StopLimit({signal.SIGTERM}, lambda: float(sys.argv[1]), exit_code=75):
 
 
 def test_a_stop_that_hangs_is_ended() -> None:
-    """It says so, and has the given exit code. A signal that asks for no stop begins nothing."""
+    """It prints a message, and has the given exit code. A signal that does not request a stop begins nothing."""
     command = [sys.executable, "-c", STUCK, "0.2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
@@ -40,7 +40,7 @@ def test_a_stop_that_hangs_is_ended() -> None:
 
 
 def test_a_stop_in_time_ends_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process lives on, and signals are handled as before."""
+    """The process continues, and signals are handled as before."""
     ended: list[int] = []
     monkeypatch.setattr(os, "_exit", ended.append)
     handled: list[int] = []

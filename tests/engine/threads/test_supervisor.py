@@ -1,4 +1,4 @@
-"""The supervisor: threads, calls, crashes."""
+"""Tests of the supervisor: threads, calls, crashes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from walsyncd.engine.threads.supervisor import Supervisor
 
 
 def test_a_crash_in_any_thread_ends_the_waiting() -> None:
-    """A bug is not swallowed: it becomes the reason to end the process."""
+    """A bug is not swallowed, and becomes the reason to end the process."""
     supervisor = Supervisor()
 
     def broken() -> None:
@@ -23,7 +23,7 @@ def test_a_crash_in_any_thread_ends_the_waiting() -> None:
 
 
 def test_a_crash_is_told_with_its_trace() -> None:
-    """Whoever reports it: the process must not end without a word."""
+    """The trace is reported by any thread, because the process must not end without one."""
     bug = RuntimeError("bug")
     with capture_logs() as lines:
         Supervisor().crashed(bug)
@@ -33,7 +33,7 @@ def test_a_crash_is_told_with_its_trace() -> None:
 
 
 def test_calls_come_in_order_and_none_is_lost() -> None:
-    """What was called before the wait is there, one by one; then there is nothing."""
+    """Calls made before the wait come one by one. After that there is none."""
     supervisor = Supervisor()
     supervisor.call("appeared")
     supervisor.call("SIGTERM")
@@ -41,7 +41,7 @@ def test_calls_come_in_order_and_none_is_lost() -> None:
 
 
 def test_threads_that_do_not_end_are_named() -> None:
-    """A stop knows who hangs."""
+    """The stop reports which threads hang."""
     supervisor, gate = Supervisor(), threading.Event()
     supervisor.start("slow", gate.wait)  # type: ignore[arg-type]
     assert supervisor.join(0.01) == ["slow"]
