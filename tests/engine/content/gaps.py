@@ -1,7 +1,7 @@
 """A database that is followed, mapped and bridged step by step, beside an application in a process of its own.
 
 Nothing runs by itself: the test says when the follower looks, when the scans' thread reads a block, and when an object
-is stored. So whatever happens between two of these can be tried, again and again from one seed.
+is stored. So anything can be done between two of these, and repeated from one seed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from walsyncd.engine.rollback.rollback_mode import RollbackMode
 
 ROUNDS_MAX = 4000
 LIMITS = Limits(bridge_retry_s=0.0, bridge_retry_s_max=0.0, map_retry_s=0.0, bridge_bytes_min=1 << 40)
-"""Nothing waits for the clock, and no bridge is too large."""
+"""With these limits nothing waits for the clock, and no bridge is too large."""
 
 
 class Gaps:
@@ -59,7 +59,7 @@ class Gaps:
         self.open()
 
     def make(self, *, page_size: int, auto_vacuum: int) -> None:
-        """A new database, with an application that has it open."""
+        """Make a new database, with an application that has it open."""
         self.app = SqliteProcess(self.path)
         self.app.execute(
             f"PRAGMA page_size = {page_size}",
@@ -109,7 +109,7 @@ class Gaps:
         change(self.limits, **changed)
 
     def die(self) -> None:
-        """The daemon is gone, with all that it did not write."""
+        """End the daemon, with all that it did not write."""
         for scan in self.queue._scans.values():
             scan.steps.close()
         self.queue.stop()
@@ -120,14 +120,14 @@ class Gaps:
         self.journal.sweep()
 
     def look(self) -> None:
-        """One round of the follower."""
+        """Do one round of the follower."""
         self.follower.round([self.tracked])
         generation = self.tracked.generation
         if generation is not None and generation != self._generation:
             self._begin(generation)
 
     def _begin(self, generation: str) -> None:
-        """A base, as simple as may be: it is read in one go, after the generation began."""
+        """Take a base in the simplest way: it is read in one go, after the generation began."""
         self._generation = generation
         self.generations += 1
         self.base, self.wals = self.path.read_bytes(), {}
@@ -136,7 +136,7 @@ class Gaps:
         self.maker.due(self.tracked)
 
     def scan(self) -> bool:
-        """One block of a scan, or whatever a scan does next; False if there is none."""
+        """Scan one block, or do the scan's next step. Return False if there is none."""
         scans = sorted(self.queue._scans.values(), key=lambda scan: scan.rank)
         if not scans:
             return False
@@ -145,7 +145,7 @@ class Gaps:
         return True
 
     def store(self, count: int = 1 << 30) -> None:
-        """Some of what is spooled becomes visible."""
+        """Make some of what is spooled visible."""
         for row in self.journal.pending(self.row_id)[:count]:
             assert row.kind is ObjectKind.SEGMENT
             content = b"".join(x for x in decode_body([self.journal.body(row)]) if isinstance(x, bytes))
@@ -158,7 +158,7 @@ class Gaps:
         return self.journal.page_map(self.row_id) is not None
 
     def settle(self, *, mapped: bool = True) -> None:
-        """Until everything is followed, bridged and stored, and there is a map if one is wanted."""
+        """Continue until everything is followed, bridged and stored, and there is a map if one is wanted."""
         for _ in range(ROUNDS_MAX):
             self.look()
             moved = self.scan()
@@ -176,7 +176,7 @@ class Gaps:
         raise AssertionError(f"not settled: {self.tracked.report}")
 
     def sql(self, *statements: str) -> None:
-        """What the application does; what SQLite refuses is part of the game."""
+        """Run the application's statements. SQLite may refuse any of them."""
         try:
             self.app.execute(*statements)
         except SqliteError:
@@ -191,7 +191,7 @@ class Gaps:
         self.app.execute("PRAGMA synchronous = OFF", "SELECT count(*) FROM t")
 
     def live(self) -> bytes:
-        """The database as SQLite sees it, in one file."""
+        """Return the database as SQLite sees it, in one file."""
         copy = self.folder / "live.db"
         shutil.copyfile(self.path, copy)
         wal = Path(f"{self.path}-wal")
@@ -203,7 +203,7 @@ class Gaps:
         return copy.read_bytes()
 
     def restored(self) -> bytes:
-        """What SQLite makes of the base and the stored WALs, as the README's script does it."""
+        """Return what SQLite makes of the base and the stored WALs, as the README's script does it."""
         path = self.folder / "restored.db"
         path.write_bytes(self.base)
         for _, wal in sorted(self.wals.items()):
@@ -216,7 +216,7 @@ class Gaps:
         return path.read_bytes()
 
     def check(self) -> None:
-        """The restored file is the live one, byte for byte."""
+        """Assert that the restored file is the live one, byte for byte."""
         live, restored = self.live(), self.restored()
         size = int.from_bytes(live[16:18], "big") or 65536
         size = 65536 if size == 1 else size
@@ -228,7 +228,7 @@ class Gaps:
         assert not other, f"pages {other[:20]} of {len(live) // size} differ, {len(restored) // size} restored"
 
     def has_right_map(self) -> bool:
-        """Whether the map has the entries of the restored file, page for page."""
+        """Return whether the map has the entries of the restored file, page for page."""
         content = self.restored()
         page_map = self.maps.open(self.row_id)
         assert page_map is not None
@@ -245,7 +245,7 @@ class Gaps:
 
 
 def happens(gaps: Gaps, chance: random.Random) -> None:
-    """Something that an application does."""
+    """Do something that an application does."""
     low = chance.randint(1, 400)
     usual = ["insert", "update", "checkpoint"]
     rare = ["delete", "blob", "vacuum", "incremental", "table", "reopen", "kill", "rollback"]

@@ -17,7 +17,7 @@ SIZE = 512
 
 
 def test_the_entries_are_those_of_what_was_copied_however_it_was_cut(tmp_path: Path) -> None:
-    """Ranges may end within a page; what does not fill a page at the end has no entry."""
+    """Ranges may end within a page. An incomplete page at the end has no entry."""
     content = os.urandom(20 * SIZE + 100)
     for cut in (1, SIZE, 3 * SIZE + 7, len(content)):
         entries = BaseEntries(PageMapWriter(tmp_path / "m" / "1.map", SIZE), SIZE)
@@ -30,7 +30,7 @@ def test_the_entries_are_those_of_what_was_copied_however_it_was_cut(tmp_path: P
 
 
 def test_a_range_that_is_read_again_is_refused(tmp_path: Path) -> None:
-    """It may be other content than what was uploaded first."""
+    """Its content may differ from what was uploaded first."""
     entries = BaseEntries(PageMapWriter(tmp_path / "m" / "1.map", SIZE), SIZE)
     entries.took(0, bytes(4 * SIZE))
     with pytest.raises(TransientError):

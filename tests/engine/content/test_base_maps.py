@@ -25,7 +25,7 @@ PAGE_SIZE = 1024
 
 
 def nothing() -> None:
-    """Nobody does anything."""
+    """Do nothing."""
 
 
 class Bases(Gaps):
@@ -46,14 +46,14 @@ class Bases(Gaps):
         return answered
 
     def begin(self) -> tuple[BaseOrigin, BaseMap | None]:
-        """Where a base begins, and what makes a map of it."""
+        """Return where a base begins, and what makes a map of it."""
         origin = self._asked()
         assert origin is not None
         assert origin.state.start_epoch == origin.state.stream.epoch
         return origin, self.base_maps.begin(self.tracked, origin.state, origin.unbroken)
 
     def copy(self, block_bytes: int, meanwhile: Callable[[], None]) -> BaseMap | None:
-        """Copy a base. Returns None if something was missed meanwhile."""
+        """Copy a base. Return None if something was missed meanwhile."""
         origin, taking = self.begin()
         assert taking is not None
         content = b""
@@ -74,13 +74,13 @@ class Bases(Gaps):
         return taking
 
     def publish(self) -> None:
-        """The manifest is stored."""
+        """Store the manifest."""
         with self.journal._transaction() as connection:
             connection.execute("UPDATE database SET base_key = ?", (f"{self._generation}/base/x",))
         self.maker.due(self.tracked)
 
     def finish(self) -> None:
-        """The base is stored, and what its map waits for is done."""
+        """Store the base, and do what its map waits for."""
         self.store()
         self.publish()
         self.settle()
@@ -101,7 +101,10 @@ def bases(tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("seed", range(16))
 def test_a_base_beside_a_writer_makes_the_map(tmp_path: Path, seed: int) -> None:
-    """Commits, checkpoints, restarts, VACUUM and kills between the blocks: the map is what a restore gives."""
+    """There are commits, checkpoints, restarts, VACUUM and kills between the blocks.
+
+    The map is what a restore gives.
+    """
     chance = random.Random(seed)
     page_size = chance.choice([512, 1024, 4096])
     with closing(Bases(tmp_path, page_size=page_size, auto_vacuum=seed % 3)) as bases:
@@ -133,7 +136,7 @@ def test_a_base_beside_a_writer_makes_the_map(tmp_path: Path, seed: int) -> None
 
 
 def test_what_only_the_wal_has_comes_from_its_frames(bases: Bases) -> None:
-    """Nothing of it is in the file yet, and its rows are from before the base."""
+    """None of it is in the file yet, and its rows are older than the base."""
     taken = bases.copy(4096, nothing)
     assert taken is not None
     bases.finish()
@@ -142,7 +145,7 @@ def test_what_only_the_wal_has_comes_from_its_frames(bases: Bases) -> None:
 
 
 def test_it_counts_only_once_n_is_stored(bases: Bases) -> None:
-    """Until then the spool may be dropped, and the replica goes back to before N."""
+    """Until then the spool may be dropped, and the replica returns to a position before N."""
     assert bases.copy(4096, nothing) is not None
     bases.publish()
     for _ in range(20):
@@ -154,7 +157,7 @@ def test_it_counts_only_once_n_is_stored(bases: Bases) -> None:
 
 
 def test_a_spool_that_is_read_again_before_it_counts(bases: Bases) -> None:
-    """Then a scan makes the map."""
+    """In that case a scan makes the map."""
     taken = bases.copy(4096, nothing)
     assert taken is not None
     bases.store()
@@ -167,7 +170,9 @@ def test_a_spool_that_is_read_again_before_it_counts(bases: Bases) -> None:
 
 @pytest.mark.parametrize("again", [0, 4096])
 def test_a_base_that_read_a_range_again_makes_none(bases: Bases, again: int) -> None:
-    """Nor does one of which an earlier run copied a part, or the whole: what was uploaded was not seen."""
+    """A base of which an earlier run copied a part, or all, makes none either, because this run did not see what was
+    uploaded.
+    """
     _, taking = bases.begin()
     assert taking is not None
     taking.took(again, bytes(4096))
@@ -209,7 +214,7 @@ def test_a_base_whose_thread_ended_before_n_was_found_makes_none(bases: Bases, m
 
 
 def test_where_there_is_a_map_a_base_makes_none(bases: Bases) -> None:
-    """And one that is kept is dropped when another base begins, or the database is not followed any more."""
+    """A kept map is dropped when another base begins, or when the database is no longer followed."""
     assert bases.copy(4096, nothing) is not None
     _, second = bases.begin()
     assert second is not None
@@ -222,7 +227,7 @@ def test_where_there_is_a_map_a_base_makes_none(bases: Bases) -> None:
 
 
 def test_a_base_that_begins_while_another_s_map_is_made(bases: Bases) -> None:
-    """They have files of their own: the scan thread may be at the first while the second is written."""
+    """Each has its own file, because the scan thread may read the first while the second is written."""
     first = bases.copy(4096, nothing)
     assert first is not None
     assert bases.base_maps.take(bases.row_id) is first
@@ -236,7 +241,7 @@ def test_a_base_that_begins_while_another_s_map_is_made(bases: Bases) -> None:
 
 
 def test_few_are_open_at_once(bases: Bases) -> None:
-    """Each has a file. Those that are more are scanned."""
+    """Each has a file. If there are more, a scan makes their map."""
     begun = [bases.begin()[1] for _ in range(BASE_MAPS_MAX + 1)]
     assert begun[-1] is None
     assert None not in begun[:-1]
@@ -246,7 +251,7 @@ def test_few_are_open_at_once(bases: Bases) -> None:
 
 
 def test_the_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a whole daemon: the first base of a database in WAL mode makes its map, and no scan does."""
+    """In a whole daemon the first base of a database in WAL mode makes its map, and no scan does."""
     place = Place(tmp_path)
 
     def scan(*_arguments: object) -> None:

@@ -84,7 +84,10 @@ def decoded(new: NewObject) -> tuple[Frames, Trailer]:
 
 
 def test_it_holds_what_differs_and_ends_with_page_1(journal: Journal, old: list[bytes]) -> None:
-    """From the map, and from what was taken in the pass before; pages that need not be read are left out."""
+    """Pages come from the file where the map differs, and from the pass before.
+
+    Pages that need not be read are left out.
+    """
     made = body(journal)
     made.begin_pass()
     changed = [old[0], b"b" * SIZE, old[2], b"d" * SIZE, b"e" * SIZE, old[5], b"g" * SIZE]
@@ -105,7 +108,7 @@ def test_it_holds_what_differs_and_ends_with_page_1(journal: Journal, old: list[
 
 
 def test_what_it_changes_in_the_map(journal: Journal, old: list[bytes]) -> None:
-    """The last version of each page, and nothing past the size that it commits with."""
+    """The map gets the last version of each page, and nothing past the size of the commit."""
     made = body(journal)
     made.begin_pass()
     offer(made, 1, [b"1" * SIZE, *old[1:4], b"5" * SIZE, b"6" * SIZE])
@@ -119,7 +122,7 @@ def test_what_it_changes_in_the_map(journal: Journal, old: list[bytes]) -> None:
 
 
 def test_a_bridge_that_is_worse_than_a_base(journal: Journal, old: list[bytes], tmp_path: Path) -> None:
-    """Too many pages, or too much of the spool; dropped, it leaves nothing."""
+    """It would have too many pages, or take too much of the spool. When it is dropped, it leaves nothing."""
     chance = random.Random(2)
     other = [chance.randbytes(SIZE) for _ in old]
     for limits in ({"pages_bytes_max": 3 * SIZE}, {"body_bytes_max": 2 * SIZE}):
@@ -132,7 +135,7 @@ def test_a_bridge_that_is_worse_than_a_base(journal: Journal, old: list[bytes], 
 
 
 def test_the_epoch_before_may_grow_while_it_is_built(journal: Journal, old: list[bytes]) -> None:
-    """Its key names the end of the one before. If another epoch began meanwhile, it is for none."""
+    """Its key names the end of the epoch before. If another epoch began meanwhile, the bridge can't be used."""
     made = body(journal)
     offer(made, 2, [b"2" * SIZE])
     with pytest.raises(TransientError, match="epoch 2 began without it"):

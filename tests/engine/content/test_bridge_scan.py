@@ -1,4 +1,6 @@
-"""Tests of walsyncd.engine.content.bridge_scan: what only may have been missed, and was not, is not shipped."""
+"""Tests of walsyncd.engine.content.bridge_scan: if it is only possible that something was missed, and nothing was,
+nothing is shipped.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def position(gaps: Gaps) -> Position:
 
 
 def stays(gaps: Gaps, before: Position) -> None:
-    """Nothing was shipped, and following continues in the same epoch."""
+    """Assert that nothing was shipped, and following continues in the same epoch."""
     gaps.settle()
     assert (gaps.generations, gaps.bridges, position(gaps)) == (1, 0, before)
     assert gaps.journal.gaps() == {}
@@ -47,7 +49,7 @@ def stays(gaps: Gaps, before: Position) -> None:
 
 
 def test_the_application_was_closed_while_the_daemon_was_away(gaps: Gaps) -> None:
-    """Nobody saw the WAL's end; the file says that it was all known."""
+    """Nobody saw the WAL's end. The file shows that all of it was known."""
     before = position(gaps)
     gaps.die()
     gaps.app.close()
@@ -66,7 +68,7 @@ def test_a_doubt_beside_a_wal_that_was_shipped(gaps: Gaps) -> None:
 
 
 def test_the_file_is_a_copy_of_itself(gaps: Gaps) -> None:
-    """A container that was made again: another inode with the same content."""
+    """The file is in a container that was made again, so it has another inode with the same content."""
     before = position(gaps)
     gaps.die()
     gaps.app.close()
@@ -90,7 +92,7 @@ def test_a_daemon_that_dies_meanwhile_clears_it_later(gaps: Gaps) -> None:
 
 
 def test_pages_that_differ_are_bridged(gaps: Gaps) -> None:
-    """A commit of which nobody saw anything but the file."""
+    """Only the file shows a commit that nobody saw."""
     gaps.die()
     gaps.sql("UPDATE t SET y = randomblob(900) WHERE x = 3")
     gaps.app.close()
@@ -102,7 +104,7 @@ def test_pages_that_differ_are_bridged(gaps: Gaps) -> None:
 
 
 def test_a_file_that_was_cut_is_not_the_same(gaps: Gaps) -> None:
-    """No page of it differs."""
+    """None of its pages differs."""
     gaps.die()
     gaps.app.close()
     with gaps.path.open("r+b") as file:
@@ -116,7 +118,7 @@ def test_a_file_that_was_cut_is_not_the_same(gaps: Gaps) -> None:
 
 
 def test_a_lost_update_is_not_hidden_by_the_next_ones(gaps: Gaps) -> None:
-    """A missed transfer, then a commit on each of its rows in the next WAL: no page differs, and it is bridged."""
+    """A transfer was missed, then each of its rows was changed in the next WAL. No page differs, and it is bridged."""
     gaps.sql("CREATE TABLE u (x, y)", "INSERT INTO u VALUES (1, 99)")
     gaps.sql("CREATE TABLE v (x, y)", "INSERT INTO v VALUES (1, 0)")
     gaps.settle()
@@ -131,7 +133,7 @@ def test_a_lost_update_is_not_hidden_by_the_next_ones(gaps: Gaps) -> None:
 
 
 def test_commits_that_were_missed_for_certain_are_bridged_though_nothing_differs(gaps: Gaps) -> None:
-    """What lay between can't be restored, and the bridge says so."""
+    """The states in between can't be restored, and the bridge says so."""
     gaps.follower.leave(gaps.tracked, Gap.of(GapKind.OVERWRITTEN, "they are lost"))
     gaps.settle()
     assert gaps.bridges == 1

@@ -20,7 +20,7 @@ from walsyncd.errors import TransientError
 
 @given(st.sets(st.integers(1, 60)), st.integers(0, 60), st.integers(0, 50), st.integers(1, 7))
 def test_runs_are_the_pages_of_the_list(numbers: set[int], beyond: int, count: int, length_max: int) -> None:
-    """Each once, in order, none past the end of the file, and no run longer than a block."""
+    """Each page comes once, in order, none past the end of the file, and no run is longer than a block."""
     runs = runs_of(PageList(np.array(sorted(numbers), np.uint32), beyond), count, length_max)
     read = [page for first, last in runs for page in range(first, last + 1)]
     assert read == sorted({page for page in numbers | set(range(beyond + 1, count + 1)) if page <= count})
@@ -28,13 +28,13 @@ def test_runs_are_the_pages_of_the_list(numbers: set[int], beyond: int, count: i
 
 
 def test_all_pages_are_all_pages() -> None:
-    """In blocks."""
+    """All pages come in blocks."""
     assert runs_of(all_pages(), 10, 4) == [(1, 4), (5, 8), (9, 10)]
     assert runs_of(all_pages(), 0, 4) == []
 
 
 def test_the_frames_of_an_incarnation(tmp_path: Path) -> None:
-    """Up to the cursor and no further; what was overwritten meanwhile is no frame of it."""
+    """They end at the cursor. A frame that was overwritten meanwhile is not returned."""
     path = tmp_path / "app.db"
     with wal_database(path, 4096) as connection:
         insert(connection, commits=4, rows=20, size=900)

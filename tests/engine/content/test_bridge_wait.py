@@ -52,7 +52,7 @@ def wait(scene: Scene) -> BridgeWait:
 
 
 def test_rests_grow_with_each_failure(scene: Scene, wait: BridgeWait) -> None:
-    """Twice as long each time, and a minute at most."""
+    """Each pause is twice as long, and a minute at most."""
     assert wait.wait_s() == 0
     rests = [wait.rest_after_failure() for _ in range(20)]
     assert rests[:4] == [RETRY_S, 2 * RETRY_S, 4 * RETRY_S, 8 * RETRY_S]
@@ -64,14 +64,14 @@ def test_rests_grow_with_each_failure(scene: Scene, wait: BridgeWait) -> None:
 
 
 def test_some_passes_may_be_voided_before_it_rests(wait: BridgeWait) -> None:
-    """Each further round of voided passes makes it rest twice as long."""
+    """Each further round of voided passes doubles the pause."""
     rests = [wait.rest_after_gap(voided) for voided in range(1, 2 * VOIDED_MAX + 1)]
     assert [each for each in rests if each] == [BACK_OFF_S, 2 * BACK_OFF_S]
     assert rests[VOIDED_MAX - 1] == BACK_OFF_S
 
 
 def test_whoever_asks_ends_a_rest_but_not_at_once(scene: Scene, wait: BridgeWait) -> None:
-    """Requests that come all the time would otherwise void passes all the time."""
+    """Otherwise requests that come all the time would void passes all the time."""
     wait.rest(BACK_OFF_S)
     scene.mailbox.ask(Request(lambda _tracked: None, Future()))
     assert wait.wait_s() == RETRY_S
@@ -80,7 +80,7 @@ def test_whoever_asks_ends_a_rest_but_not_at_once(scene: Scene, wait: BridgeWait
 
 
 def test_it_waits_for_what_is_named(scene: Scene, wait: BridgeWait) -> None:
-    """Whoever asks meanwhile is told. Once it has been so, it is not asked again."""
+    """A client that asks meanwhile is told. Once the condition was true, it is not checked again."""
     answers = iter([False, True])
     wait.wait_for(lambda: next(answers), "storage can be reached")
     waiting = [wait.is_for_event]

@@ -34,7 +34,7 @@ def begun(gaps: Gaps) -> bool:
 
 
 def test_the_gap_is_in_the_journal_until_it_is_bridged(gaps: Gaps) -> None:
-    """A daemon that dies meanwhile begins again, even if nothing else shows the gap any more."""
+    """If the daemon dies meanwhile, the next one begins again, even if nothing else shows the gap any more."""
     assert begun(gaps)
     follow = gaps.journal.database_by_id(gaps.row_id).follow
     assert follow is not None
@@ -52,7 +52,7 @@ def test_the_gap_is_in_the_journal_until_it_is_bridged(gaps: Gaps) -> None:
 
 @pytest.mark.parametrize("missing", ["map", "base"])
 def test_without_a_map_or_a_base_there_is_nothing_to_bridge_from(gaps: Gaps, missing: str) -> None:
-    """A new generation begins, as ever."""
+    """A new generation begins."""
     if missing == "map":
         gaps.journal.page_map_lost(gaps.row_id)
     else:
@@ -63,7 +63,7 @@ def test_without_a_map_or_a_base_there_is_nothing_to_bridge_from(gaps: Gaps, mis
 
 
 def test_a_base_under_way_is_worthless(gaps: Gaps) -> None:
-    """It was read before the gap: its pages and the bridge's would not fit together."""
+    """It was read before the gap, so its pages would not fit together with the bridge's."""
     generation = gaps.tracked.generation
     assert generation is not None
     gaps.journal.base_begun(

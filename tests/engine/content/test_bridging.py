@@ -23,7 +23,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def filled(path: Path, rows: int) -> SqliteProcess:
-    """An application with a database in WAL mode."""
+    """Run an application with a database in WAL mode."""
     numbers = f"WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {rows - 1})"
     app = SqliteProcess(path)
     app.execute("PRAGMA journal_mode = WAL", "CREATE TABLE t (x, y)")
@@ -46,12 +46,15 @@ def restored(place: Place, name: str = "restored.db") -> Path:
 
 
 def same_content(live: Path, copy: Path) -> None:
-    """Byte for byte, once the live one is closed and so checkpointed."""
+    """Return whether the files are equal, byte for byte, once the live one is closed and so checkpointed."""
     assert copy.read_bytes() == live.read_bytes()
 
 
 def test_a_gap_is_bridged(place: Place) -> None:
-    """The daemon was away while the WAL restarted several times: same generation, exact restore, few pages."""
+    """The WAL restarted several times while the daemon was away.
+
+    The generation stays, the restore is exact, and few pages are stored.
+    """
     path = place.database()
     with filled(path, 500) as app:
         with running(place.settings("app")):
@@ -74,7 +77,7 @@ def test_a_gap_is_bridged(place: Place) -> None:
 
 
 def test_a_fault_in_a_scan_costs_a_try_and_not_the_daemon(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is raised while a gap is bridged: it is tried again, and the daemon continues."""
+    """Any exception while a gap is bridged has it tried again, and the daemon continues."""
     path = place.database()
     with filled(path, 200) as app:
         with running(place.settings("app")):

@@ -37,15 +37,15 @@ class Bases(Gaps):
     def _begin(self, generation: str) -> None:
         super()._begin(generation)
         self.start = None
-        self.tracked.note_base(wanted="")  # it has its first base
+        self.tracked.note_base(wanted="")  # the database has its first base
 
     def hold(self) -> None:
-        """A reader opens the database and stays in its transaction."""
+        """Let a reader open the database and stay in its transaction."""
         self.reader = SqliteProcess(self.path)
         self.reader.execute("BEGIN", "SELECT count(*) FROM t")
 
     def begin_base(self) -> None:
-        """What the snapshotter does when a base is due, or its wait is over."""
+        """Do what the snapshotter does when a base is due, or its wait is over."""
         state = self.tracked.state
         if state is None or self.tracked.bridge is not None or self.start is not None:
             return
@@ -62,7 +62,7 @@ class Bases(Gaps):
         assert len(rows) == 1
 
     def copy_piece(self, size: int) -> None:
-        """A piece of the file, with what checkpoints did to it meanwhile."""
+        """Copy a piece of the file, with what checkpoints did to it meanwhile."""
         if self.start is None:
             return
         with self.path.open("rb") as file:
@@ -71,7 +71,7 @@ class Bases(Gaps):
             self.piece += file.read(length).ljust(length, b"\0")
 
     def end_base(self) -> None:
-        """The rest of the copy, and N. From now on restores begin with this base, and need no earlier epoch."""
+        """Copy the rest, and find N. From now on restores begin with this base, and need no earlier epoch."""
         if self.start is None:
             return
         self.copy_piece(self.whole)
@@ -133,7 +133,7 @@ def test_a_base_begins_although_the_wal_never_restarts(bases: Bases) -> None:
 
 
 def test_what_is_committed_while_the_wal_is_read_again_is_in_it(bases: Bases) -> None:
-    """Commits during the reading are followed and stored as ever, and added at the end."""
+    """Commits during the reading are followed and stored as usual, and added at the end."""
     full_bytes = bases.limits.epoch_bytes
     for rest in (bases.limits.epoch_start_bytes, 2000):
         bases.limit(epoch_start_bytes=rest, epoch_bytes=full_bytes)
@@ -157,7 +157,7 @@ def test_what_is_committed_while_the_wal_is_read_again_is_in_it(bases: Bases) ->
 
 
 def test_the_epoch_stays_open_until_the_base_has_begun(bases: Bases) -> None:
-    """However large its first transaction is: otherwise the next commit would close it."""
+    """However large its first transaction is, the next commit must not close it."""
     bases.begin_base()
     bases.settle()
     bases.sql("UPDATE t SET y = randomblob(900)")
@@ -166,7 +166,7 @@ def test_the_epoch_stays_open_until_the_base_has_begun(bases: Bases) -> None:
 
 
 def test_a_wal_that_restarts_needs_nothing_of_it(bases: Bases) -> None:
-    """A restart while the WAL is read again ends that, without a trace."""
+    """A restart while the WAL is read again ends that, and leaves nothing."""
     bases.begin_base()
     bases.look()
     bases.scan()
@@ -183,7 +183,7 @@ def test_a_wal_that_restarts_needs_nothing_of_it(bases: Bases) -> None:
 
 
 def test_a_transaction_that_is_too_large_is_said_and_tried_later(bases: Bases) -> None:
-    """It would crowd out what other databases have in the spool. Following is not affected."""
+    """It would displace what other databases have in the spool. Following is not affected."""
     share = bases.limits.spool_share
     bases.limit(spool_share=1 << 80)
     bases.begin_base()
@@ -202,7 +202,7 @@ def test_a_transaction_that_is_too_large_is_said_and_tried_later(bases: Bases) -
 
 
 def test_pages_that_somebody_wrote_over_are_not_taken_from_the_wal(bases: Bases) -> None:
-    """The replica has the version of the file. The base waits for the WAL to restart."""
+    """The replica has the version of the file, so the base waits for the WAL to restart."""
     bases.sql("PRAGMA wal_checkpoint")
     bases.settle()
     state = bases.tracked.state
@@ -227,7 +227,10 @@ def test_pages_that_somebody_wrote_over_are_not_taken_from_the_wal(bases: Bases)
 def test_whatever_happens_the_restored_file_is_the_live_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Writers, checkpoints, deaths and dropped spools at any moment; each base is compared, and each epoch after it."""
+    """There are writers, checkpoints, deaths and dropped spools at any moment.
+
+    Each base and each epoch after it is compared.
+    """
     chance = random.Random(seed)
     page_size = chance.choice([512, 1024, 4096])
     with closing(Bases(tmp_path, page_size=page_size, auto_vacuum=chance.choice([0, 1, 2]))) as bases:
@@ -242,7 +245,7 @@ def test_whatever_happens_the_restored_file_is_the_live_one(
 
 
 def adversary(bases: Bases, chance: random.Random) -> None:
-    """One thing that an application, the follower, the scans, storage or the daemon's death does."""
+    """Do one thing that an application, the follower, the scans, storage or the daemon's death does."""
     match chance.choice(
         ["app", "app", "look", "look", "scan", "scan", "scan", "store", "base", "base", "piece", "rare"]
     ):

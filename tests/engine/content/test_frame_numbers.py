@@ -12,7 +12,7 @@ from walsyncd.engine.content.frame_numbers import FrameNumbers
 
 
 def test_only_the_numbers_are_kept(tmp_path: Path) -> None:
-    """The stream stays where it is, and the passes know the pages and the size of the last commit."""
+    """The stream's position stays, and the passes know the pages and the size of the last commit."""
     path = tmp_path / "a.db"
     with wal_database(path, 4096) as connection:
         insert(connection, commits=2)

@@ -31,7 +31,7 @@ def gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gaps]:
 
 
 def missed(gaps: Gaps, *statements: str) -> None:
-    """Commits that the daemon does not see: it is away, and the WAL restarts twice."""
+    """Make commits that the daemon does not see: it is away, and the WAL restarts twice."""
     gaps.die()
     gaps.sql(*statements, "PRAGMA wal_checkpoint(TRUNCATE)")
     gaps.sql("UPDATE t SET y = y WHERE x = 1", "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -39,7 +39,7 @@ def missed(gaps: Gaps, *statements: str) -> None:
 
 
 def test_a_gap_costs_the_pages_that_changed(gaps: Gaps) -> None:
-    """The generation continues; the bridge is one transaction, the first of an epoch."""
+    """The generation continues. The bridge is one transaction, the first of an epoch."""
     missed(gaps, "UPDATE t SET y = randomblob(900) WHERE x IN (3, 150)")
     gaps.settle()
     gaps.check()
@@ -51,7 +51,7 @@ def test_a_gap_costs_the_pages_that_changed(gaps: Gaps) -> None:
 
 
 def dying(deaths: Deaths, patch: pytest.MonkeyPatch) -> None:
-    """Points of death before and after each write of the spool and of the journal."""
+    """Return points of death before and after each write of the spool and of the journal."""
 
     def watched(call: Callable[..., object]) -> Callable[..., object]:
         def wrapped(*arguments: object, **named: object) -> object:
@@ -74,10 +74,10 @@ def dying(deaths: Deaths, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(owner, name, watched(getattr(owner, name)))
 
 
-# A process that is killed closes its files; one that only plays dead does not.
+# A process that is killed closes its files. One that only pretends to be dead does not.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_whenever_it_dies_the_gap_is_bridged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The daemon dies at each write in turn, until it gets through; each time the next one continues."""
+    """The daemon dies at each write in turn, until it succeeds. Each time the next one continues."""
     deaths = Deaths(0)
     with closing(Gaps(tmp_path, page_size=1024, auto_vacuum=1)) as gaps:
         gaps.sql("INSERT INTO t (y) VALUES " + ", ".join("(randomblob(900))" for _ in range(120)))
@@ -104,7 +104,10 @@ def test_whenever_it_dies_the_gap_is_bridged(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("seed", range(16))
 def test_the_daemon_dies_and_looks_late(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Applications, kills, gaps inside bridges at random; after each round the restored file is the live one."""
+    """Applications, kills, and gaps inside bridges come at random.
+
+    After each round the restored file is the live one.
+    """
     chance = random.Random(seed)
     page_size, auto_vacuum = chance.choice([512, 1024, 4096, 8192, 65536]), chance.randint(0, 2)
     with closing(Gaps(tmp_path, page_size=page_size, auto_vacuum=auto_vacuum)) as gaps:
@@ -134,7 +137,7 @@ def test_the_daemon_dies_and_looks_late(tmp_path: Path, seed: int, monkeypatch: 
 
 
 def test_another_page_size_is_not_bridged(gaps: Gaps) -> None:
-    """The new file is closed, so that only its page 1 says which size its pages have."""
+    """The new file is closed, so only its page 1 shows its page size."""
     gaps.die()
     gaps.app.close()
     gaps.path.unlink()
@@ -146,7 +149,10 @@ def test_another_page_size_is_not_bridged(gaps: Gaps) -> None:
 
 
 def test_a_file_that_is_gone_is_waited_for(gaps: Gaps) -> None:
-    """What comes in its place is compared with what was shipped: here it is the same, and then it is another."""
+    """The file that takes its place is compared with what was shipped.
+
+    First it is the same, and then it is another one.
+    """
     gaps.sql("PRAGMA wal_checkpoint(TRUNCATE)")
     gaps.settle()
     gaps.app.close()
@@ -174,7 +180,7 @@ def test_a_file_that_is_gone_is_waited_for(gaps: Gaps) -> None:
 
 
 def test_somebody_who_asks_ends_the_back_off(gaps: Gaps) -> None:
-    """Gaps inside the bridge made it wait for a calmer time. ``sync`` need not wait for that: it is calm now."""
+    """Gaps inside the bridge made it wait for a quiet time. ``sync`` need not wait, because it is quiet now."""
     gaps.limit(bridge_retry_s_max=3600.0)
     lost = Gap.of(GapKind.OVERWRITTEN, "commits are lost")
     for _ in range(1 + bridge_wait.VOIDED_MAX):
@@ -184,7 +190,7 @@ def test_somebody_who_asks_ends_the_back_off(gaps: Gaps) -> None:
         gaps.scan()
     assert gaps.bridges == 0
     assert gaps.tracked.state is None
-    gaps.settle()  # it asks
+    gaps.settle()  # ``sync`` asks
     assert gaps.bridges == 1
     gaps.check()
 
@@ -208,9 +214,9 @@ def test_what_fails_again_and_again_is_tried_less_and_less(gaps: Gaps, monkeypat
 @pytest.mark.parametrize("steps", [0, 5, 9, 13])
 def test_a_write_past_sqlite_while_a_gap_is_bridged(gaps: Gaps, steps: int) -> None:
     """Whenever it comes, and however few looks there were before it, it is not lost."""
-    gaps.sql("DROP INDEX i")  # so that the rows alone are changed
+    gaps.sql("DROP INDEX i")  # so that only the rows are changed
     gaps.settle()
-    with gaps.path.open("r+b", buffering=0) as file:  # it stays open, so that no close of it is seen
+    with gaps.path.open("r+b", buffering=0) as file:  # the connection stays open, so that no close of it is seen
         missed(gaps, "UPDATE t SET y = randomblob(900) WHERE x IN (3, 150)")
         for step in range(steps):
             gaps.look() if step % 2 else gaps.scan()

@@ -1,4 +1,4 @@
-"""Page maps through deaths of the machine, before and after each write while one is made, filled and forgotten.
+"""Tests of page maps when the machine dies before or after each write while one is made, filled and deleted.
 
 A power cut may lose what was written since the last fsync, and a rename since the last fsync of the folder.
 """
@@ -24,7 +24,7 @@ PAGE_SIZE = 1024
 
 
 class UnsafeFolder:
-    """The folder of the maps: a point of death before and after each call that changes it or a file in it."""
+    """The folder of the maps, with a point of death before and after each call that changes it or a file in it."""
 
     def __init__(self, folder: Path, deaths: Deaths, patch: pytest.MonkeyPatch) -> None:
         self.folder = folder
@@ -43,7 +43,7 @@ class UnsafeFolder:
         def watched(first: Any, *arguments: Any, **named: Any) -> Any:
             if not self._is_ours(first) or (name == "open" and not arguments[0] & os.O_CREAT):
                 return call(first, *arguments, **named)
-            if self.deaths.is_dead and name == "unlink":  # what the dead would tidy up stays
+            if self.deaths.is_dead and name == "unlink":  # cleaning up after a death has no effect
                 return None
             inode = os.fstat(first).st_ino if isinstance(first, int) else 0
             self.deaths.point()
@@ -97,7 +97,7 @@ class UnsafeFolder:
 
 
 def check_map(gaps: Gaps) -> None:
-    """The map is what a restore of the stored position gives, page by page."""
+    """Assert that the map is what a restore of the stored position gives, page by page."""
     content = gaps.restored()
     pages = entries_of_pages(content, PAGE_SIZE)
     page_map = gaps.maps.open(gaps.row_id)
@@ -109,10 +109,10 @@ def check_map(gaps: Gaps) -> None:
 
 
 @pytest.mark.slow
-# A process that is killed closes its files; one that only plays dead does not.
+# A process that is killed closes its files. One that only pretends to be dead does not.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_whenever_the_machine_dies_the_map_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It dies at each write in turn, until it gets through. The next gap is bridged in the same generation."""
+    """It dies at each write in turn, until it succeeds. The next gap is bridged in the same generation."""
     deaths = Deaths(0)
     with closing(Gaps(tmp_path, page_size=PAGE_SIZE, auto_vacuum=1)) as gaps:
         gaps.sql("INSERT INTO t (y) VALUES " + ", ".join("(randomblob(900))" for _ in range(60)))

@@ -25,7 +25,10 @@ def gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gaps]:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_map_is_made_beside_a_writer(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commits, checkpoints and restarts between the blocks that are read; and the map continues with every segment."""
+    """There are commits, checkpoints and restarts between the blocks that are read.
+
+    The map continues with every segment.
+    """
     chance = random.Random(seed)
     with closing(Gaps(tmp_path, page_size=chance.choice([512, 4096]), auto_vacuum=seed % 3)) as gaps:
         for _ in range(6):
@@ -48,7 +51,7 @@ def test_a_map_is_made_beside_a_writer(tmp_path: Path, seed: int, monkeypatch: p
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_map_that_is_lost_is_made_again_at_once(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its rows are in the file that is gone. The WAL that has them need not restart."""
+    """Its rows were in the lost file. The WAL that has them need not restart."""
     chance = random.Random(seed)
     with closing(Gaps(tmp_path, page_size=chance.choice([512, 4096]), auto_vacuum=seed % 3)) as gaps:
         for _ in range(8):
@@ -71,7 +74,7 @@ def test_a_map_that_is_lost_is_made_again_at_once(tmp_path: Path, seed: int, mon
 
 
 def test_a_map_counts_only_once_what_it_holds_is_stored(gaps: Gaps) -> None:
-    """The file holds frames that are spooled only: taken back, they are in no replica."""
+    """The file has frames that are only spooled. If these are taken back, no replica has them."""
     gaps.sql("INSERT INTO t (y) VALUES (randomblob(500000))")
     for _ in range(300):
         gaps.look()
@@ -106,7 +109,7 @@ def row(epoch: int, first: int, last: int) -> RedoRow:
 
 
 def test_rows_must_follow_one_another() -> None:
-    """From the start to the end, over epochs; one that is missing would leave pages of which nothing is known."""
+    """They go from the start to the end, over epochs. A missing one would leave pages of which nothing is known."""
     start = Position(G1, 2, 5)
     assert follows([row(2, 6, 9), row(2, 10, 10), row(3, 1, 4)], start, Position(G1, 3, 4))
     assert follows([], start, start)

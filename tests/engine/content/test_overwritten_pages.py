@@ -1,4 +1,6 @@
-"""Somebody writes over pages that a checkpoint has copied back: the restore is what a reader sees who begins now."""
+"""Tests of pages that somebody writes over after a checkpoint copied them back: a restore has what a new
+reader sees.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,12 @@ ROWS = "SELECT substr(x, 1, 10) FROM t ORDER BY rowid"
 
 
 def insert(mark: str) -> str:
-    """A row that has a page for itself, nearly."""
+    """Return a statement for a row that almost fills a page."""
     return f"INSERT INTO t VALUES (printf('{mark}%3000d', 1))"
 
 
 class Scene:
-    """An application that has the database open, with all that it committed copied back, and a daemon's replica."""
+    """An application that has the database open, with all its commits copied back, and a daemon's replica."""
 
     def __init__(self, folder: Path, app: SqliteProcess) -> None:
         self.place, self.app = Place(folder), app
@@ -44,14 +46,14 @@ class Scene:
             file.write(by.encode())
 
     def seen(self) -> list[str]:
-        """What a reader sees who begins now."""
+        """Return what a new reader sees."""
         with SqliteProcess(self.path) as other:
             rows = [str(row[0]) for row in other.execute(ROWS)]
             other.close()
             return rows
 
     def restored(self) -> list[str]:
-        """What the replica's head has, which is sound."""
+        """Return what the replica's head has, which is sound."""
         replica, out = Replica(DirectoryStorage(self.place.replica), "app"), self.place.folder / "restored.db"
         restore(replica, find_plan(replica, Head()), out, force=True)
         with closing(sqlite3.connect(out)) as connection:
@@ -59,7 +61,7 @@ class Scene:
             return [str(row[0]) for row in connection.execute(ROWS)]
 
     def agrees(self, *rows: str) -> None:
-        """After a sync the replica has these rows, which a reader sees."""
+        """Assert that the replica has these rows after a sync, and that a reader sees them."""
         self.place.sync()
         assert self.seen() == list(rows)
         assert self.restored() == list(rows)
@@ -78,7 +80,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     path = Place(tmp_path).database()
     with SqliteProcess(path) as app:
         app.execute("PRAGMA journal_mode = WAL", "CREATE TABLE t (x)", "CREATE TABLE other (x)")
-        # More than a small bridge, so that one of most pages is dropped for a base.
+        # With more pages than a small bridge has, one of most pages is dropped for a base.
         numbers = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 800)"
         app.execute(f"{numbers} INSERT INTO other SELECT zeroblob(3000) FROM n", "PRAGMA wal_checkpoint(TRUNCATE)")
         yield Scene(tmp_path, app)
@@ -122,7 +124,10 @@ def test_the_wal_cannot_restart(scene: Scene) -> None:
 
 
 def test_the_wal_is_recovered(scene: Scene) -> None:
-    """The application is killed. Who opens the database next recovers the WAL, whose frames are copied back again."""
+    """The application is killed.
+
+    The next process that opens the database recovers the WAL, whose frames are copied back again.
+    """
     with followed(scene):
         commit_and_copy_back(scene)
         scene.overwrite("first.....", "another...")
@@ -132,7 +137,7 @@ def test_the_wal_is_recovered(scene: Scene) -> None:
 
 
 def test_the_daemon_starts_again(scene: Scene) -> None:
-    """It is remembered that the replica has the version of the file, which is lost when the WAL is recovered."""
+    """It remembers that the replica has the version of the file, which is lost when the WAL is recovered."""
     with followed(scene):
         commit_and_copy_back(scene)
         scene.overwrite("first.....", "another...")
@@ -143,7 +148,7 @@ def test_the_daemon_starts_again(scene: Scene) -> None:
 
 
 def recover_and_copy_back(scene: Scene, *more: str) -> SqliteProcess:
-    """The application is killed, and the next one recovers the WAL and copies back what it commits, and all before."""
+    """Kill the application. The next one recovers the WAL and copies back what it commits, and all before."""
     scene.app.kill()
     app = SqliteProcess(scene.path)
     app.execute(insert("third....."), "PRAGMA wal_checkpoint", *more)
@@ -152,7 +157,7 @@ def recover_and_copy_back(scene: Scene, *more: str) -> SqliteProcess:
 
 @pytest.mark.parametrize("restarts", [False, True])
 def test_the_wal_is_recovered_while_the_daemon_is_away(scene: Scene, *, restarts: bool) -> None:
-    """As many frames are copied back as before, or the WAL has restarted, so nothing tells of the recovery."""
+    """As many frames are copied back as before, or the WAL has restarted, so nothing shows the recovery."""
     with followed(scene):
         commit_and_copy_back(scene)
         scene.overwrite("first.....", "another...")
@@ -194,7 +199,7 @@ def test_the_wal_is_recovered_between_two_looks(
 
 @pytest.mark.parametrize("is_small", [True, False])
 def test_a_backup_is_copied_over(scene: Scene, *, is_small: bool) -> None:
-    """Also if so much differs that a new generation begins: the frames would hide what readers see."""
+    """This holds also if so much differs that a new generation begins. The frames would hide what readers see."""
     backup = scene.place.folder / "backup.db"
     with followed(scene):
         commit_and_copy_back(scene)
@@ -208,11 +213,11 @@ def test_a_backup_is_copied_over(scene: Scene, *, is_small: bool) -> None:
         scene.app.execute(insert("third....."))
         scene.agrees("another...", "second....", "third.....")
         with scene.place.journal() as journal:
-            assert is_small or len(journal.generations(1)) > 1  # a look may fall into the copying
+            assert is_small or len(journal.generations(1)) > 1  # a look may come during the copying
 
 
 def copy_longer_over(scene: Scene) -> list[str]:
-    """Somebody copies a backup over the database that has more rows than it. Returns these rows."""
+    """Copy a backup over the database that has more rows than it. Return these rows."""
     backup, rows = scene.place.folder / "backup.db", [f"longer..{number:02}" for number in range(20)]
     shutil.copyfile(scene.path, backup)
     with closing(sqlite3.connect(backup)) as connection, connection:
@@ -225,7 +230,7 @@ def copy_longer_over(scene: Scene) -> list[str]:
 
 @pytest.mark.parametrize("is_away", [False, True])
 def test_a_backup_that_is_longer_is_copied_over(scene: Scene, *, is_away: bool) -> None:
-    """As long as there is a WAL, SQLite believes its size; once the application has ended, that of the file counts."""
+    """As long as there is a WAL, SQLite believes its size. Once the application has ended, that of the file counts."""
     with followed(scene):
         commit_and_copy_back(scene)
         rows = copy_longer_over(scene)
@@ -255,7 +260,7 @@ def test_the_wal_is_emptied_after_a_longer_backup(
 
 
 def test_a_longer_backup_that_has_the_pages_of_the_wal_as_they_are(scene: Scene) -> None:
-    """No page was written over that the WAL has, but the file is longer than the WAL says."""
+    """None of the WAL's pages was overwritten, but the file is longer than the WAL says."""
     with followed(scene):
         commit_and_copy_back(scene)
         scene.app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -268,7 +273,7 @@ def test_a_longer_backup_that_has_the_pages_of_the_wal_as_they_are(scene: Scene)
 
 
 def test_a_scrub_compares_pages_that_were_copied_back(scene: Scene) -> None:
-    """No event and no time tells of it, because the daemon was away and the time was put back."""
+    """No event and no time shows it, because the daemon was away and the time was restored."""
     with followed(scene):
         commit_and_copy_back(scene)
     times = scene.path.stat()
@@ -281,7 +286,7 @@ def test_a_scrub_compares_pages_that_were_copied_back(scene: Scene) -> None:
 
 
 def test_a_map_that_is_lost_has_the_version_of_the_file(scene: Scene) -> None:
-    """Its rows are gone with it. The frames in the WAL, from which it could be made, do not tell what the file has."""
+    """Its rows are lost with it. The WAL's frames, from which it could be made, do not show what the file has."""
     with followed(scene):
         commit_and_copy_back(scene)
         scene.overwrite("first.....", "another...")

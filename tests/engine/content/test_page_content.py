@@ -21,7 +21,7 @@ from walsyncd.engine.restore.restorer import find_plan, restore
 
 
 def test_a_daemon_keeps_the_map_of_its_database(tmp_path: Path) -> None:
-    """What is stored reaches its file; a file that is gone is made again, whatever the WAL does."""
+    """What is stored reaches the map's file. A missing file is made again, whatever the WAL does."""
     limits = Limits(map_segments=1, map_redo_bytes=1, map_retry_s=0.2)
     place = Place(tmp_path)
     with SqliteProcess(place.database()) as app:
@@ -44,7 +44,7 @@ def test_a_daemon_keeps_the_map_of_its_database(tmp_path: Path) -> None:
 
 
 def restored(place: Path) -> list[bytes]:
-    """The values of the table at the replica's head."""
+    """Return the values of the table at the replica's head."""
     replica, out = Replica(DirectoryStorage(place / "replica"), "app"), place / "restored.db"
     restore(replica, find_plan(replica, Head()), out, force=True)
     with closing(sqlite3.connect(out)) as connection:
@@ -52,7 +52,7 @@ def restored(place: Path) -> list[bytes]:
 
 
 def test_what_was_written_over_a_page_that_was_copied_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If nothing tells that the page was copied back, its frame hides it from the scan until the WAL restarts."""
+    """If nothing shows that the page was copied back, its frame hides it from the scan until the WAL restarts."""
     monkeypatch.setattr(WalPair, "live_index", lambda _wal_pair: None)
     place = Place(tmp_path)
     path = place.database()
@@ -76,7 +76,7 @@ def test_what_was_written_over_a_page_that_was_copied_back(tmp_path: Path, monke
 
             monkeypatch.setattr(Scrubs, "now", noted)
             rows = [b"another...", b"second....", b"third.....", b"fourth....", b"fifth....."]
-            for row in rows[2:]:  # when the last is stored, all that follows from the first has been asked for
+            for row in rows[2:]:  # when the last one is stored, all that follows from the first has been requested
                 app.execute(insert.format(mark=row.decode()))
                 place.sync()
             assert asked == ["app"]

@@ -25,7 +25,7 @@ PAGES = 1200
 
 
 class UnsafeFile:
-    """Records what is written to a page map and may be lost; a point of death before and after each call."""
+    """Records what is written to a page map and may be lost, with a point of death before and after each call."""
 
     def __init__(self, deaths: Deaths, patch: pytest.MonkeyPatch) -> None:
         self.deaths = deaths
@@ -79,7 +79,7 @@ class UnsafeFile:
 
 
 class Life:
-    """One database, its journal and its map, through deaths; ``history`` is what each segment changed."""
+    """One database, its journal and its map, through deaths. ``history`` is what each segment changed."""
 
     def __init__(self, folder: Path, seed: int, file: UnsafeFile) -> None:
         self.chance = random.Random(seed)
@@ -130,7 +130,7 @@ class Life:
         self.journal = Journal.open(self.folder)
 
     def check(self) -> None:
-        """The map is what the segments up to the journal's position make of the first one."""
+        """Assert that the map is what the segments up to the journal's position make of the first one."""
         expected = self.made
         for redo in self.history[: int(self.journal.database_by_id(1).follow or "0")]:
             expected = apply(redo, expected, 1)
@@ -163,7 +163,7 @@ def rows_of(journal: Journal) -> list[ObjectRow]:
 
 
 def test_only_what_is_stored_reaches_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A spool that is dropped leaves a map that is not ahead of the replica."""
+    """If a spool is dropped, the map must not be ahead of the replica."""
     life = Life(tmp_path, 1, UnsafeFile(Deaths(), monkeypatch))
     for _ in range(4):
         life.commit()
@@ -177,7 +177,7 @@ def test_only_what_is_stored_reaches_the_file(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("how", ["gone", "torn", "older", "foreign"])
 def test_a_file_of_another_history_is_no_map(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is lost and made again; an older copy of the state directory's file does not count."""
+    """It counts as lost and is made again. An older copy of the state directory's file is refused."""
     life = Life(tmp_path, 1, UnsafeFile(Deaths(), monkeypatch))
     path = tmp_path / "maps" / "1.map"
     older = path.read_bytes()
@@ -204,7 +204,7 @@ def test_a_file_of_another_history_is_no_map(tmp_path: Path, how: str, monkeypat
 
 
 def test_maps_are_written_when_much_is_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not for each segment."""
+    """They are not written for each segment."""
     life = Life(tmp_path, 1, UnsafeFile(Deaths(), monkeypatch))
     life.commit()
     life.journal.stored(rows_of(life.journal)[0].id, now_ms=1, tokens=1.0)

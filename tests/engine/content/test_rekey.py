@@ -1,4 +1,4 @@
-"""A database that gets another key beside the daemon: every page changes, and nothing is reported as wrong."""
+"""Tests of a database that gets another key beside the daemon: every page changes, and nothing is reported as wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.mark.parametrize("cipher", ["chacha20", "sqlcipher"])
 def test_another_key_raises_no_alarm(place: Place, cipher: str) -> None:
-    """A cipher takes another key without a WAL. Whatever it costs, scrubs and drills find the replica right."""
+    """A cipher changes the key without a WAL. Whatever it costs, scrubs and drills find the replica right."""
     keys, settings = unlock(cipher), tuned(place, scrub_interval_s=None)
     app = SqliteProcess(place.database(), module="apsw")
     app.execute(*keys, WAL, CREATE[0], FILL)

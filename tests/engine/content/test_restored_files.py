@@ -1,4 +1,4 @@
-"""Tests of databases that were restored from their own replica: the generation goes on, and no base is taken."""
+"""Tests of databases that were restored from their own replica: the generation continues, and no base is taken."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def place(tmp_path: Path) -> Place:
 
 
 def begun(place: Place, mode: str) -> tuple[str, str]:
-    """A database with an application, and a replica with a map. Returns the generation, and a position before the last.
+    """Make a database with an application, and a replica with a map. Return the generation, and a position before the
+    last.
 
-    The application has closed it.
+    The application has closed the database.
     """
     with running(place.settings("app")):
         with SqliteProcess(place.database()) as app:
@@ -70,7 +71,7 @@ def bridges(place: Place) -> int:
 
 
 def goes_on(place: Place, generation: str, *, bridged: int) -> None:
-    """The generation continues, with the base that it has. What is committed now is restored exactly."""
+    """Assert that the generation continues, with the base that it has, and that new commits are restored exactly."""
     place.sync()
     assert place.row().generation == generation
     with SqliteProcess(place.database()) as app:
@@ -95,7 +96,7 @@ def test_restored_while_the_daemon_was_away(place: Place, mode: str) -> None:
 
 
 def test_written_before_the_daemon_starts(place: Place) -> None:
-    """The bridge holds what was written, and nothing else."""
+    """The bridge has what was written, and nothing else."""
     generation, _ = begun(place, "WAL")
     remove(place)
     restore(place)
@@ -116,7 +117,7 @@ def test_restored_to_an_earlier_moment(place: Place) -> None:
 
 
 def test_restored_over_the_file_beside_the_daemon(place: Place) -> None:
-    """By ``--force``, which puts another file in its place."""
+    """``--force`` puts another file in its place."""
     generation, _ = begun(place, "WAL")
     with running(place.settings("app")):
         place.sync()
@@ -137,7 +138,7 @@ def test_lost_and_restored_beside_the_daemon(place: Place, mode: str) -> None:
 
 
 def scrubbed(place: Place) -> int:
-    """Compare now, as ``walsyncd scrub``. Returns how many pages differ."""
+    """Compare now, as ``walsyncd scrub`` does. Return how many pages differ."""
     asked = place.ask(op="scrub", names=["app"])["databases"]
     done: dict[str, int] = {}
 
@@ -158,13 +159,13 @@ def unlock(cipher: str) -> tuple[str, ...]:
 
 
 def tuned(place: Place, **changes: float | None) -> Settings:
-    """With settings of the database changed."""
+    """Return the settings with those of the database changed."""
     settings = place.settings("app")
     return replace(settings, databases=tuple(replace(each, **changes) for each in settings.databases))  # type: ignore[arg-type]
 
 
 def drilled(place: Place) -> DrillRow:
-    """The result of a drill."""
+    """Return the result of a drill."""
     row_id = place.row().id
 
     def last() -> DrillRow | None:
@@ -180,7 +181,7 @@ def drilled(place: Place) -> DrillRow:
 
 @pytest.mark.parametrize("restores", [False, True])
 def test_a_drill_after_a_gap_raises_no_alarm(place: Place, restores: bool) -> None:
-    """Some of the live file's pages have the bytes of the bridge, or of a restore, and others not those of frames."""
+    """Some of the live file's pages have the bytes of the bridge, or of a restore, and others have those of frames."""
     keys, settings = unlock("chacha20"), tuned(place, scrub_interval_s=None)
     app = SqliteProcess(place.database(), module="apsw")
     app.execute(*keys, "PRAGMA journal_mode = WAL", CREATE[0], FILL)

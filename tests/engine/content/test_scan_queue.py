@@ -24,7 +24,7 @@ def running(queue: ScanQueue) -> Iterator[None]:
 
 
 def test_an_urgent_scan_interrupts_another() -> None:
-    """After the block that is being read; then the other one continues."""
+    """It does so after the block that is being read. Then the other scan continues."""
     queue, seen, ended = ScanQueue(bytes_per_s_max=1e12), list[str](), threading.Event()
 
     def urgent() -> ScanSteps:
@@ -47,7 +47,7 @@ def test_an_urgent_scan_interrupts_another() -> None:
 
 
 def test_all_scans_share_one_pace() -> None:
-    """Two that read 1,000 bytes each take as long as one that reads 2,000, by the queue's clock."""
+    """Two scans of 1,000 bytes each take as long as one of 2,000, by the queue's clock."""
     now, read_at, ended = [0.0], list[float](), threading.Event()
     queue = ScanQueue(bytes_per_s_max=1000, monotonic_s=lambda: now[0])
     wait = queue._alarm.wait
@@ -76,7 +76,7 @@ def test_all_scans_share_one_pace() -> None:
 
 
 def test_a_scan_that_waits_lets_others_go_on() -> None:
-    """And one that is to begin later does."""
+    """A scan that is to begin later does, too."""
     queue, seen, ended = ScanQueue(), list[str](), threading.Event()
 
     def waiting() -> ScanSteps:
@@ -97,7 +97,7 @@ def test_a_scan_that_waits_lets_others_go_on() -> None:
 
 
 def test_a_stop_closes_what_is_under_way() -> None:
-    """Its files are closed by its ``finally``."""
+    """A scan closes its files in its ``finally``."""
     queue, begun, closed = ScanQueue(), threading.Event(), list[bool]()
 
     def scan() -> ScanSteps:
@@ -115,7 +115,7 @@ def test_a_stop_closes_what_is_under_way() -> None:
 
 
 def test_what_is_called_runs_in_the_thread() -> None:
-    """And ``between`` after each scan."""
+    """``between`` is called after each scan."""
     ran: list[str] = []
     done = threading.Event()
 

@@ -22,7 +22,7 @@ def prepared(place: Place, app: SqliteProcess) -> None:
 
 
 def test_a_gap_meanwhile_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was read across it says nothing, so the difference that it made is no alarm."""
+    """What was read across the gap proves nothing, so the difference that it made is no alarm."""
     place = Place(tmp_path)
     with (
         application(place.database()) as app,
@@ -45,7 +45,7 @@ def test_a_gap_meanwhile_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_fault_is_the_scrubs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said why nothing was compared, and the daemon continues."""
+    """The result says why nothing was compared, and the daemon continues."""
     place = Place(tmp_path)
     with application(place.database()) as app, running(place.settings("app"), limits=Limits(scrub_attempt_s=0.0)):
         prepared(place, app)

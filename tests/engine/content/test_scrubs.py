@@ -46,7 +46,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def application(path: Path) -> SqliteProcess:
-    """With a database in WAL mode."""
+    """Run an application with a database in WAL mode."""
     app = SqliteProcess(path)
     app.execute("PRAGMA busy_timeout = 60000", "PRAGMA journal_mode = WAL")
     return app
@@ -77,7 +77,9 @@ def restored(place: Place) -> bytes:
 
 
 def test_a_page_that_nobody_committed_is_found_and_healed(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is an error once, the positions since the last good scrub are suspect, and the next scrub is clean."""
+    """It is reported once as an error, the positions since the last good scrub are suspect, and the next scrub is
+    clean.
+    """
     path = place.database()
     with application(path) as app, running(place.settings("app")):
         fill(app)
@@ -117,7 +119,7 @@ def test_a_page_that_nobody_committed_is_found_and_healed(place: Place, capsys: 
 
 
 def test_a_scrub_comes_by_itself(place: Place) -> None:
-    """At its interval, again and again, and no more once that is off."""
+    """It comes at its interval, again and again, and not after it is switched off."""
     settings = place.settings("app")
     with application(place.database()) as app, running(scrubbing(settings, 0.2)):
         fill(app)
@@ -139,7 +141,7 @@ def test_a_scrub_comes_by_itself(place: Place) -> None:
 
 
 def test_what_cannot_be_healed_begins_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no bridge can be made a new base is taken, which is the live file."""
+    """If no bridge can be made, a new base is taken, which is the live file."""
     monkeypatch.setattr(Bridges, "begin", lambda *_: False)
     limits = Limits(generation_delay_s=0.01)
     with application(place.database()) as app, running(place.settings("app"), limits=limits):
@@ -158,7 +160,7 @@ def test_what_cannot_be_healed_begins_again(place: Place, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("auto_vacuum", [0, 1])
 def test_an_honest_database_raises_no_alarm(place: Place, auto_vacuum: int) -> None:
-    """Whatever it does meanwhile: writes, checkpoints of all modes, VACUUM, shrinks, closes and opens."""
+    """It may write, checkpoint in all modes, VACUUM, shrink, close and open meanwhile."""
     path = place.database()
     with SqliteProcess(path) as app:
         app.execute(f"PRAGMA auto_vacuum = {auto_vacuum}", "PRAGMA journal_mode = WAL")
@@ -186,7 +188,7 @@ def test_an_honest_database_raises_no_alarm(place: Place, auto_vacuum: int) -> N
 
 
 def work_honestly(path: Path, stop: threading.Event) -> None:
-    """In a process of its own: who closes a file that SQLite has open in the same process drops SQLite's locks."""
+    """Write in another process. Closing a file that SQLite has open in the same process would drop SQLite's locks."""
     random = Random(5)
     operations = (
         "VACUUM",
@@ -211,7 +213,7 @@ def work_honestly(path: Path, stop: threading.Event) -> None:
 
 @pytest.mark.parametrize("cipher", ["chacha20", "aes256cbc"])
 def test_an_encrypted_database_raises_no_alarm(place: Place, cipher: str) -> None:
-    """Also where each page is encrypted again when it is copied from the WAL."""
+    """This holds also if each page is encrypted again when it is copied from the WAL."""
     if not hasattr(apsw, "mc_version"):
         pytest.skip("another apsw than that of apsw-sqlite3mc is installed")
     with SqliteProcess(place.database(), module="apsw") as app:
@@ -223,7 +225,7 @@ def test_an_encrypted_database_raises_no_alarm(place: Place, cipher: str) -> Non
             place.sync()
             wait_for(lambda: has_map(place))
             app.execute("UPDATE t SET x = randomblob(3000) WHERE rowid < 20")
-            place.sync()  # a checkpoint right after it could overwrite what nobody has read, and be a gap
+            place.sync()  # a checkpoint right after it could overwrite what nobody has read, which would be a gap
             app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             place.sync()
             for _ in range(2):
@@ -237,7 +239,7 @@ def test_an_encrypted_database_raises_no_alarm(place: Place, cipher: str) -> Non
 
 
 def test_a_small_database_is_compared_after_an_absence(place: Place) -> None:
-    """A backup was copied over it while no daemon ran, and a checkpoint came after that, which seems to explain it."""
+    """A backup was copied over it while no daemon ran, and a later checkpoint seems to explain the change."""
     path = place.database()
     settings = scrubbing(place.settings("app"), 86_400)
     app = SqliteProcess(path)
@@ -290,18 +292,18 @@ def test_what_nobody_touched_meanwhile_is_not_read_again(place: Place, monkeypat
     monkeypatch.setattr(Scrub, "steps", counted)
     with running(settings):
         place.sync()
-        assert scrub(place)["differing"] == 0  # it was asked for after the one that a start may want
+        assert scrub(place)["differing"] == 0  # this base was requested after the one that a start may want
     assert begun == ["app"]
 
 
 def is_known(place: Place) -> bool:
-    """Whether the file's size and times are in the journal."""
+    """Return whether the file's size and times are in the journal."""
     follow = place.row().follow
     return follow is not None and parse_follow_state(follow).file.known
 
 
 class Day:
-    """The scans' queue and the clocks of a day that takes no time; ``wake_ups`` counts how often a scan went on."""
+    """The scans' queue and the clocks of a day that takes no time. ``wake_ups`` counts how often a scan continued."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -319,7 +321,7 @@ class Day:
         return None if at_ms is None else SimpleNamespace(at_ms=at_ms)
 
     def attempts(self, tracked: FollowedDatabase) -> Generator[ScanWait, None, tuple[ScrubResult, bool]]:
-        """A scrub of a small file: one block."""
+        """Scrub a small file, which is one block."""
         yield ScanWait(4096)
         assert tracked.row_id not in self.scrubbed
         self.scrubbed[tracked.row_id] = self.wall_ms()
@@ -338,7 +340,7 @@ class Day:
 
 
 def test_a_day_of_ten_thousand_databases_wakes_for_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is scrubbed once, at its own moment; in between nothing wakes the daemon."""
+    """Each is scrubbed once, at its own moment. In between nothing wakes the daemon."""
     day, count, day_s = Day(), 10_000, 86_400.0
     monkeypatch.setattr(scrubs, "time", SimpleNamespace(monotonic=lambda: day.now_s))
     journal = SimpleNamespace(last_scrub=day.last_scrub, generations=lambda _id: [], page_map=lambda _id: None)
@@ -351,4 +353,4 @@ def test_a_day_of_ten_thousand_databases_wakes_for_each_once(monkeypatch: pytest
         planned.plan(cast("Any", tracked), day_s, was_away=True)
     day.run_until(day_s)
     assert len(day.scrubbed) == count
-    assert day.wake_ups <= count + 50  # whoever is planned first is seldom the first to be due
+    assert day.wake_ups <= count + 50  # the database that is planned first is seldom the first to be due

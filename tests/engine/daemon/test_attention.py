@@ -1,4 +1,4 @@
-"""Databases that nobody has looked at, although a look is due."""
+"""Tests of databases that nobody has looked at, although a look is due."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def followed(name: str, row_id: int) -> FollowedDatabase:
 
 @contextmanager
 def working(stalls: StallDetector, name: str) -> Iterator[None]:
-    """A worker of this name that never comes back."""
+    """Start a worker of this name that never ends."""
     begun, end = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -45,7 +45,7 @@ def working(stalls: StallDetector, name: str) -> Iterator[None]:
 
 
 def test_a_database_is_unseen_from_when_its_look_is_due_until_one_has_seen_all() -> None:
-    """Taking it up is not seeing it; one that is due later is not unseen."""
+    """To begin a look is not enough. A database whose look is due later is not unseen."""
     schedule, app, later = Schedule(), followed("app", 1), followed("later", 2)
     attention = Attention(schedule, StallDetector(), lambda: [app, later])
     schedule.at(later, 3600)
@@ -62,7 +62,7 @@ def test_a_database_is_unseen_from_when_its_look_is_due_until_one_has_seen_all()
 
 
 def test_while_the_watcher_hangs_no_database_is_seen() -> None:
-    """Its events do not get through."""
+    """No events reach the follower."""
     stalls, app = StallDetector(), followed("app", 1)
     attention = Attention(Schedule(), stalls, lambda: [app])
     with working(stalls, "watcher"):

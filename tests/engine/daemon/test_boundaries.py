@@ -1,4 +1,4 @@
-"""A fault in the work for one database suspends that one, and ends neither the daemon nor the others."""
+"""Tests that a fault in the work for one database suspends that one, and ends neither the daemon nor the others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from walsyncd.engine.upkeep.housekeeper import Housekeeper
 
 FAULTS = [OSError(errno.ELOOP, os.strerror(errno.ELOOP)), MemoryError(), RecursionError("too deep"), ValueError("odd")]
 
-# Where the work for one database begins, and how the call says which database it is for.
+# The functions that begin work for one database, and the argument by which the call names it.
 PLACES: dict[str, tuple[object, str, Callable[..., bool]]] = {
     "look": (follower, "take_step", lambda tracked, *_: tracked.name == "app"),
     "first look": (Follower, "_begin", lambda _, tracked: tracked.name == "app"),
@@ -56,7 +56,7 @@ def place(tmp_path: Path) -> Place:
 
 
 class Injection:
-    """Raises ``fault`` at a place while it is ``on``, and counts how often."""
+    """Raises ``fault`` in a function while it is ``on``, and counts how often."""
 
     def __init__(self, patch: pytest.MonkeyPatch, place: str, fault: Exception) -> None:
         self.on, self.met = True, 0
@@ -103,7 +103,7 @@ def test_a_fault_costs_one_database_for_as_long_as_it_lasts(
 
 
 def test_a_side_file_that_is_a_link_to_itself_suspends_its_database(place: Place) -> None:
-    """A -shm that can't be looked at, created under an application that is running."""
+    """Its -shm can't be looked at. It is created under an application that is running."""
     with (
         wal_database(place.database()),
         wal_database(place.database("other")) as other,
@@ -120,7 +120,7 @@ def test_a_side_file_that_is_a_link_to_itself_suspends_its_database(place: Place
 
 
 def test_a_side_file_that_is_replaced_for_ever_takes_a_bounded_number_of_descriptors(place: Place) -> None:
-    """8,000 renames of a -shm, while the follower is kept from looking at it and while it looks."""
+    """A -shm is renamed 8,000 times, while the follower is kept from looking at it and while it looks."""
     with (
         wal_database(place.database()),
         wal_database(place.database("other")) as other,
@@ -144,7 +144,7 @@ def test_a_side_file_that_is_replaced_for_ever_takes_a_bounded_number_of_descrip
 
 @pytest.mark.parametrize("is_mapped", [False, True])
 def test_a_sparse_database_of_exabytes_is_refused_and_costs_nothing(place: Place, *, is_mapped: bool) -> None:
-    """Its base would be no object that a store can hold. Nothing of it is read for a bridge either."""
+    """No store could hold its base as an object. Nothing of it is read for a bridge either."""
     with (
         wal_database(place.database()) as app,
         wal_database(place.database("other")),

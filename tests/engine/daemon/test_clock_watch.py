@@ -1,4 +1,4 @@
-"""Whether this machine's clock agrees with the store's."""
+"""Tests of whether this machine's clock agrees with the store's."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ NOW_MS = 1_800_000_000_000
 
 
 def watch(store_ms: list[int | None]) -> ClockWatch:
-    """A clock beside a store whose last answer had this time."""
+    """Return a clock beside a store whose last answer had this time."""
     storage = SimpleNamespace(clock_ms=lambda: store_ms[0])
     return ClockWatch(lambda: cast("Any", [storage]), lambda: NOW_MS)
 
 
 @pytest.mark.parametrize("off_ms", [-300_000, 0, 1_000, 300_000])
 def test_clocks_that_differ_by_minutes_agree(off_ms: int) -> None:
-    """As far as deletions go."""
+    """Minutes do not matter for deletions."""
     clock = watch([NOW_MS + off_ms])
     assert clock.words() == ""
     assert clock.ahead_s() == -off_ms / 1000
 
 
 def test_a_store_without_a_clock_agrees_with_every_clock() -> None:
-    """A folder has none but ours."""
+    """A folder has only our own clock."""
     clock = watch([None])
     assert (clock.ahead_s(), clock.words()) == (0.0, "")
 
 
 def test_of_several_stores_the_one_that_differs_most_counts() -> None:
-    """In either direction."""
+    """The difference may be in either direction."""
     stores = [SimpleNamespace(clock_ms=lambda off=off: NOW_MS + off) for off in (1_000, 500_000, -400_000)]
     assert ClockWatch(lambda: cast("Any", stores), lambda: NOW_MS).ahead_s() == -500
 
 
 def test_a_clock_that_is_off_is_said_once_with_its_direction() -> None:
-    """For as long as it is off; when it is off again it is said again."""
+    """It is reported once for as long as it is off. When it is off again, it is reported again."""
     store_ms: list[int | None] = [NOW_MS - 86_400_000]
     clock = watch(store_ms)
     with capture_logs() as lines:
@@ -75,7 +75,7 @@ def test_a_clock_that_is_off_is_said_once_with_its_direction() -> None:
     ],
 )
 def test_the_true_time_is_a_stores_if_all_differ(off_ms: list[int | None], true_ms: int) -> None:
-    """Of those the nearest."""
+    """Of several stores the nearest one counts."""
     stores = [SimpleNamespace(clock_ms=lambda off=off: off if off is None else NOW_MS + off) for off in off_ms]
     clock = ClockWatch(lambda: cast("Any", stores), lambda: NOW_MS)
     assert clock.now_ms() == NOW_MS + true_ms
@@ -83,7 +83,10 @@ def test_the_true_time_is_a_stores_if_all_differ(off_ms: list[int | None], true_
 
 
 def test_a_clock_that_was_set_back_is_known_to_be_right() -> None:
-    """Without a store's clock, by the one that counts from the boot. The next run of the boot knows it too."""
+    """Without a store's clock, the clock that counts from the boot shows it.
+
+    The next run of the same boot knows it too.
+    """
     ahead_ms, noted = [0], list[Noted]()
     clock = ClockWatch(wall_ms=lambda: NOW_MS + ahead_ms[0], boot_ms=lambda: 5_000, note=noted.append)
     assert not clock.is_known()
@@ -105,7 +108,7 @@ def test_a_clock_that_was_set_back_is_known_to_be_right() -> None:
 
 
 def test_what_the_next_run_must_know_is_in_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For this boot: after a reboot it is open whether the clock was ahead or is behind."""
+    """It holds for this boot. After a reboot it is unknown whether the clock was ahead or is behind."""
     with Journal.open(tmp_path) as journal:
         remembering_clock(journal).compare()
         noted = (journal.fact("clock") or "").split(" ")
@@ -123,7 +126,7 @@ def test_what_the_next_run_must_know_is_in_the_journal(tmp_path: Path, monkeypat
 
 
 def test_a_clock_that_was_set_forward_has_leapt_for_a_day() -> None:
-    """By more than clocks differ. Set back, it is as it was."""
+    """It has leapt if it was set by more than clocks usually differ. If it is set back, this ends."""
     ahead_ms, boot_ms = [0], [5_000]
     clock = ClockWatch(wall_ms=lambda: NOW_MS + boot_ms[0] + ahead_ms[0], boot_ms=lambda: boot_ms[0])
     assert not clock.has_leapt()
@@ -150,7 +153,7 @@ def test_a_clock_that_was_set_forward_has_leapt_for_a_day() -> None:
 
 
 def test_a_second_leap_is_a_leap_for_the_next_run_too() -> None:
-    """By less than the first, which was corrected. Nothing of a folder is deleted by it."""
+    """The second leap is smaller than the first, which was corrected. Nothing in a folder is deleted because of it."""
     ahead_ms, noted = [0], list[Noted]()
 
     def run() -> ClockWatch:
@@ -170,7 +173,7 @@ def test_a_second_leap_is_a_leap_for_the_next_run_too() -> None:
 
 
 def test_a_clock_that_was_set_back_proves_nothing_where_a_store_told_its_time() -> None:
-    """It may have been right before. The next run of the boot does not take it for the truth before an answer."""
+    """It may have been right before. The next run of the boot does not assume it to be true before an answer."""
     ahead_ms, store_ms, noted = [0], list[int | None]([NOW_MS]), list[Noted]()
     stores = [SimpleNamespace(clock_ms=lambda: store_ms[0])]
 
@@ -196,14 +199,14 @@ def test_a_clock_that_was_set_back_proves_nothing_where_a_store_told_its_time() 
 
 @pytest.mark.parametrize("store_ms", [-1, 0, 946_684_800_000, 7_258_118_400_001, 253_370_764_800_000])
 def test_a_date_that_cannot_be_true_is_not_taken_for_the_time(store_ms: int) -> None:
-    """A key has no room for it, or all that was stored before would be doubtful. Nothing is deleted meanwhile."""
+    """It has no room in a key, or all that was stored before would be doubtful. Nothing is deleted meanwhile."""
     clock = watch([store_ms])
     assert (clock.now_ms(), clock.is_known()) == (NOW_MS, False)
     assert "the store's" in clock.words()
 
 
 def test_an_answer_is_no_failure_because_the_clock_cannot_be_noted() -> None:
-    """The disk of the journal is full; it is noted with a later answer."""
+    """The journal's disk is full, so it is noted with a later answer."""
     noted, is_full = list[Noted](), [True]
 
     def note(new: Noted) -> None:

@@ -1,4 +1,4 @@
-"""What the daemon answers."""
+"""Tests of what the daemon answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_status_has_the_databases_that_are_followed(place: Place) -> None:
-    """As the journal has them, with the daemon's pid."""
+    """The answer has them as the journal does, and the daemon's pid."""
     with wal_database(place.database()), running(place.settings("app")):
         position = place.sync()
         answer = place.ask(op="status")
@@ -43,7 +43,7 @@ def test_status_has_the_databases_that_are_followed(place: Place) -> None:
 
 
 def test_status_tells_of_presence(place: Place) -> None:
-    """Off, asked for, or held at this moment."""
+    """Presence is off, asked for, or held at this moment."""
     settings = place.settings("app", "other", "idle")
     entries = [replace(entry, presence=entry.name != "idle") for entry in settings.databases]
     with (
@@ -57,7 +57,7 @@ def test_status_tells_of_presence(place: Place) -> None:
 
 
 def test_what_is_still_to_come_is_told_until_it_is_stored(place: Place) -> None:
-    """``stored`` answers for what ``sync`` promised, and says when that promise is void."""
+    """``stored`` answers whether what ``sync`` promised is stored, and says when that promise is void."""
     storage = FakeStorage()
 
     def away(_call: Call) -> None:
@@ -78,7 +78,7 @@ def test_what_is_still_to_come_is_told_until_it_is_stored(place: Place) -> None:
 
 
 def test_what_a_sync_reached_is_said_though_a_gap_is_bridged_now(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The position is one that can be restored, not the one from which the bridge follows the WAL."""
+    """The position can be restored, unlike the one from which the bridge follows the WAL."""
     failures = control._failures
 
     def found_a_gap(futures: Futures, timeout_s: float) -> dict[str, WalsyncdError]:
@@ -96,7 +96,7 @@ def test_what_a_sync_reached_is_said_though_a_gap_is_bridged_now(place: Place, m
 
 
 def test_a_base_is_asked_for_and_awaited(place: Place) -> None:
-    """``base`` has the key of one newer than that of ``snapshot``."""
+    """``base`` has the key of a base that is newer than that of ``snapshot``."""
     with wal_database(place.database()), running(place.settings("app")):
         place.sync()
         before = place.ask(op="snapshot", name="app")["base_key"]
@@ -105,7 +105,7 @@ def test_a_base_is_asked_for_and_awaited(place: Place) -> None:
 
 
 def test_a_daemon_answers_for_its_own_state_directory_only(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command with another configuration that finds this socket is told that it is not meant."""
+    """A command with another configuration that finds this socket is told that this is another daemon."""
     with running(place.settings()):
         assert place.ask(op="ping", state_dir=str(place.state))["pid"] > 0
         assert place.ask(op="ping", state_dir="/elsewhere")["is_other"]
@@ -139,7 +139,7 @@ def test_a_daemon_answers_for_its_own_state_directory_only(place: Place, monkeyp
     ],
 )
 def test_every_request_has_an_answer(place: Place, request_: object) -> None:
-    """What is wrong with it, in words; the daemon continues."""
+    """The answer says what is wrong with the request, and the daemon continues."""
     with running(place.settings("app")):
         answer = ask(socket_path(place.state), request_, timeout_s=WAIT_S_MAX)  # type: ignore[arg-type]
         assert answer is not None
@@ -151,7 +151,7 @@ def test_every_request_has_an_answer(place: Place, request_: object) -> None:
 def test_a_request_that_meets_a_fault_is_an_error_and_the_daemon_goes_on(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is raised while an answer is made."""
+    """This holds for any exception while an answer is made."""
 
     def fail(*_args: object) -> None:
         raise MemoryError
@@ -164,7 +164,7 @@ def test_a_request_that_meets_a_fault_is_an_error_and_the_daemon_goes_on(
 
 
 def test_status_counts_what_nobody_has_looked_at(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A follower that hangs in one database's look leaves the others unseen, and the status says for how long."""
+    """A follower that hangs in one database's look leaves the others unseen, and status says for how long."""
     hangs, go_on = threading.Event(), threading.Event()
     take_step = look.take_step
 

@@ -1,4 +1,4 @@
-"""The daemon as a whole, in this process."""
+"""Tests of the daemon as a whole, in this process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def restored(place: Place, name: str = "app", storage: Storage | None = None) -> list[int]:
-    """The values in ``t`` of the restored head."""
+    """Return the values in ``t`` of the restored head."""
     replica = Replica(storage or DirectoryStorage(place.replica), name)
     out = place.folder / "restored.db"
     restore(replica, find_plan(replica, Head()), out, force=True)
@@ -49,14 +49,14 @@ def insert(writer: SqliteProcess, *values: int) -> None:
 
 
 def test_what_is_committed_is_restored(place: Place) -> None:
-    """Commits before the start, while it runs, across checkpoints, and after a restart of the daemon."""
+    """They are committed before the start, while it runs, across checkpoints, and after a restart of the daemon."""
     with wal_database(place.database()) as writer:
         insert(writer, 1, 2)
         with running(place.settings("app")):
             insert(writer, 3, 4)
             writer.execute("pragma wal_checkpoint(restart)")
             insert(writer, 5)
-            place.sync()  # what is truncated away unread is gone for everybody
+            place.sync()  # what is truncated before it was read is lost for everybody
             writer.execute("pragma wal_checkpoint(truncate)")
             insert(writer, 6)
             place.sync()
@@ -71,7 +71,7 @@ def test_what_is_committed_is_restored(place: Place) -> None:
 
 
 def test_a_database_that_is_missing_is_picked_up_when_it_appears(place: Place) -> None:
-    """State "missing" with the way out, then following; the other database does not notice."""
+    """Its state is "missing" with a remedy, then following. The other database is not affected."""
     with wal_database(place.database("there")) as writer, running(place.settings("there", "later")):
         wait_for(lambda: place.row("later").state == "missing")
         assert "does not exist" in place.row("later").cause
@@ -85,7 +85,7 @@ def test_a_database_that_is_missing_is_picked_up_when_it_appears(place: Place) -
 
 
 def test_the_socket_refuses_what_it_does_not_know(place: Place) -> None:
-    """Unknown names and requests come back as errors with a way out."""
+    """Unknown names and requests are answered by an error with a hint."""
     with wal_database(place.database()), running(place.settings("app")):
         assert "it follows: app" in place.ask(op="sync", names=["other"])["hint"]
         assert "does not know" in place.ask(op="dance")["error"]
@@ -93,7 +93,7 @@ def test_the_socket_refuses_what_it_does_not_know(place: Place) -> None:
 
 
 def test_a_base_is_taken_when_somebody_asks(place: Place) -> None:
-    """The new base begins where the WAL's incarnation did, and the head restores from it."""
+    """The new base begins where the WAL's incarnation did, and the head is restored from it."""
     with wal_database(place.database()) as writer, running(place.settings("app")):
         place.sync()
         before = place.row().base_key
@@ -106,7 +106,10 @@ def test_a_base_is_taken_when_somebody_asks(place: Place) -> None:
 
 
 def test_another_file_in_its_place_is_a_gap(place: Place) -> None:
-    """A restored backup moved over the database: it is bridged, or a new generation begins; no position is lost."""
+    """If a restored backup is moved over the database, it is bridged, or a new generation begins.
+
+    No position is lost.
+    """
     with wal_database(place.database()) as writer:
         insert(writer, 1)
         writer.close()
@@ -130,7 +133,10 @@ def test_another_file_in_its_place_is_a_gap(place: Place) -> None:
 def test_a_full_spool_gives_way_and_begins_anew_when_storage_is_back(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The application's disk comes before the oldest promise; what was stored stays restorable. There is no map."""
+    """The application's disk is more important than the oldest promise.
+
+    What was stored stays restorable. There is no map.
+    """
     monkeypatch.setattr(MapMaker, "due", lambda *_: None)
     storage = FakeStorage()
     is_away = [False]
@@ -169,7 +175,7 @@ def test_a_full_spool_gives_way_and_begins_anew_when_storage_is_back(
 
 
 def test_a_full_spool_costs_a_bridge(place: Place) -> None:
-    """What was dropped is in the database, and few pages of it differ; what was begun before reaches storage first."""
+    """What was dropped is in the database, and few pages of it differ. Objects that were begun reach storage first."""
     storage = FakeStorage()
     is_away = [False]
 
@@ -214,7 +220,7 @@ def has_map(place: Place) -> bool:
 
 
 def test_what_is_left_of_a_database_no_longer_configured_goes_up_all_the_same(place: Place) -> None:
-    """Its spool is shipped; a replica that another has taken over meanwhile disturbs nobody."""
+    """Its spool is shipped. A replica that another daemon has taken over meanwhile disturbs nobody."""
     storage = FakeStorage()
     with wal_database(place.database("old")) as writer, wal_database(place.database("new")):
         with running(place.settings("old"), storage):
@@ -231,7 +237,10 @@ def test_what_is_left_of_a_database_no_longer_configured_goes_up_all_the_same(pl
 
 
 def test_a_stop_never_hangs(place: Place) -> None:
-    """A store takes a request and never answers: the exit code says that something stays, the next start ships it."""
+    """A store takes a request and never answers.
+
+    The exit code says that something is left, and the next start ships it.
+    """
     storage, answer = FakeStorage(), threading.Event()
 
     def hold(call: Call) -> None:
@@ -274,7 +283,7 @@ def test_a_new_container_with_the_same_state_goes_on(
     *,
     goes_on: bool,
 ) -> None:
-    """Its host name, or its machine id, is another one; a clone of a disk with another machine id does not continue."""
+    """Its host name, or its machine id, differs. A clone of a disk with another machine id does not continue."""
 
     def become(boot: str, machine: str) -> None:
         monkeypatch.setattr("walsyncd.engine.ship.ownership.machine_id", lambda: machine)

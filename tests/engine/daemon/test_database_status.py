@@ -1,4 +1,4 @@
-"""How databases stand, from the journal alone."""
+"""Tests of the status of databases, from the journal alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from walsyncd.errors import NewerFormatError
 
 
 def test_lag_is_the_age_of_the_oldest_commit_that_waits(tmp_path: Path) -> None:
-    """With nothing waiting it is 0, however long ago the last commit was."""
+    """If nothing waits it is 0, however old the last commit is."""
     with Journal.open(tmp_path) as journal:
         idle = journal.database("idle", "/srv/idle.db")
         busy = journal.database("busy", "/srv/busy.db")
@@ -33,7 +33,7 @@ def test_lag_is_the_age_of_the_oldest_commit_that_waits(tmp_path: Path) -> None:
 
 
 def test_a_daemon_of_another_version_is_understood() -> None:
-    """What it adds is left out, what it lacks has its default; what can't be left out is named."""
+    """Fields that it adds are ignored, and those that it lacks have their defaults. A field that is needed is named."""
     status = unseen("app", "/srv/app.db")
     values = asdict(status)
     assert parse_status(values | {"temperature": 20}) == status
@@ -43,14 +43,14 @@ def test_a_daemon_of_another_version_is_understood() -> None:
 
 
 def test_a_state_that_only_a_newer_daemon_knows_is_no_good_one() -> None:
-    """It is shown as failing, and not as one in which nothing is wrong."""
+    """It is shown as failing, and not as a state in which nothing is wrong."""
     values = asdict(unseen("app", "/srv/app.db"))
     assert parse_status(values | {"state": "floating"}).state is DatabaseState.FAILING
     assert parse_status(values | {"state": "following"}).state is DatabaseState.FOLLOWING
 
 
 def test_without_a_daemon_nobody_follows() -> None:
-    """What the last daemon noted of a trouble stays."""
+    """A problem that the last daemon noted stays."""
     status = unseen("app", "/srv/app.db")
     changed = {state for state in DatabaseState if replace(status, state=state).without_daemon().state is not state}
     assert changed == {DatabaseState.FOLLOWING, DatabaseState.COPYING_BASE}
@@ -58,7 +58,7 @@ def test_without_a_daemon_nobody_follows() -> None:
 
 
 def test_a_wal_that_does_not_restart_is_said() -> None:
-    """With its size, what hinders a base, and the remedy."""
+    """The status has its size, what hinders a base, and the remedy."""
     status = unseen("app", "/srv/app.db")
     assert replace(status, wal_bytes=(256 << 20) - 1, base_waits_s=599).growing_wal == ""
     grown = replace(status, wal_bytes=3 << 29)
@@ -72,7 +72,10 @@ def test_a_wal_that_does_not_restart_is_said() -> None:
 
 
 def test_times_of_a_clock_that_was_ahead_hide_no_lag(tmp_path: Path) -> None:
-    """The age of what waits is that of the oldest that has one; a state that began ahead is not up to date."""
+    """The age counts from the oldest waiting commit that has a trusted time.
+
+    A state that began ahead is not up to date.
+    """
     with Journal.open(tmp_path) as journal:
         row = journal.database("app", "/srv/app.db")
         journal.begin_generation(row.id, G1, "test", None, T0)

@@ -1,4 +1,7 @@
-"""Who is followed: databases join, leave, are renamed and re-tuned by a reload; the others notice nothing."""
+"""Tests of the set of followed databases: a reload adds, removes, renames and re-tunes them.
+
+The others are not affected.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ class Reloaded:
 
 @contextmanager
 def two_followed(place: Place) -> Iterator[Reloaded]:
-    """A daemon with the databases ``app`` and ``other``, both stored."""
+    """Run a daemon with the databases ``app`` and ``other``, both stored."""
     now = Reloaded(place.settings("app", "other"), FakeStorage())
     with (
         wal_database(place.database()),
@@ -52,13 +55,13 @@ def two_followed(place: Place) -> Iterator[Reloaded]:
     ):
         place.sync("app")
         place.sync("other")
-        # It is planned after the base was stored.
+        # The next look is planned after the base was stored.
         wait_for(lambda: all(place.row(name).prune_due_ms for name in ("app", "other")))
         yield now
 
 
 def test_a_reload_adds_and_removes_and_the_others_notice_nothing(place: Place) -> None:
-    """The one that stays keeps its generation and makes no request; the one that left can come back."""
+    """The one that stays keeps its generation and makes no request. The one that left can come back."""
     with two_followed(place) as now, wal_database(place.database("new")) as writer:
         before = place.row(), place.row("other").generation
         now.settings = place.settings("app", "new")
@@ -79,7 +82,10 @@ def test_a_reload_adds_and_removes_and_the_others_notice_nothing(place: Place) -
 
 
 def test_another_name_is_another_replica_and_another_path_another_history(place: Place) -> None:
-    """Renamed: a new folder. The same name for another file: a gap in the same folder, with a bridge or without."""
+    """A renamed database has a new folder.
+
+    Another file under the same name is a gap in the same folder, bridged or not.
+    """
 
     def gaps() -> int:
         with place.journal() as journal:
@@ -106,7 +112,7 @@ def test_another_name_is_another_replica_and_another_path_another_history(place:
 
 
 def test_other_settings_are_turned_over_without_a_break(place: Place) -> None:
-    """The generation continues; a base that has become due by the new interval is taken."""
+    """The generation continues. A base that has become due by the new interval is taken."""
     with two_followed(place) as now:
         generation, base = place.row().generation, place.row().base_key
         entries = now.settings.databases
@@ -123,7 +129,7 @@ def test_other_settings_are_turned_over_without_a_break(place: Place) -> None:
 
 
 def test_every_setting_reloads_by_itself(place: Place) -> None:
-    """Whatever an entry may say: none is passed over because nobody listed it."""
+    """Every key of an entry is tried, so none is forgotten in a list."""
     with two_followed(place) as now:
         entry, other = now.settings.databases
         now.settings = replace(now.settings, others=(StorageSettings("fake://elsewhere", name="elsewhere"),))
@@ -153,7 +159,7 @@ def _another(value: object) -> object:
 
 
 def test_a_reload_goes_by_what_the_last_one_said_however_late_the_follower_is(place: Place) -> None:
-    """The follower turns settings over when it comes to the database; what changed does not depend on that."""
+    """The follower applies settings when it comes to the database. The comparison does not depend on that."""
     now = Reloaded(place.settings("app"), FakeStorage())
     busy, released = threading.Event(), threading.Event()
 
@@ -177,7 +183,7 @@ def test_a_reload_goes_by_what_the_last_one_said_however_late_the_follower_is(pl
 
 
 def test_a_shorter_retention_is_kept_without_waiting_for_a_base(place: Place) -> None:
-    """What may go was planned by the old settings: not before a day. By the new ones it may go now."""
+    """The old settings planned the next pruning in a day. By the new ones it is due now."""
     with two_followed(place) as now:
         app, other = now.settings.databases
         assert place.row().pruned_ms == 0
@@ -188,7 +194,7 @@ def test_a_shorter_retention_is_kept_without_waiting_for_a_base(place: Place) ->
 
 
 def test_presence_is_turned_on_and_off_and_ends_with_the_daemon(place: Place) -> None:
-    """By a reload, for one database; whoever leaves the configuration is let go, too."""
+    """A reload changes it for one database. A database that leaves the configuration is released, too."""
 
     def present(*names: str) -> bool:
         return all(locks_of(place.database(name)) == ((name in names,) * 2) for name in ("app", "other"))
@@ -209,7 +215,7 @@ def test_presence_is_turned_on_and_off_and_ends_with_the_daemon(place: Place) ->
 
 
 def test_a_refused_configuration_changes_nothing(place: Place) -> None:
-    """The reason comes back to whoever asked, and the daemon continues as before."""
+    """The client gets the reason, and the daemon continues as before."""
     with two_followed(place) as now:
         kept, rows = now.settings, [place.row(), place.row("other")]
         now.settings = replace(kept, databases=(kept.databases[0], replace(kept.databases[0], name="twin")))

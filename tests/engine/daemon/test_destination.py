@@ -1,4 +1,6 @@
-"""The storage changes under a daemon, or between two runs: a new generation there, and only there."""
+"""Tests of a storage that changes under a daemon, or between two runs: a new generation begins there, and
+only there.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def moved(settings: Settings) -> Settings:
 
 
 def test_a_reload_moves_every_database_to_another_storage(place: Place) -> None:
-    """Idle ones too: each has a base there, and nothing more goes to the old place."""
+    """This includes idle ones. Each has a base there, and nothing more is sent to the old storage."""
     settings, old, new = place.settings("app", "idle"), FakeStorage(), Elsewhere()
     source = (settings, old)
     with wal_database(place.database()) as writer, wal_database(place.database("idle")):
@@ -70,7 +72,7 @@ def test_new_credentials_for_the_same_place_end_nothing(place: Place) -> None:
 
 
 def test_a_storage_that_refuses_us_is_refused_and_one_that_is_away_is_not(place: Place) -> None:
-    """Wrong credentials are found out while the old ones still work; an outage is no reason."""
+    """Wrong credentials are found while the old ones still work. An outage is no reason to refuse."""
     settings, old, new = place.settings("app"), FakeStorage(), Elsewhere()
     source = (settings, old)
 
@@ -92,7 +94,7 @@ def test_a_storage_that_refuses_us_is_refused_and_one_that_is_away_is_not(place:
 
 
 def test_a_restart_with_another_storage_begins_anew_too(place: Place) -> None:
-    """Also for a database to which nothing is written any more."""
+    """This holds also for a database to which nothing is written any more."""
     settings, new = place.settings("app"), Elsewhere()
     with wal_database(place.database()):
         with running(settings, FakeStorage()):
@@ -111,7 +113,7 @@ def is_all_compacted(place: Place) -> bool:
 
 
 def test_a_reload_turns_deletion_off_and_on(place: Place) -> None:
-    """Off: no pruning, no compaction, bases renewed by the clock; on: all the other way round; both at once."""
+    """If it is off, there is no pruning or compaction, and the clock renews bases. If it is on, it is the reverse."""
     kept = place.settings("app")
     entries = tuple(replace(entry, snapshot_interval_s=0.2) for entry in kept.databases)
     kept = replace(kept, databases=entries)

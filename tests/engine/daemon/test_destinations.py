@@ -1,4 +1,4 @@
-"""More storages than one: each database in its own, and no storage in the way of another."""
+"""Tests of several storages: each database is in its own, and no storage delays another."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def two(place: Place, **selected: str) -> Settings:
-    """Databases by name, each in the storage that is given."""
+    """Return settings of databases, each in the storage that is given."""
     settings = place.settings(*selected)
     entries = tuple(replace(each, storage=selected[each.name or ""]) for each in settings.databases)
     return replace(
@@ -31,7 +31,7 @@ def two(place: Place, **selected: str) -> Settings:
 
 
 def folders(storage: FakeStorage) -> set[str]:
-    """The databases that have an object in a storage."""
+    """Return the databases that have an object in a storage."""
     return {key.split("/")[0] for key in storage.objects}
 
 
@@ -44,7 +44,7 @@ def refuse(_call: Call) -> None:
 
 
 def test_each_database_is_in_the_storage_that_it_selects(place: Place) -> None:
-    """And nothing of it in the other; the journal knows which."""
+    """The other storage has nothing of it, and the journal knows which one is used."""
     stores = {DEFAULT: FakeStorage(), EU: FakeStorage()}
     with (
         wal_database(place.database("a")),
@@ -62,7 +62,7 @@ def test_each_database_is_in_the_storage_that_it_selects(place: Place) -> None:
 
 
 def test_a_storage_that_nobody_selects_is_left_alone(place: Place) -> None:
-    """Not opened, and not asked anything."""
+    """It is not opened, and gets no request."""
     with wal_database(place.database("a")), running(two(place, a=""), {DEFAULT: FakeStorage()}):
         place.sync("a")
 
@@ -71,7 +71,7 @@ def test_a_storage_that_nobody_selects_is_left_alone(place: Place) -> None:
     ("trouble", "words"), [(away, "storage eu is away: the line is down"), (refuse, "storage eu refuses")]
 )
 def test_a_storage_in_trouble_holds_no_other_back(place: Place, trouble: object, words: str) -> None:
-    """It is named; what waits for it is uploaded when it is over."""
+    """The storage is named, and what waits for it is uploaded later."""
     stores = {DEFAULT: FakeStorage(), EU: FakeStorage()}
     settings = two(place, a="", b="eu")
     databases = [wal_database(place.database(name)) for name in "ab"]
@@ -89,7 +89,7 @@ def test_a_storage_in_trouble_holds_no_other_back(place: Place, trouble: object,
 
 
 def test_a_database_moves_by_a_reload_and_only_that_one(place: Place) -> None:
-    """A new generation begins there, with the reason; the other one continues where it is."""
+    """A new generation with the reason begins there. The other database continues where it is."""
     stores = {DEFAULT: FakeStorage(), EU: FakeStorage()}
     settings = two(place, a="", b="")
     source: tuple[Settings, Given] = (settings, stores)
@@ -129,7 +129,7 @@ def test_a_restart_finds_the_database_elsewhere(place: Place) -> None:
 
 
 def test_a_storage_that_refuses_us_changes_nothing(place: Place) -> None:
-    """The reload is refused as a whole."""
+    """The whole reload is refused."""
     stores = {DEFAULT: FakeStorage(), EU: FakeStorage()}
     settings = two(place, a="")
     source: tuple[Settings, Given] = (settings, stores)
@@ -141,7 +141,7 @@ def test_a_storage_that_refuses_us_changes_nothing(place: Place) -> None:
 
 
 def test_a_storage_that_is_removed_ends(place: Place) -> None:
-    """Its database moves; nothing of the removed one is asked again."""
+    """Its database moves, and the removed storage gets no further request."""
     stores = {DEFAULT: FakeStorage(), EU: FakeStorage()}
     settings = two(place, a="eu")
     source: tuple[Settings, Given] = (settings, stores)

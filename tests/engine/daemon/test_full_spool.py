@@ -1,4 +1,4 @@
-"""What happens when the spool is full."""
+"""Tests of what happens when the spool is full."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def place(tmp_path: Path) -> Place:
 
 
 class World:
-    """One database with something in the spool, and doers that note what is asked of them."""
+    """One database with something in the spool, and parts that note what they are asked to do."""
 
     def __init__(self, journal: Journal, *, followed: bool) -> None:
         self.row = journal.database("app", "/srv/app.db")
@@ -78,7 +78,7 @@ class World:
 
 
 def test_while_the_storage_answers_the_follower_waits(tmp_path: Path) -> None:
-    """Nothing is dropped: what waits is on its way."""
+    """Nothing is dropped, because what waits is on its way."""
     with Journal.open(tmp_path) as journal:
         world = World(journal, followed=True)
         assert world.must_wait()
@@ -86,7 +86,7 @@ def test_while_the_storage_answers_the_follower_waits(tmp_path: Path) -> None:
 
 
 def test_another_storage_that_is_away_drops_nothing_of_this_one(tmp_path: Path) -> None:
-    """What fills the spool is on its way: the follower waits for that."""
+    """What fills the spool is on its way to this storage, and the follower waits for that."""
     with Journal.open(tmp_path) as journal:
         world = World(journal, followed=True)
         world.others.append(world.other_away)
@@ -95,7 +95,7 @@ def test_another_storage_that_is_away_drops_nothing_of_this_one(tmp_path: Path) 
 
 
 def test_a_spool_with_room_keeps_nobody_waiting(tmp_path: Path) -> None:
-    """Whether the storage answers or not."""
+    """This holds whether the storage answers or not."""
     with Journal.open(tmp_path) as journal:
         world = World(journal, followed=True)
         world.full_spool = FullSpool(
@@ -109,7 +109,7 @@ def test_a_spool_with_room_keeps_nobody_waiting(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("followed", [True, False])
 def test_while_the_storage_is_away_the_largest_spool_gives_way(tmp_path: Path, followed: bool) -> None:
-    """Its generation ends, by the follower if it is followed, else in the journal."""
+    """The follower ends its generation if it follows the database, and the journal otherwise."""
     with Journal.open(tmp_path) as journal:
         world = World(journal, followed=followed)
         world.is_away = True
@@ -120,7 +120,7 @@ def test_while_the_storage_is_away_the_largest_spool_gives_way(tmp_path: Path, f
 
 
 def test_what_can_be_bridged_keeps_its_generation(tmp_path: Path) -> None:
-    """What was begun stays, and the bridge waits for storage."""
+    """Begun objects stay, and the bridge waits for storage."""
     with Journal.open(tmp_path) as journal:
         world = World(journal, followed=True)
         world.is_away = world.can_bridge = True
@@ -131,7 +131,10 @@ def test_what_can_be_bridged_keeps_its_generation(tmp_path: Path) -> None:
 
 
 def test_a_database_that_storage_refuses_leaves_room_for_the_others(place: Place) -> None:
-    """Its backlog never shrinks. It waits at three quarters of the spool, and the other's commits are stored."""
+    """Its backlog never shrinks.
+
+    It stops at three quarters of the spool, and the other database's commits are stored.
+    """
     storage = FakeStorage()
 
     def refuse(call: Call) -> None:

@@ -1,4 +1,4 @@
-"""The heartbeat: what is told, and that nobody is woken for it."""
+"""Tests of the heartbeat: what the service manager is told, and that no thread is woken for it in vain."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Scene:
         self.wakes += 1
 
     def after(self, seconds: float) -> list[str]:
-        """What is told by a beat so much later."""
+        """Return what a beat at this later time reports."""
         self.now_s += seconds
         self.manager.told.clear()
         self.heart.beat()
@@ -49,7 +49,7 @@ class Scene:
 
 
 def test_an_idle_daemon_sleeps_for_ever() -> None:
-    """Ready, told, nothing changed, no watchdog: nothing is due by itself."""
+    """It has reported that it is ready, nothing has changed, and there is no watchdog, so nothing is due."""
     scene = Scene()
     scene.heart.ready()
     assert scene.manager.told == ["READY=1", "STATUS=1 database, 0 behind"]
@@ -58,7 +58,10 @@ def test_an_idle_daemon_sleeps_for_ever() -> None:
 
 
 def test_changes_wake_once_and_are_told_at_most_so_often() -> None:
-    """A thousand uploads a second are one wake-up and one line in that time; equal words are not reported again."""
+    """A thousand uploads a second are one wake-up and one line in that time.
+
+    A text that is the same is not sent again.
+    """
     scene = Scene()
     scene.heart.ready()
     scene.heart.beat()
@@ -75,7 +78,7 @@ def test_changes_wake_once_and_are_told_at_most_so_often() -> None:
 
 
 def test_the_watchdog_is_fed_only_while_nobody_hangs() -> None:
-    """At half its interval; silence is what makes the service manager act."""
+    """It is fed at half its interval. If it is not, the service manager acts."""
     scene = Scene(watchdog_s=300)
     scene.heart.ready()
     scene.heart.beat()
@@ -89,7 +92,7 @@ def test_the_watchdog_is_fed_only_while_nobody_hangs() -> None:
 
 
 def test_a_long_start_asks_for_time() -> None:
-    """While the first looks continue and nobody hangs."""
+    """It does so while the first looks continue and no thread hangs."""
     scene = Scene(watchdog_s=300)
     scene.heart.beat()
     assert scene.heart.due_s() == START_BEAT_S
@@ -99,7 +102,7 @@ def test_a_long_start_asks_for_time() -> None:
 
 
 def test_the_words() -> None:
-    """For people: how many, how many behind, what is wrong, and when something was stored last."""
+    """The text says how many databases there are, how many lag, what is wrong, and when something was stored last."""
     well = status_words(databases=12, behind=0, troubled=0, stored_ms=1_763_807_760_000, storage="")
     assert well == "12 databases, 0 behind, last upload 2025-11-22 10:36:00 UTC"
     ill = status_words(databases=1, behind=1, troubled=1, stored_ms=0, storage="storage is away: timed out")

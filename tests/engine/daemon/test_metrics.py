@@ -1,4 +1,6 @@
-"""Metrics: what is told, where, and that everything the dashboard and the alerts name exists."""
+"""Tests of metrics: which there are, where they are published, and that the dashboard and the alerts name
+only these.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def shown(settings: Settings, *, listen: str | None = None, textfile: Path | Non
 
 @contextmanager
 def told(place: Place, storage: FakeStorage) -> Iterator[str]:
-    """The address of a daemon's metrics; its database ``app`` is stored."""
+    """Run a daemon with metrics whose database ``app`` is stored, and return its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -48,7 +50,7 @@ def told(place: Place, storage: FakeStorage) -> Iterator[str]:
 
 
 def read(address: str) -> dict[tuple[str, tuple[str, ...]], float]:
-    """Each sample by name and the values of its labels."""
+    """Return each sample by name and the values of its labels."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
         text = answer.read().decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
@@ -56,7 +58,7 @@ def read(address: str) -> dict[tuple[str, tuple[str, ...]], float]:
 
 
 def test_what_was_shipped_and_what_waits_is_told(place: Place) -> None:
-    """Transactions, bytes, requests by kind and result, lag while storage is away."""
+    """There are transactions, bytes, requests by kind and result, and the lag while storage is away."""
     storage = FakeStorage()
     with told(place, storage) as address:
         well = read(address)
@@ -82,9 +84,9 @@ def test_what_was_shipped_and_what_waits_is_told(place: Place) -> None:
 
 
 def test_every_metric_that_the_dashboard_and_the_alerts_name_exists(place: Place) -> None:
-    """And none of those that exist is forgotten by the dashboard."""
+    """The dashboard has each existing metric."""
     with told(place, FakeStorage()) as address:
-        # These come with their first label: nothing has ended, nothing was removed.
+        # These appear with their first label. Here nothing has ended and nothing was removed.
         later = {"gaps", "wal_restarts", "whole_scans", "removed_objects", "removed_bytes", "compacted_epochs"}
         exist = {name for name, _ in read(address)} | {f"walsyncd_{name}_total" for name in later}
     dashboard = (PACKAGING / "dashboard.json").read_text(encoding="utf-8")
@@ -98,7 +100,7 @@ def test_every_metric_that_the_dashboard_and_the_alerts_name_exists(place: Place
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="Debian's prometheus has promtool")
 def test_prometheus_accepts_the_alerts_and_the_metrics(place: Place) -> None:
-    """promtool finds nothing to say about either."""
+    """promtool reports no problem in either."""
     rules = subprocess.run(
         ["promtool", "check", "rules", str(PACKAGING / "alerts.yaml")], capture_output=True, text=True, check=False
     )
@@ -111,12 +113,12 @@ def test_prometheus_accepts_the_alerts_and_the_metrics(place: Place) -> None:
 
 
 def test_counts_begin_at_nothing() -> None:
-    """A run that has stored nothing says so."""
+    """A run that has stored nothing has counts of zero."""
     assert Shipped().last_ms == 0
 
 
 def test_the_ends_of_wals_count_by_what_proved_them(place: Place) -> None:
-    """A restart that the wal-index counts, and a last close."""
+    """One is a restart that the wal-index counts, and one a last close."""
     with wal_database(place.database()) as app, running(place.settings("app")) as daemon:
         proofs = daemon._environment.proofs
         app.execute("insert into t values (1)")

@@ -1,4 +1,4 @@
-"""Heartbeats, and a report of each problem, once."""
+"""Tests of heartbeats, and of a single report for each problem."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def settings_of(receiver: Receiver) -> NotifySettings:
 
 
 class Scene:
-    """A notifier by hand: ``wrong`` is what is wrong, ``at`` does a round at a moment."""
+    """A notifier by hand. ``wrong`` is what is wrong, and ``at`` does a round at a moment."""
 
     def __init__(self, settings: NotifySettings, *, waiting_max: int = 1000) -> None:
         self.wrong: list[Complaint] | None = []
@@ -49,7 +49,10 @@ class Scene:
 
 
 def test_a_heartbeat_comes_while_nothing_is_wrong(receiver: Receiver) -> None:
-    """Once in the interval; as soon as something is wrong its /fail is asked, and at once again when all is well."""
+    """It is sent once in the interval.
+
+    When something is wrong, /fail is requested at once, and the plain URL when all is well again.
+    """
     scene = Scene(settings_of(receiver))
     for now_s in (100.0, 130.0, 159.0, 160.0):
         scene.at(now_s)
@@ -65,7 +68,7 @@ def test_a_heartbeat_comes_while_nothing_is_wrong(receiver: Receiver) -> None:
 
 
 def test_each_problem_is_reported_once_and_its_end_once(receiver: Receiver) -> None:
-    """With what it is about; a text that changes is the same problem."""
+    """The report has the subject. A problem whose text changes is the same problem."""
     scene = Scene(settings_of(receiver))
     scene.wrong = [MISSING, Complaint(None, "storage", "storage is away: timed out")]
     scene.at(100.0)
@@ -87,7 +90,7 @@ def test_each_problem_is_reported_once_and_its_end_once(receiver: Receiver) -> N
 
 
 def test_until_it_is_known_nothing_is_said(receiver: Receiver) -> None:
-    """No heartbeat comes from a daemon that has not looked at its databases."""
+    """A daemon that has not looked at its databases sends no heartbeat."""
     scene = Scene(settings_of(receiver))
     scene.wrong = None
     assert scene.at(100.0) is not None
@@ -95,12 +98,12 @@ def test_until_it_is_known_nothing_is_said(receiver: Receiver) -> None:
 
 
 def test_nobody_to_tell_wakes_nobody(receiver: Receiver) -> None:
-    """Without URLs there is no moment at which anything is due."""
+    """Without URLs nothing is ever due."""
     assert Scene(NotifySettings()).at(100.0) is None
 
 
 def test_reports_wait_for_a_dead_receiver_in_order(receiver: Receiver) -> None:
-    """Nothing is lost and nothing is sent twice; the log says it once, without the secret."""
+    """Nothing is lost and nothing is sent twice. The log reports it once, without the secret."""
     dead = free_ports(1)[0]
     with capture_logs() as said:
         scene = Scene(NotifySettings(None, 60.0, f"http://127.0.0.1:{dead}/geheim"))
@@ -117,7 +120,7 @@ def test_reports_wait_for_a_dead_receiver_in_order(receiver: Receiver) -> None:
 
 
 def test_reports_that_wait_are_bounded(receiver: Receiver) -> None:
-    """The oldest go first, and the log says so."""
+    """The oldest are dropped first, and the log reports that."""
     receiver.status = 500
     scene = Scene(settings_of(receiver), waiting_max=5)
     scene.wrong = [replace(MISSING, database=f"app-{number}") for number in range(20)]
@@ -131,7 +134,7 @@ def test_reports_that_wait_are_bounded(receiver: Receiver) -> None:
 
 
 def test_a_daemon_reports_what_is_wrong_and_what_is_well_again(tmp_path: Path, receiver: Receiver) -> None:
-    """A database that is missing, and a storage that goes away; a receiver that hangs keeps nothing waiting."""
+    """A database is missing, and a storage goes away. A receiver that hangs delays nothing."""
     place, storage = Place(tmp_path), FakeStorage()
     settings = replace(place.settings("app", "late"), notify=settings_of(receiver))
 
@@ -161,7 +164,7 @@ def test_a_daemon_reports_what_is_wrong_and_what_is_well_again(tmp_path: Path, r
 
 
 def test_what_is_suspended_is_a_problem() -> None:
-    """A match that can't be replicated is in no replica, although nothing of it is followed."""
+    """A match that can't be replicated is in no replica, so it is reported although nothing of it is followed."""
     odd = Suspended("srv/odd.db", "/srv/odd.db", "database[1]", "is a FIFO, no file", "remove it, or exclude it")
     found = complaints_of((), {}, trouble="", failed_drills=(), suspended=(odd,))
     assert found == [Complaint("srv/odd.db", "suspended", "is a FIFO, no file", "remove it, or exclude it")]

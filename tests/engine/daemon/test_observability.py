@@ -1,4 +1,4 @@
-"""What can be seen from outside changes with the settings."""
+"""Tests of what is visible from outside, and how it changes with the settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def answers(address: str) -> bool:
 
 
 def test_metrics_move_with_the_settings(tmp_path: Path) -> None:
-    """Another address closes the first; the same one stays open; none closes it; the file is written by the beat."""
+    """Another address closes the first one, the same one stays open, and none closes it. The beat writes the file."""
     place = Place(tmp_path)
     first, second, file = free_address(), free_address(), tmp_path / "walsyncd.prom"
     with running(place.settings()) as daemon:
@@ -78,7 +78,7 @@ def test_an_upload_without_an_end_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cant_be_written_is_said_once(tmp_path: Path) -> None:
-    """Replication continues without it."""
+    """Replication continues without the file."""
     place = Place(tmp_path)
     with capture_logs() as logs, running(place.settings()) as daemon:
         daemon._observability.settle(
@@ -90,7 +90,7 @@ def test_a_file_that_cant_be_written_is_said_once(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_taken_keeps_nobody_from_replicating(tmp_path: Path) -> None:
-    """At the start: it is said, and a reload tries again. A reload that asks for such a port is refused."""
+    """At the start it is reported, and a reload tries again. A reload that asks for such a port is refused."""
     place = Place(tmp_path)
     with socket.socket() as taken:
         (port,) = free_ports(1)

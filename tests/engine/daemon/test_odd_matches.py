@@ -1,4 +1,6 @@
-"""What tenants put in their folders: each odd match is suspended by itself, and nobody else notices."""
+"""Tests of what tenants put in their folders: each odd match is suspended by itself, and the others are not
+affected.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ def place(tmp_path: Path) -> Place:
 
 
 class Tenants:
-    """``tenants/*/data.db`` and ``tenants/*/*.db``, with one tenant that is as it should be."""
+    """The patterns ``tenants/*/data.db`` and ``tenants/*/*.db``, with one tenant whose database is fine."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -53,7 +55,7 @@ class Tenants:
         return self.settings, FakeStorage()
 
     def suspended(self) -> dict[str, str]:
-        """Causes by tenant, as status has them."""
+        """Return the causes by tenant, as status has them."""
         rows = self.place.ask(op="status")["databases"]
         return {row["name"].split("/")[-2]: row["cause"] for row in rows if row["state"] == "suspended"}
 
@@ -127,7 +129,7 @@ ODD: list[tuple[Callable[[Tenants], None], str]] = [
 
 @pytest.mark.parametrize(("put", "cause"), ODD, ids=[put.__name__ for put, _ in ODD])
 def test_an_odd_match_stops_nobody(tenants: Tenants, place: Place, put: Callable[[Tenants], None], cause: str) -> None:
-    """Neither the start, nor a reload, nor that a tenant who comes later is taken up; status says why."""
+    """The daemon starts, reloads, and follows a tenant who comes later. Status has the reason."""
     put(tenants)
     with serving(tenants.settings, FakeStorage(), tenants.read):
         place.sync(tenants.name("good"))
@@ -143,7 +145,7 @@ def test_an_odd_match_stops_nobody(tenants: Tenants, place: Place, put: Callable
 
 
 def test_an_odd_match_that_comes_and_goes(tenants: Tenants, place: Place) -> None:
-    """While the daemon runs; what takes its place is taken up."""
+    """It changes while the daemon runs. What takes its place is followed."""
     with serving(tenants.settings, FakeStorage(), tenants.read) as daemon:
         place.sync(tenants.name("good"))
         put_fifo(tenants)
@@ -160,7 +162,7 @@ def test_an_odd_match_that_comes_and_goes(tenants: Tenants, place: Place) -> Non
 
 @pytest.mark.parametrize("target", ["victim", "secret"])
 def test_a_tenant_who_switches_his_database_to_a_link(tenants: Tenants, place: Place, target: str) -> None:
-    """Nothing of what it leads to is stored under his name; the others continue, and so does he with a file again."""
+    """Nothing of the link's target is stored under his name. The others continue, and so does he with a file again."""
     (place.folder / "secret").mkdir()
     (place.folder / "secret" / "data.db").write_text("root's\n" * 1000)
     storage = FakeStorage()
@@ -194,7 +196,7 @@ def _rows(place: Place) -> list[DatabaseRow]:
 @needs_root
 @pytest.mark.root
 def test_a_tenants_hard_link_to_somebody_elses_file_and_an_administrators_copy(tenants: Tenants, place: Place) -> None:
-    """The one must not begin backups, the other must not end them."""
+    """The link must not begin backups, and the copy must not end them."""
     good, secret = tenants.path("good"), place.folder / "secret.db"
     with closing(sqlite3.connect(secret)) as connection:
         connection.execute("CREATE TABLE t (x)")
@@ -214,7 +216,7 @@ def test_a_tenants_hard_link_to_somebody_elses_file_and_an_administrators_copy(t
 
 
 def test_what_is_excluded_is_left_alone(tenants: Tenants, place: Place) -> None:
-    """By a reload: what was followed is let go, and what was odd is no more."""
+    """A reload stops following what is excluded, and what was odd is no longer reported."""
     put_fifo(tenants)
     tenants.add("test-1")
     storage = FakeStorage()
@@ -233,7 +235,7 @@ def test_what_is_excluded_is_left_alone(tenants: Tenants, place: Place) -> None:
 def test_status_and_check_show_it_with_a_daemon_and_without(
     tenants: Tenants, place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A monitoring check fails by it; check says what to do."""
+    """A monitoring check fails because of it, and check says what to do."""
     put_fifo(tenants)
     file = place.folder / "config.toml"
     file.write_text(

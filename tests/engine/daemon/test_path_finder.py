@@ -1,4 +1,4 @@
-"""Tests of walsyncd.engine.daemon.path_finder: how often it looks, not how fast."""
+"""Tests of walsyncd.engine.daemon.path_finder: how often it looks, but not how fast."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOTHING = Found([], [], [], {})
 
 
 class Looks:
-    """A finder in a thread of its own; each look waits until it may continue."""
+    """A finder in a thread of its own. Each look waits until the test lets it continue."""
 
     def __init__(self, settings: Settings, **pauses: float) -> None:
         self.settings = settings
@@ -59,7 +59,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_a_storm_of_events_costs_a_look_a_pause(settings: Settings) -> None:
-    """Whoever wakes it ten thousand times during a pause has it look once."""
+    """If it is woken ten thousand times during a pause, it looks once."""
     looks = Looks(settings, pause_s=3600.0)
     with looks.running() as finder:
         finder.wake()
@@ -71,7 +71,7 @@ def test_a_storm_of_events_costs_a_look_a_pause(settings: Settings) -> None:
 
 
 def test_what_comes_up_during_a_look_is_looked_for_again(settings: Settings) -> None:
-    """It may have come after its folder was listed."""
+    """The file may have come after its folder was listed."""
     looks = Looks(settings, pause_s=0.0, pause_factor=0.0)
     looks.go_on.clear()
     with looks.running() as finder:
@@ -83,14 +83,16 @@ def test_what_comes_up_during_a_look_is_looked_for_again(settings: Settings) -> 
 
 
 def test_it_looks_without_being_woken(settings: Settings) -> None:
-    """For what no event tells."""
+    """There are changes that cause no event."""
     looks = Looks(settings, pause_s=0.0, recheck_s=0.01)
     with looks.running():
         wait_for(lambda: looks.ready >= 3)
 
 
 def test_who_waits_is_answered_when_it_was_applied(settings: Settings) -> None:
-    """At once, whatever the pause; also if another look came before anybody took what this one found."""
+    """The answer comes at once, whatever the pause, and also if another look comes before anybody took what this one
+    found.
+    """
     looks = Looks(settings, pause_s=3600.0)
     with looks.running() as finder:
         first = finder.look_now()
@@ -108,7 +110,7 @@ def test_who_waits_is_answered_when_it_was_applied(settings: Settings) -> None:
 
 
 def test_a_stop_does_not_wait_for_a_look(settings: Settings) -> None:
-    """A tree without end is no reason to stay."""
+    """A tree without end must not delay it."""
     looks = Looks(settings)
     looks.go_on.clear()
     with looks.running() as finder:
@@ -118,7 +120,7 @@ def test_a_stop_does_not_wait_for_a_look(settings: Settings) -> None:
 
 
 def test_a_look_that_fails_is_tried_again(settings: Settings) -> None:
-    """Who waits hears it; the thread continues."""
+    """A client that waits gets the error, and the thread continues."""
     looks = Looks(settings, pause_s=0.0)
     looks.error = OSError("no descriptors")
     with looks.running() as finder:

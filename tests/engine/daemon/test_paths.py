@@ -1,4 +1,4 @@
-"""A path is followed, not the file that it once named: links, folders and mounts that change while the daemon runs."""
+"""Tests that a path is followed, not the file that it once named: links, folders and mounts that change meanwhile."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture
 def releases(place: Place) -> Iterator[tuple[SqliteProcess, SqliteProcess]]:
-    """Two databases of the same name, with 1 and with 2 in them, and applications that have them open."""
+    """Return two databases of the same name, with 1 and with 2 in them, and applications that have them open."""
     for number in (1, 2):
         (place.folder / "releases" / str(number)).mkdir(parents=True)
     with (
@@ -44,7 +44,7 @@ def releases(place: Place) -> Iterator[tuple[SqliteProcess, SqliteProcess]]:
 
 
 def at(place: Place, path: str) -> Settings:
-    """Settings with ``app`` at this path."""
+    """Return settings with ``app`` at this path."""
     settings = place.settings("app")
     return replace(settings, databases=(replace(settings.databases[0], path=f"{place.folder}/{path}"),))
 
@@ -67,9 +67,9 @@ def is_followed(place: Place, path: str) -> bool:
 
 @contextmanager
 def switched(place: Place, settings: Settings, path: str, *, also: str = "") -> Iterator[Daemon]:
-    """The daemon stores the first file; whatever is done then, it follows the one at ``path``, and says why.
+    """Let the daemon store the first file. Whatever is done then, it must follow the one at ``path``, and say why.
 
-    ``also``: what else may be seen where it takes two steps.
+    ``also`` is what may be seen in addition if it takes two steps.
     """
     with serving(settings) as daemon:
         place.sync()
@@ -83,7 +83,7 @@ def switched(place: Place, settings: Settings, path: str, *, also: str = "") -> 
 
 
 def _is_stored(place: Place, values: list[int]) -> bool:
-    """Whether a restore of the head gives these."""
+    """Return whether a restore of the head gives these."""
     place.sync()
     return restored_values(place) == values
 
@@ -92,7 +92,7 @@ def _is_stored(place: Place, values: list[int]) -> bool:
 @pytest.mark.parametrize("link", ["current", "alias"])
 @pytest.mark.usefixtures("releases")
 def test_a_link_that_is_switched(place: Place, link: str, switch: Callable[[Path, str], None]) -> None:
-    """Any link on the way, however it is done: nobody has to ask for it."""
+    """This holds for any link on the way, however it is switched, without a request."""
     (place.folder / "current").symlink_to("alias")
     (place.folder / "alias").symlink_to("releases/1")
     also = "does not exist" if switch is made_again else ""
@@ -111,7 +111,7 @@ def test_the_database_itself_is_a_link(place: Place) -> None:
 
 @pytest.mark.usefixtures("releases")
 def test_a_path_that_goes_up_again(place: Place) -> None:
-    """Behind a link, .. is the folder above the one that it leads to."""
+    """After a link, .. is the parent of the folder to which it leads."""
     (place.folder / "current").symlink_to("releases/1")
     with switched(place, at(place, "current/../1/app.db"), "elsewhere/1/app.db"):
         (place.folder / "elsewhere" / "x").mkdir(parents=True)
@@ -123,7 +123,7 @@ def test_a_path_that_goes_up_again(place: Place) -> None:
 def test_a_link_that_appears_after_the_start(
     place: Place, releases: tuple[SqliteProcess, SqliteProcess], what: str
 ) -> None:
-    """In the place of the folder, or of the database itself."""
+    """It appears in the place of the folder, or of the database itself."""
     path = "releases/1" if what == "folder" else "releases/1/app.db"
     with switched(place, at(place, "releases/1/app.db"), "releases/2/app.db", also="does not exist"):
         if what == "folder":
@@ -135,7 +135,7 @@ def test_a_link_that_appears_after_the_start(
 
 
 def test_a_link_from_a_file_at_rest_to_one_in_use(place: Place, releases: tuple[SqliteProcess, SqliteProcess]) -> None:
-    """The first has no WAL any more when the link is switched, the second has one."""
+    """The first file has no WAL any more when the link is switched, and the second one has one."""
     (place.folder / "current").symlink_to("releases/1")
     with switched(place, at(place, "current/app.db"), "releases/2/app.db"):
         releases[0].close()
@@ -145,7 +145,7 @@ def test_a_link_from_a_file_at_rest_to_one_in_use(place: Place, releases: tuple[
 
 @pytest.mark.usefixtures("releases")
 def test_another_folder_in_the_folders_place(place: Place) -> None:
-    """Renamed, and another one renamed to its name: there is no link at all."""
+    """The folder is renamed, and another one is renamed to its name, without any link."""
     with switched(place, at(place, "releases/1/app.db"), "releases/1/app.db", also="does not exist"):
         (place.folder / "releases" / "1").rename(place.folder / "releases" / "old")
         (place.folder / "releases" / "2").rename(place.folder / "releases" / "1")
@@ -156,7 +156,7 @@ def test_another_folder_in_the_folders_place(place: Place) -> None:
 @pytest.mark.parametrize("what", ["folder", "parent"])
 @pytest.mark.usefixtures("releases")
 def test_a_mount_over_the_folder(place: Place, what: str) -> None:
-    """The kernel's mount table tells; no event of any file does."""
+    """The kernel's mount table shows it. No event of any file does."""
     over = place.folder / ("releases/1" if what == "folder" else "releases")
     source = place.folder / "releases" / "2"
     if what == "parent":
@@ -174,7 +174,7 @@ def test_a_mount_over_the_folder(place: Place, what: str) -> None:
 
 
 def test_a_sync_right_after_the_switch(place: Place, releases: tuple[SqliteProcess, SqliteProcess]) -> None:
-    """Whatever events are still to come: what is stored then is what the path leads to."""
+    """Whatever events are still to come, what is stored then is the file to which the path leads."""
     (place.folder / "current").symlink_to("releases/1")
     with serving(at(place, "current/app.db")):
         place.sync()
@@ -187,7 +187,7 @@ def test_a_sync_right_after_the_switch(place: Place, releases: tuple[SqliteProce
 
 
 def test_a_link_that_leads_nowhere_for_a_while(place: Place) -> None:
-    """The database is missing, and picked up when there is one."""
+    """The database is missing, and followed when it exists."""
     (place.folder / "current").symlink_to("releases/1")
     with serving(at(place, "current/app.db")):
         wait_for(lambda: place.row().state == "missing")
@@ -199,7 +199,7 @@ def test_a_link_that_leads_nowhere_for_a_while(place: Place) -> None:
 
 
 def test_a_link_in_the_fixed_part_of_a_pattern(place: Place) -> None:
-    """Another disk is put in the place of the first: its tenants are followed, and the same names continue there."""
+    """Another disk takes the place of the first. Its tenants are followed, and the same names continue there."""
     for disk, values in (("disk1", {"a": 1, "b": 2}), ("disk2", {"a": 3, "c": 4})):
         for tenant, value in values.items():
             (place.folder / disk / tenant).mkdir(parents=True)
@@ -221,7 +221,7 @@ def test_a_link_in_the_fixed_part_of_a_pattern(place: Place) -> None:
 
 
 def test_a_storm_of_temporary_files_costs_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder that is listed and holds databases; only names that a pattern matches are looked at."""
+    """The folder is listed and holds databases. Only names that a pattern matches are examined."""
     looks = []
     folder = place.folder / "data" / "dbs"
     folder.mkdir(parents=True)

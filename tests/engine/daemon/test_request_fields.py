@@ -1,4 +1,4 @@
-"""Fields of requests, whatever JSON can say."""
+"""Tests of the fields of requests, for everything that JSON can express."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ def test_fields_come_as_what_they_have_to_be() -> None:
 
 @pytest.mark.parametrize("request_", [[], None, 5, "op", True])
 def test_a_request_is_an_object(request_: object) -> None:
-    """And nothing else that JSON can say."""
+    """Any other JSON is refused."""
     with pytest.raises(UsageError, match="a request is a JSON object"):
         fields_of(request_)
 
 
 @pytest.mark.parametrize("value", [5, [], {}, "\ud800", "x\udcff", True])
 def test_a_name_is_a_text(value: object) -> None:
-    """Without surrogates, which the journal can't hold."""
+    """It has no surrogates, which the journal can't hold."""
     with pytest.raises(UsageError, match="`name` of a request"):
         text_field({"name": value}, "name")
 
 
 @pytest.mark.parametrize("value", [None, "5", -1, True, 1.5, []])
 def test_a_number_is_whole(value: object) -> None:
-    """And not negative."""
+    """It is not negative."""
     with pytest.raises(UsageError, match="`ticket` of a request"):
         number_field({"ticket": value}, "ticket")
 
 
 @pytest.mark.parametrize("value", [5, "app", {"app": 1}, [5], [["app"]], ["a"] * 100_001])
 def test_names_are_a_list_of_texts(value: object) -> None:
-    """Of a bounded length; the error quotes only the beginning of a long value."""
+    """Their length is limited. The error quotes only the beginning of a long value."""
     with pytest.raises(UsageError, match="`names` of a request") as caught:
         names_field({"names": value})
     assert len(caught.value.message) < 200
@@ -59,6 +59,6 @@ def test_names_are_a_list_of_texts(value: object) -> None:
 
 @pytest.mark.parametrize("value", [5, [], {"app": 5}, {"app": None}, "app"])
 def test_databases_are_an_object_of_objects(value: object) -> None:
-    """By name."""
+    """The keys are their names."""
     with pytest.raises(UsageError, match="`databases` of a request"):
         objects_field({"databases": value}, "databases")

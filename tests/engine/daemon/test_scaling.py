@@ -1,4 +1,6 @@
-"""Work for one database never touches all: what the journal is asked grows as their number, not as its square."""
+"""Tests that work for one database never touches all: requests to the journal grow with their number, not with its
+square.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ from walsyncd.adapters.journal.journal_schema import Connection, Record
 from walsyncd.cli import main
 
 FEW = 8
-FACTOR_MAX = 2.5  # for twice as many databases; the square would be 4
+FACTOR_MAX = 2.5  # for twice as many databases; a square would give 4
 
 
 class Asked:
-    """Counts what the journal was asked and how many rows it gave."""
+    """Counts what the journal was asked and how many rows it returned."""
 
     queries = 0
     rows = 0
@@ -26,7 +28,7 @@ class Asked:
 
 @contextmanager
 def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
-    """Count within."""
+    """Count while the block runs."""
     asked, ask = Asked(), Connection._rows
 
     def count(self: Connection, sql: str, values: Sequence[object] = ()) -> list[Record]:
@@ -41,7 +43,9 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
 
 
 def hosts(folder: Path, count: int) -> Place:
-    """A place with ``count`` databases, which an application has filled and closed, and a configuration for them."""
+    """Return a place with ``count`` databases, which an application has filled and closed, and a configuration for
+    them.
+    """
     place = Place(folder)
     for number in range(count):
         wal_database(place.database(f"app-{number}")).close()
@@ -54,7 +58,7 @@ def hosts(folder: Path, count: int) -> Place:
 
 
 def first_bases(place: Place, count: int) -> None:
-    """The daemon starts, and every database gets its first base and its page map."""
+    """Start the daemon, and wait until every database has its first base and its page map."""
     names = [f"app-{number}" for number in range(count)]
     with running(place.settings(*names)):
         wait_for(lambda: all([*(place.replica / name).glob("*/base/*.json.zst")] for name in names))
@@ -62,7 +66,7 @@ def first_bases(place: Place, count: int) -> None:
 
 
 def command(*words: str) -> Callable[[Place, int], None]:
-    """A command of the command line over all databases."""
+    """Run a command of the command line over all databases."""
 
     def run(place: Place, _count: int) -> None:
         assert main([*words, "--config", str(place.folder / "config.toml")]) == 0
@@ -71,13 +75,13 @@ def command(*words: str) -> Callable[[Place, int], None]:
 
 
 def restore_all(place: Place, count: int) -> None:
-    """Every database is restored from the storage."""
+    """Restore every database from the storage."""
     command("restore", "--all", "-o", str(place.folder / "out"))(place, count)
     assert len([*(place.folder / "out").glob("app-*")]) == count
 
 
 def second_start(place: Place, count: int) -> None:
-    """The daemon starts again, answers a sync of every database, and reads its configuration again."""
+    """Start the daemon again, sync every database, and reload its configuration."""
     names = [f"app-{number}" for number in range(count)]
     with serving(place.settings(*names)):
         wait_for(lambda: len(place.ask(op="sync", names=[]).get("databases", ())) == count)
@@ -110,7 +114,7 @@ def second_start(place: Place, count: int) -> None:
 def test_the_journal_is_asked_in_proportion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, work: Callable[[Place, int], None], needs_replicas: bool
 ) -> None:
-    """Twice as many databases: about twice as many queries, and twice as many rows."""
+    """For twice as many databases there are about twice as many queries and rows."""
     seen: list[tuple[int, int]] = []
     for count in (FEW, 2 * FEW):
         place = hosts(tmp_path / str(count), count)

@@ -1,4 +1,4 @@
-"""One round: what it waits for, and what it gives up on."""
+"""Tests of a single round: what it waits for, and what it gives up."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def place(tmp_path: Path) -> Place:
 
 @contextmanager
 def one_round(settings: Settings, storage: Storage, limits: Limits = DEFAULT_LIMITS) -> Iterator[dict[str, str]]:
-    """What is left of each database when the round is over, before the daemon stops."""
+    """Return what is left of each database when the round is over, before the daemon stops."""
     daemon = Daemon(settings, opening(storage), limits=limits)
     daemon.start()
     single = daemon._single_round()
@@ -48,7 +48,7 @@ def one_round(settings: Settings, storage: Storage, limits: Limits = DEFAULT_LIM
 
 
 def test_a_round_ends_with_everything_stored(place: Place) -> None:
-    """The first round takes the base, the next one ships what was committed since; nothing is left by either."""
+    """The first round takes the base, the next one ships what was committed since, and neither leaves anything."""
     storage = DirectoryStorage(place.replica)
     with wal_database(place.database()) as writer:
         with one_round(place.settings("app"), storage) as left:
@@ -61,7 +61,7 @@ def test_a_round_ends_with_everything_stored(place: Place) -> None:
 
 
 def test_a_base_that_is_due_by_the_clock_is_taken(place: Place) -> None:
-    """A round comes rarely, so the clock has moved on since the last one."""
+    """Rounds are rare, so time has passed since the last one."""
     storage = DirectoryStorage(place.replica)
     settings = place.settings("app")
     with wal_database(place.database()) as writer:
@@ -134,7 +134,7 @@ def test_a_missing_database_keeps_nobody_waiting(place: Place) -> None:
 
 
 def test_it_gives_up_on_a_storage_that_is_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is left has a name and a reason."""
+    """What is left is named with the reason."""
     storage = FakeStorage()
 
     def away(_call: Call) -> None:
@@ -147,7 +147,7 @@ def test_it_gives_up_on_a_storage_that_is_away(place: Place, monkeypatch: pytest
 
 
 def test_it_gives_up_when_nothing_moves(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that takes a request and never answers ends no round by itself."""
+    """A store that takes a request and never answers would not end a round."""
     answer = threading.Event()
     storage = FakeStorage()
 

@@ -1,4 +1,4 @@
-"""What a stop says of what it leaves behind."""
+"""Tests of what a stop reports to be left."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_nothing_left_is_clean_and_a_missing_database_too(place: Place) -> None:
-    """Of a file that is not there nothing can be left."""
+    """Nothing of a missing file can be left."""
     with Journal.open(place.state) as journal:
         assert report_unshipped(journal, [], {"gone": MissingError("it does not exist")})
         assert not report_unshipped(journal, [], {"closed": RefusedError("permission denied")})
 
 
 def test_what_stays_in_the_spool_is_named_exactly(place: Place) -> None:
-    """By database: how many objects, how many bytes, from which key to which."""
+    """The report has each database with the number of objects, their bytes, and the first and last key."""
     first, last = segment(1, 2), segment(3, 4)
     with Journal.open(place.state) as journal, capture_logs() as logs:
         row = journal.database("app", "/srv/app.db")
@@ -42,7 +42,7 @@ def test_what_stays_in_the_spool_is_named_exactly(place: Place) -> None:
 
 
 def test_a_generation_without_a_base_is_not_clean(place: Place) -> None:
-    """It restores nothing: a host that is being retired must not look clean."""
+    """It restores nothing, and a host that is being retired must not look clean."""
     storage = FakeStorage()
 
     def no_base(call: Call) -> None:

@@ -1,4 +1,4 @@
-"""The probe: a key that was revoked, or a storage that went away, shows while nothing is written."""
+"""Tests of the probe: it finds a revoked key, or a storage that went away, while nothing is written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def probing(settings: Settings, interval_s: float | None) -> Settings:
 
 
 def test_trouble_shows_on_an_idle_host_and_goes_again(place: Place) -> None:
-    """One GET of an owner.json at a time; what came of it, and what helps, is in the status."""
+    """It makes one GET of an owner.json at a time. The status has the result and the remedy."""
     storage = FakeStorage()
 
     def refuse(_call: Call) -> None:
@@ -50,7 +50,7 @@ def test_trouble_shows_on_an_idle_host_and_goes_again(place: Place) -> None:
 
 
 def test_without_a_database_the_storage_is_listed(place: Place) -> None:
-    """There is no object yet whose existence could be asked for."""
+    """There is no object yet that could be read."""
     storage = FakeStorage()
     with running(probing(place.settings(), 0.05), storage):
         wait_for(lambda: storage.calls)
@@ -58,7 +58,7 @@ def test_without_a_database_the_storage_is_listed(place: Place) -> None:
 
 
 def test_off_means_no_request(place: Place) -> None:
-    """An idle daemon is silent."""
+    """An idle daemon makes no request."""
     storage = FakeStorage()
     with wal_database(place.database()), running(probing(place.settings("app"), None), storage) as daemon:
         place.sync()

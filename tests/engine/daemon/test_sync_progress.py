@@ -1,4 +1,4 @@
-"""What is still to come until a database is stored as it was asked for."""
+"""Tests of what is still to come until a database is stored as requested."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OTHER = replace(ASKED, position=Position(G2, 1, 2))
 
 
 def test_segments_then_the_base_are_waited_for(tmp_path: Path) -> None:
-    """What was spooled after the question does not count; an error and another generation do."""
+    """What was spooled after the request does not count. An error and another generation do."""
     with Journal.open(tmp_path) as journal:
         database = journal.database("app", "/srv/app.db")
         journal.begin_generation(database.id, G1, "test", "{}", T0)
@@ -39,7 +39,7 @@ def test_segments_then_the_base_are_waited_for(tmp_path: Path) -> None:
 
 
 def test_what_is_dropped_while_it_is_asked_about_is_not_stored(tmp_path: Path) -> None:
-    """The row shows the generation from before that, and the spool is empty after it."""
+    """The row has the generation from before the drop, and the spool is empty after it."""
     with Journal.open(tmp_path) as journal:
         database = journal.database("app", "/srv/app.db")
         journal.begin_generation(database.id, G1, "test", "{}", T0)
@@ -62,6 +62,6 @@ def test_a_point_passes_through_the_socket_whole() -> None:
     [{"position": "x"}, {"object_id": "1"}, {"object_id": True}, {"object_id": 2**70}, {"rewinds": None}],
 )
 def test_what_sync_never_answered_is_refused(change: dict[str, Any]) -> None:
-    """Each field of another type or out of its range."""
+    """Each field is tried with another type and out of its range."""
     with pytest.raises(UsageError):
         parse_sync_point({**ASKED.fields(), **change})

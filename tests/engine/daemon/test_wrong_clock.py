@@ -1,4 +1,5 @@
-"""A machine's clock that is wrong for a while: times are right again as soon as it is known, and no wrong one is used.
+"""Tests of a machine's clock that is wrong for a while: times are right again as soon as this is known, and no wrong
+one is used.
 
 The daemon is real and runs in the test's process. The machine's clock and the store's are the test's. What `--at`
 answers is compared with what was committed by then.
@@ -31,7 +32,7 @@ from walsyncd.errors import TargetError
 
 
 class DatedStorage(AgingStorage):
-    """A store of ``true``, which tells its time with every answer, or a folder of the machine's clock."""
+    """A store whose answers have the time ``true``, or a folder with the machine's clock."""
 
     def __init__(self, folder: Path, true: Calendar, machine: Calendar, *, has_date: bool) -> None:
         super().__init__(DirectoryStorage(folder), true if has_date else machine)
@@ -48,7 +49,10 @@ class DatedStorage(AgingStorage):
 
 @dataclass
 class Clocks:
-    """One database, its daemon's storage, and the two clocks. ``moments`` are a true time and what was last by then."""
+    """One database, its daemon's storage, and the two clocks.
+
+    ``moments`` has each true time with the last commit by then.
+    """
 
     place: Place
     storage: DatedStorage
@@ -58,29 +62,29 @@ class Clocks:
     moments: list[tuple[int, str]] = field(default_factory=list)
 
     def commit(self) -> int:
-        """One transaction that is stored. Returns a moment (ms) at which it was the last one."""
+        """Make one transaction that is stored. Return a moment (ms) at which it was the last one."""
         self.writer.execute("insert into t values (1)")
         position = self.place.sync()
         self.moments.append((self.true.now_ms, position))
-        time.sleep(0.005)  # so that the next one has another millisecond
+        time.sleep(0.005)  # so that the next commit has another millisecond
         return self.moments[-1][0]
 
     def at(self, moment_ms: int) -> str | None:
-        """The position that ``--at`` gives; None if it refuses."""
+        """Return the position that ``--at`` gives, or None if it refuses."""
         try:
             return str(find_plan(Replica(self.storage, "app"), AtTime(moment_ms)).reached.position)
         except TargetError:
             return None
 
     def check(self) -> list[int]:
-        """No moment gives anything but what was committed by then. Returns those that are refused.
+        """Assert that every moment gives what was committed by then. Return those that are refused.
 
-        What comes after the last one is what proves that it was the last, so the last moment is never given.
+        Only a later commit proves that one was the last at its moment, so the last moment is never given.
         """
         refused = []
         for moment_ms, position in self.moments[:-1]:
             found = self.at(moment_ms)
-            if found not in (None, position):  # an epoch that is begun for a base has what is there once more
+            if found not in (None, position):  # an epoch that is begun for a base repeats what is there
                 contents = [restored(self.place, AtPosition(parse_position(each))) for each in (found, position)]
                 assert contents[0] == contents[1], (moment_ms, found, position)
             if found is None:
@@ -90,7 +94,7 @@ class Clocks:
         return refused
 
     def doubtful(self) -> list[object]:
-        """What ``ls`` says of times that can't be trusted."""
+        """Return what ``ls`` says of times that can't be trusted."""
         return [span for each in inventory(Replica(self.storage, "app")) for span in each.doubtful]
 
     def objects(self) -> list[SegmentKey | WholeKey]:
@@ -100,7 +104,7 @@ class Clocks:
 
 @contextmanager
 def clocked(place: Place, monkeypatch: pytest.MonkeyPatch, *, has_date: bool) -> Iterator[Clocks]:
-    """Two clocks that agree, and a daemon that does not run yet."""
+    """Return two clocks that agree, and a daemon that does not run yet."""
     machine, true = Calendar(), Calendar()
     machine.rule(monkeypatch)
     storage = DatedStorage(place.replica, true, machine, has_date=has_date)
@@ -110,7 +114,7 @@ def clocked(place: Place, monkeypatch: pytest.MonkeyPatch, *, has_date: bool) ->
 
 @contextmanager
 def daemon(clocks: Clocks) -> Iterator[None]:
-    """It runs; a new connection to the store has not had an answer yet."""
+    """Run the daemon. A new connection to the store has not had an answer yet."""
     clocks.storage.has_answered = False
     with running(clocks.place.settings("app"), clocks.storage, limits=Limits(upkeep_calm_s=0.0)):
         clocks.place.sync()
@@ -127,7 +131,7 @@ def place(tmp_path: Path) -> Place:
 def test_times_are_true_again_once_the_clock_was_set_right(
     place: Place, monkeypatch: pytest.MonkeyPatch, *, has_date: bool, restarts: bool
 ) -> None:
-    """The daemon runs on, or starts again; the store has a clock of its own, or is a folder."""
+    """The daemon runs on, or starts again. The store has a clock of its own, or is a folder."""
     with clocked(place, monkeypatch, has_date=has_date) as clocks:
         with daemon(clocks):
             right = [clocks.commit(), clocks.commit()]
@@ -145,7 +149,7 @@ def test_times_are_true_again_once_the_clock_was_set_right(
                 clocks.commit()
                 clocks.commit()
         refused = clocks.check()
-        # Until the next time that can be trusted nobody knows what was the last commit.
+        # Until the next time that can be trusted, it is unknown what was the last commit.
         assert refused == ([] if has_date else [right[-1], *wrong]), "the store's clock corrects a wrong one"
         assert bool(clocks.doubtful()) is not has_date
 
@@ -153,7 +157,7 @@ def test_times_are_true_again_once_the_clock_was_set_right(
 def test_a_clock_that_is_ahead_at_the_start_is_corrected_by_the_first_answer(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was committed before that can't be asked for; nothing else waits for that date."""
+    """What was committed before the answer can't be requested by time. Nothing else waits for that date."""
     with clocked(place, monkeypatch, has_date=True) as clocks:
         with daemon(clocks):
             right = clocks.commit()
@@ -171,7 +175,7 @@ def test_a_clock_that_is_ahead_at_the_start_is_corrected_by_the_first_answer(
 
 
 def test_a_clock_that_is_behind_is_corrected_by_the_store(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hours, in either direction, while the daemon runs."""
+    """It is off by hours, in either direction, while the daemon runs."""
     with clocked(place, monkeypatch, has_date=True) as clocks, daemon(clocks):
         for ahead_ms in (0, -3 * HOUR_MS, 5 * HOUR_MS, -400 * DAY_MS, 0):
             clocks.machine.ahead_ms = ahead_ms
@@ -184,7 +188,7 @@ def test_a_clock_that_is_behind_is_corrected_by_the_store(place: Place, monkeypa
 def test_a_clock_that_was_set_back_by_mistake_dates_nothing_after_a_restart(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was committed meanwhile is read before the store's first answer, and keeps the time before it."""
+    """What was committed meanwhile is read before the store's first answer, and gets the time from before."""
     with clocked(place, monkeypatch, has_date=True) as clocks:
         with daemon(clocks):
             clocks.commit()
@@ -203,7 +207,10 @@ def test_a_clock_that_was_set_back_by_mistake_dates_nothing_after_a_restart(
 def test_a_folder_never_gives_a_wrong_commit_silently_after_a_clock_was_ahead(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twice ahead, with restarts before and after; then an hour passes, and the closed epochs are compacted."""
+    """The clock is ahead twice, with restarts before and after.
+
+    Then an hour passes, and the closed epochs are compacted.
+    """
     with clocked(place, monkeypatch, has_date=False) as clocks:
         for ahead_ms in (0, 2 * HOUR_MS, 0, 26 * HOUR_MS, 0):
             clocks.machine.ahead_ms = ahead_ms
@@ -224,7 +231,9 @@ def test_a_folder_never_gives_a_wrong_commit_silently_after_a_clock_was_ahead(
 def test_nothing_in_a_folder_is_old_because_the_clock_was_set_forward(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a month: all but the last base would be older than it is kept. Also after a restart."""
+    """It is set forward by a month, so that all but the last base would be older than their retention, also after a
+    restart.
+    """
     with clocked(place, monkeypatch, has_date=False) as clocks:
         with daemon(clocks):
             for _ in range(2):
@@ -240,14 +249,14 @@ def test_nothing_in_a_folder_is_old_because_the_clock_was_set_forward(
 
 
 def take_base(place: Place) -> None:
-    """Another one, by command."""
+    """Take another base, by command."""
     before = place.row().base_key
     place.ask(op="snapshot", name="app")
     wait_for(lambda: place.row().base_key != before)
 
 
 def pruned(place: Place) -> object:
-    """What came of a pruning by command."""
+    """Prune by command, and return the result."""
     place.ask(op="prune", names=["app"])
     wait_for(lambda: "waiting" not in place.ask(op="pruned", name="app"))
     return place.ask(op="pruned", name="app")

@@ -1,4 +1,4 @@
-"""A week of a copy that nobody looks after, in fast motion: a source that writes, readers, and everything that happens.
+"""A week of a copy that nobody looks after, in fast motion: a source that writes, readers, and all kinds of trouble.
 
 ``python -m tests.engine.restore.followed_week FOLDER TRANSACTIONS SEED`` runs a long one and prints what it did. Each
 transaction rewrites some hundred pages, and each row of the table then says which transaction it was. So a reader that
@@ -20,10 +20,10 @@ from pathlib import Path
 
 from tests.replicas import ReplicaMaker, make_replica
 
-ROWS = 300  # of more than half a page each
+ROWS = 300  # rows, each of more than half a page
 WAIT_S = 300.0
-CHECKPOINT_EVERY = 10  # transactions of the source: its WAL begins again
-# A reader as applications are: it opens the copy, reads, and closes it, twenty times a second.
+CHECKPOINT_EVERY = 10  # transactions of the source after which its WAL begins again
+# A reader as applications are: it opens the copy, reads and closes it, twenty times a second.
 READER = """
 import sqlite3, sys, time
 last = 0
@@ -51,7 +51,7 @@ while True:
 
 
 class Week:
-    """The source, the follower and the readers; ``happened`` counts what was done to them."""
+    """The source, the follower and the readers. ``happened`` counts what was done to them."""
 
     def __init__(self, maker: ReplicaMaker, logs: Path, folder: Path, seed: int) -> None:
         self.maker = maker
@@ -66,7 +66,7 @@ class Week:
         self._room = folder / "filler"
 
     def begin(self, readers: int) -> None:
-        """Make the table and the base, start the follower and the readers."""
+        """Make the table and the base, and start the follower and the readers."""
         self.maker.connection.execute("CREATE TABLE w (id INTEGER PRIMARY KEY, v, pad)")
         with_rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
         self.maker.connection.execute(
@@ -80,7 +80,7 @@ class Week:
             self.read(number)
 
     def follow(self) -> None:
-        """Start the follower, as a service manager does whenever it ended."""
+        """Start the follower, as a service manager does whenever it has ended."""
         url = f"file://{self.maker.root}/{self.maker.name}"
         command = [sys.executable, "-m", "walsyncd", "restore", url, "-o", str(self.out), "--follow"]
         log = (self._logs / "follower.log").open("a")
@@ -88,7 +88,7 @@ class Week:
         log.close()
 
     def tend(self) -> None:
-        """Start the follower again if it ended by itself, and note why; fail if a reader saw something wrong."""
+        """Start the follower again if it ended by itself, and note why. Fail if a reader saw something wrong."""
         assert self._follower is not None
         if self._follower.poll() is not None:
             last = (self._logs / "follower.log").read_text().strip().rpartition("\n")[2]
@@ -110,7 +110,7 @@ class Week:
         log.close()
 
     def write(self) -> None:
-        """One transaction of the source, stored."""
+        """Make one transaction of the source, and store it."""
         self.written += 1
         self.maker.connection.execute("UPDATE w SET v = ?, pad = randomblob(2500)", (self.written,))
         if self.written % CHECKPOINT_EVERY:
@@ -119,7 +119,7 @@ class Week:
             self.maker.checkpoint()
 
     def something_happens(self) -> None:
-        """One of all that happens in a week."""
+        """Do one of all that can happen in a week."""
         deeds: list[Callable[[], None]] = [
             self.kill_follower,
             self.kill_follower,
@@ -136,7 +136,7 @@ class Week:
         self.happened[deed.__name__] += 1
 
     def kill_follower(self) -> None:
-        """At any instruction; readers may recover the copy before it is started again."""
+        """Kill the follower at any instruction. Readers may recover the copy before it is started again."""
         assert self._follower is not None
         self._follower.kill()
         self._follower.wait()
@@ -144,14 +144,14 @@ class Week:
         self.follow()
 
     def stop_follower(self) -> None:
-        """As a service manager does."""
+        """Stop the follower as a service manager does."""
         assert self._follower is not None
         self._follower.send_signal(signal.SIGTERM)
         self._follower.wait(60)
         self.follow()
 
     def kill_reader(self) -> None:
-        """In the middle of whatever it does."""
+        """Kill a reader in the middle of whatever it does."""
         if self._readers:
             number = self._random.randrange(len(self._readers))
             self._readers[number].kill()
@@ -159,20 +159,20 @@ class Week:
             self.read(number)
 
     def take_storage_away(self) -> None:
-        """For a moment."""
+        """Make the storage unavailable for a moment."""
         aside = self.maker.root.with_name("away")
         self.maker.root.rename(aside)
         time.sleep(self._random.random() * 0.3)
         aside.rename(self.maker.root)
 
     def new_generation(self) -> None:
-        """A gap, or another daemon: the copy is compared with a new restore."""
+        """Begin a new generation, as after a gap or by another daemon. The copy is compared with a new restore."""
         number = self.happened["new_generation"] + 1
         self.maker.begin_generation(f"20270101T{number // 3600:02}{number // 60 % 60:02}{number % 60:02}Z-00000001")
         self.maker.base()
 
     def new_base(self) -> None:
-        """The epoch ends, a later base is there, and everything before it is pruned."""
+        """Take a base: the epoch ends, a later base exists, and everything before it is pruned."""
         self.maker.close_epoch()
         self.write()
         self.maker.base()
@@ -180,13 +180,13 @@ class Week:
             shutil.rmtree(path)
 
     def compact(self) -> None:
-        """The epoch becomes one object."""
+        """Make the epoch one object."""
         self.write()
         self.maker.close_epoch()
         self.maker.compact()
 
     def shrink(self) -> None:
-        """The database has fewer pages at once."""
+        """Make the database smaller."""
         self.maker.connection.execute("CREATE TABLE extra AS SELECT randomblob(4000) FROM w")
         self.maker.ship()
         self.maker.connection.execute("DROP TABLE extra")
@@ -194,7 +194,7 @@ class Week:
         self.maker.checkpoint()
 
     def fill_disk(self) -> None:
-        """Nothing can be written for a while."""
+        """Fill the disk, so that nothing can be written for a while."""
         with self._room.open("wb", buffering=0) as file:
             try:
                 while file.write(bytes(1 << 16)):
@@ -206,7 +206,7 @@ class Week:
         self.happened["fill_disk"] += 1
 
     def catches_up(self) -> bool:
-        """Whether every reader has seen the last transaction."""
+        """Return whether every reader has seen the last transaction."""
         self.tend()
         seen = [(self._logs / f"reader-{number}.log").read_text().split() for number in range(len(self._readers))]
         return all(numbers and numbers[-1] == str(self.written) for numbers in seen)
@@ -220,7 +220,7 @@ class Week:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a fact."""
+    """Wait until something is so."""
     deadline_s = time.monotonic() + WAIT_S
     while not condition():
         assert time.monotonic() < deadline_s, f"waited in vain for {what}"
@@ -228,7 +228,10 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def live(folder: Path, copy_folder: Path, *, transactions: int, seed: int, disk_fills: bool = False) -> Week:
-    """A week of so many transactions. AssertionError if a reader saw something wrong, or the copy stays behind."""
+    """Live through a week of so many transactions.
+
+    AssertionError if a reader saw something wrong, or the copy does not catch up.
+    """
     chance = random.Random(seed)
     with make_replica(folder) as maker:
         week = Week(maker, folder, copy_folder, seed)

@@ -1,4 +1,6 @@
-"""Bases are fetched range by range, in parallel, and every range is what the manifest says or an error."""
+"""Tests that bases are fetched range by range, in parallel, and that every range is what the manifest says
+or an error.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from walsyncd.errors import CorruptError
 
 @pytest.mark.parametrize("block", [100, 20_000, 1 << 22])
 def test_ranges_make_the_file(tmp_path: Path, block: int) -> None:
-    """All ranges together are the database file, whether a request brings many of them or a part of one."""
+    """All ranges together are the database file, whether a request covers many of them or a part of one."""
     with make_replica(tmp_path) as maker:
         maker.commit(50, rows=5)
         key = maker.base()
@@ -37,7 +39,7 @@ def test_ranges_make_the_file(tmp_path: Path, block: int) -> None:
 
 
 def test_range_that_is_not_what_it_should_be_is_named(tmp_path: Path) -> None:
-    """Another checksum, another length, or another place in the object: always CorruptError."""
+    """Another checksum, another length, or another place in the object is a CorruptError."""
     with make_replica(tmp_path) as maker:
         maker.commit(20)
         key = maker.base()
@@ -57,7 +59,7 @@ def test_range_that_is_not_what_it_should_be_is_named(tmp_path: Path) -> None:
 
 
 def test_what_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
-    """A frame that claims gigabytes is cut at the length of its range."""
+    """A frame that claims gigabytes is cut off at the length of its range."""
     with make_replica(tmp_path) as maker:
         key = maker.base()
         replica = Replica(maker.storage, maker.name)
@@ -77,7 +79,7 @@ def test_what_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
 
 
 def test_first_error_stops_a_fetch(tmp_path: Path) -> None:
-    """Not all of a large base is read after the first range was wrong."""
+    """After the first wrong range the rest of a large base is not read."""
     with make_replica(tmp_path) as maker:
         maker.commit(300, rows=5)
         key = maker.base()
@@ -87,12 +89,13 @@ def test_first_error_stops_a_fetch(tmp_path: Path) -> None:
         written: list[int] = []
         wrong = replace(manifest, ranges=ranges)
         with pytest.raises(CorruptError, match="the range of"):
-            fetch_base(replica, key, wrong, lambda _raw, at: written.append(at), block_bytes=9000)  # a range a request
+            # one range for each request
+            fetch_base(replica, key, wrong, lambda _raw, at: written.append(at), block_bytes=9000)
     assert len(written) < len(ranges) - 1
 
 
 def test_what_is_in_the_file_is_not_missing(tmp_path: Path) -> None:
-    """Ranges are told by their content: those cut off, or changed, are missing, and fetching them mends the file."""
+    """Ranges are compared by content. Those cut off or changed are missing, and fetching them repairs the file."""
     with make_replica(tmp_path) as maker:
         maker.commit(100, rows=5)
         key = maker.base()
@@ -113,7 +116,7 @@ def test_what_is_in_the_file_is_not_missing(tmp_path: Path) -> None:
 
 
 def test_write_at_writes_all(tmp_path: Path) -> None:
-    """Bytes land at their offset, what is before them reads as zeros."""
+    """Bytes are written at their offset, and what is before them reads as zeros."""
     descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     write_at(descriptor)(b"abc", 5)
     os.close(descriptor)

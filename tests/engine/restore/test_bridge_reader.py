@@ -1,4 +1,4 @@
-"""Restores around bridges: exact where something was stored, refused with both neighbours where nothing was."""
+"""Tests of restores around bridges: exact where something was stored, refused with both neighbours elsewhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Bridged:
         return Replica(self.maker.storage, self.maker.name)
 
     def neighbours(self, time_ms: int) -> tuple[Shipped, Shipped]:
-        """The commits before and after a moment."""
+        """Return the commits before and after a moment."""
         history = self.maker.history
         after = next(each for each in history if each.time_ms > time_ms)
         return [each for each in history if each.time_ms <= time_ms][-1], after
@@ -70,7 +70,7 @@ def bridged(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bridged]
 
 
 def test_every_stored_commit_is_restored(bridged: Bridged, tmp_path: Path) -> None:
-    """By its position and by its time, and the head: what SQLite finds is exactly that commit."""
+    """By its position, by its time, and as the head, SQLite finds exactly that commit."""
     for number, each in enumerate(bridged.maker.history):
         targets: list[Target] = [AtPosition(each.position), AtTime(each.time_ms)]
         for kind, target in enumerate(targets):
@@ -84,7 +84,7 @@ def test_every_stored_commit_is_restored(bridged: Bridged, tmp_path: Path) -> No
 
 
 def test_moments_inside_a_bridge_are_refused(bridged: Bridged, tmp_path: Path) -> None:
-    """Both neighbours are named; `--allow-partial` takes the one before."""
+    """Both neighbours are named. `--allow-partial` takes the one before."""
     lost = [*bridged.maker.lost, *(each - 1 for each in bridged.maker.lost)]
     for number, time_ms in enumerate(lost):
         before, after = bridged.neighbours(time_ms)
@@ -100,7 +100,7 @@ def test_moments_inside_a_bridge_are_refused(bridged: Bridged, tmp_path: Path) -
 
 
 def test_the_old_position_counts_until_it_was_last_proven(bridged: Bridged) -> None:
-    """A millisecond later it is not known what the database was."""
+    """A millisecond later it is unknown what the database was."""
     for bridge in bridged.bridges:
         stored = read_bridge(bridged.replica, bridge) if bridged.maker.object_path(bridge).exists() else None
         old = [each for each in bridged.maker.history if each.position.epoch < bridge.epoch][-1]
@@ -112,7 +112,7 @@ def test_the_old_position_counts_until_it_was_last_proven(bridged: Bridged) -> N
 
 
 def test_positions_inside_a_bridge_are_refused(bridged: Bridged) -> None:
-    """A frame of the bridge, and one after the end of the epoch before it."""
+    """A frame of the bridge, and one after the end of the epoch before it, are refused."""
     history = bridged.maker.history
     for bridge in bridged.bridges:
         old = [each for each in history if each.position.epoch < bridge.epoch][-1]
@@ -130,7 +130,10 @@ def test_positions_inside_a_bridge_are_refused(bridged: Bridged) -> None:
 
 @pytest.mark.parametrize("compacted", [False, True])
 def test_suspect_positions_are_refused(tmp_path: Path, *, compacted: bool) -> None:
-    """Those after the last good scan and before the bridge that heals; the head and the scan's own are not."""
+    """Positions after the last good scan and before the bridge that heals are refused.
+
+    The head and the scan's own are not.
+    """
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(4)
@@ -160,7 +163,7 @@ def test_suspect_positions_are_refused(tmp_path: Path, *, compacted: bool) -> No
 
 
 def test_damaged_objects_do_not_hide_a_suspect_position(tmp_path: Path) -> None:
-    """Where a whole is damaged and its segments are taken, what they reach is suspect anyway."""
+    """If a whole is damaged and its segments are used, the positions that they reach are suspect anyway."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(4)
@@ -175,7 +178,7 @@ def test_damaged_objects_do_not_hide_a_suspect_position(tmp_path: Path) -> None:
 
 
 def test_a_bridge_that_cannot_be_read_costs_a_note(tmp_path: Path) -> None:
-    """What lies before it is restored; that it may say more about it is reported."""
+    """What is before it is restored. A note says that the bridge may make more of it suspect."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(2)

@@ -1,4 +1,4 @@
-"""Which commits an object holds: by its end where that is enough."""
+"""Tests of which commits an object holds. Its end is read where that is enough."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from walsyncd.errors import CorruptError
 
 @pytest.fixture
 def maker(tmp_path: Path) -> Iterator[ReplicaMaker]:
-    """One segment of five transactions, about 30 KiB, and the same as a whole of two parts."""
+    """Return one segment of five transactions, about 30 KiB, and the same as a whole of two parts."""
     with make_replica(tmp_path) as made:
         made.base()
         made.commit(5, rows=20)
@@ -33,7 +33,7 @@ def listed(maker: ReplicaMaker) -> Replica:
 def read_of(
     replica: Replica, key: FramesKey, monkeypatch: pytest.MonkeyPatch, *, tail_bytes: int = TAIL_BYTES
 ) -> list[int]:
-    """How many bytes each request for an object gave."""
+    """Return how many bytes each request for an object returned."""
     sizes: list[int] = []
     get, stream = Replica.get, Replica.stream
 
@@ -54,7 +54,7 @@ def read_of(
 
 
 def test_the_end_of_a_segment_is_enough(maker: ReplicaMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its trailer says every commit; the frames are not fetched."""
+    """Its trailer lists every commit, and the frames are not fetched."""
     (key,) = maker.ship()
     replica = listed(maker)
     found = [(commit.frame, commit.time_ms) for commit in commits_of(replica, key, tail_bytes=500).commits]
@@ -65,13 +65,13 @@ def test_the_end_of_a_segment_is_enough(maker: ReplicaMaker, monkeypatch: pytest
 
 @pytest.mark.parametrize("tail", [4, 60])
 def test_longer_trailers_are_read_whole(maker: ReplicaMaker, tail: int) -> None:
-    """A segment of very many transactions: its trailer does not fit into what was asked for."""
+    """The trailer of a segment of very many transactions does not fit into the first request."""
     (key,) = maker.ship()
     assert len(commits_of(listed(maker), key, tail_bytes=tail).commits) == 5
 
 
 def test_a_whole_is_read_for_the_trailers_of_all_its_parts(maker: ReplicaMaker) -> None:
-    """The last one alone would tell a part of them."""
+    """The last trailer alone has only a part of them."""
     maker.ship(every=2)
     maker.close_epoch()
     whole = maker.compact()
@@ -79,7 +79,7 @@ def test_a_whole_is_read_for_the_trailers_of_all_its_parts(maker: ReplicaMaker) 
 
 
 def test_damage_names_the_object(maker: ReplicaMaker) -> None:
-    """Times are believed only with their checksum."""
+    """Times are believed only if the checksum is right."""
     (key,) = maker.ship()
     path = maker.object_path(key)
     path.write_bytes(path.read_bytes()[:-5] + b"12345")

@@ -1,4 +1,4 @@
-"""What damage means: spans that are still good, spans that are lost, nothing that retention gave up on purpose."""
+"""Tests of what damage means: which spans are good, which are lost. What retention deleted on purpose is not lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def part_of(maker: ReplicaMaker, *more: Key) -> GenerationListing:
 
 
 def test_nothing_damaged_loses_nothing(tmp_path: Path) -> None:
-    """One span, from the base to the last commit."""
+    """There is one span, from the base to the last commit."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(3)
@@ -29,7 +29,7 @@ def test_nothing_damaged_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_lost_segment_loses_up_to_the_next_base(tmp_path: Path) -> None:
-    """What came after it is lost until a base that does not need it."""
+    """The commits after it are lost up to a base that does not need it."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(4)
@@ -55,7 +55,7 @@ def test_only_base_loses_everything(tmp_path: Path) -> None:
 
 
 def test_pruned_epochs_are_not_lost(tmp_path: Path) -> None:
-    """A kept base stands alone, and what retention stated is missed by nobody."""
+    """A kept base is usable alone, and what retention deleted according to ``pruned/`` is not missed."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.close_epoch()

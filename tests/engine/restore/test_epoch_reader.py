@@ -1,4 +1,6 @@
-"""The reader of an epoch: batches of verified frames, whatever the pieces, and nothing that does not fit."""
+"""Tests of the reader of an epoch: it returns batches of verified frames, however the pieces come, and refuses all
+else.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +34,13 @@ def reader_of(maker: ReplicaMaker, page_size: int | None = PAGE_SIZE, *, batch_b
 
 
 def frames_read(reader: EpochReader, *keys: SegmentKey, upto: int | None = None) -> list[int]:
-    """Numbers of all frames that are handed out."""
+    """Return the numbers of all frames that are returned."""
     batches = [frames for key in keys for frames in reader.read(key, upto=upto)]
     return [number for frames in batches for number in range(frames.first, frames.last + 1)]
 
 
 def rewrite(maker: ReplicaMaker, key: SegmentKey, trailer: Trailer) -> None:
-    """The same content with another trailer."""
+    """Return the same content with another trailer."""
     body = maker.object_path(key).read_bytes()
     content = b"".join(item for item in decode_body([body]) if isinstance(item, bytes))
     maker.object_path(key).write_bytes(encode_segment(content, trailer))
@@ -46,14 +48,14 @@ def rewrite(maker: ReplicaMaker, key: SegmentKey, trailer: Trailer) -> None:
 
 @pytest.mark.parametrize("batch_bytes", [1, 5000, 1 << 22])
 def test_frames_come_in_order_whatever_the_batches(maker: ReplicaMaker, batch_bytes: int) -> None:
-    """Every frame is handed out once, and the chain continues from object to object."""
+    """Every frame is returned once, and the chain continues from object to object."""
     maker.commit(9, rows=30)
     keys = maker.ship(every=4)
     assert frames_read(reader_of(maker, batch_bytes=batch_bytes), *keys) == list(range(1, keys[-1].last + 1))
 
 
 def test_reading_stops_at_a_frame(maker: ReplicaMaker) -> None:
-    """``upto`` is the last frame handed out, and another object continues after it."""
+    """``upto`` is the last frame returned, and another object continues after it."""
     maker.commit(4)
     first, second = maker.ship(every=2)
     reader = reader_of(maker)
@@ -62,7 +64,7 @@ def test_reading_stops_at_a_frame(maker: ReplicaMaker) -> None:
 
 
 def test_reading_begins_and_stops_within_an_epoch(maker: ReplicaMaker) -> None:
-    """At any frame, however many batches come after it: they are read for the trailer, which confirms the chain."""
+    """This holds for any frame. The batches after it are read for the trailer, which confirms the chain."""
     maker.commit(1)
     maker.ship()
     maker.commit(30, rows=300)
@@ -74,7 +76,7 @@ def test_reading_begins_and_stops_within_an_epoch(maker: ReplicaMaker) -> None:
 
 
 def test_reading_can_begin_within_an_epoch(maker: ReplicaMaker) -> None:
-    """The chain before an object is in its trailer; without a page size its beginning is needed."""
+    """The chain before an object is in its trailer. If the page size is unknown, the object's beginning is needed."""
     maker.commit(4)
     _, second = maker.ship(every=2)
     assert frames_read(reader_of(maker), second) == list(range(second.first, second.last + 1))
@@ -83,7 +85,7 @@ def test_reading_can_begin_within_an_epoch(maker: ReplicaMaker) -> None:
 
 
 def test_broken_stream_is_read_again(maker: ReplicaMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What came before the break is not handed out twice."""
+    """Frames before the break are not returned twice."""
     monkeypatch.setattr(replica_module, "pause", lambda _attempt: None)
     maker.commit(200)
     (key,) = maker.ship()
@@ -113,7 +115,7 @@ def test_name_that_promises_more_is_noticed(maker: ReplicaMaker) -> None:
 
 
 def test_gap_between_objects_is_noticed(maker: ReplicaMaker) -> None:
-    """An object that does not begin where the one before ended is not taken."""
+    """An object that does not begin where the one before ended is refused."""
     maker.commit(6)
     first, _, third = maker.ship(every=2)
     with pytest.raises(CorruptError, match=f"begins with frame {third.first}, after frame {first.last}"):
@@ -137,7 +139,7 @@ def test_trailer_that_lies_is_noticed(maker: ReplicaMaker) -> None:
 
 
 def test_bridge_and_its_name_agree(maker: ReplicaMaker) -> None:
-    """Whether an object begins with a bridge, and after which frame, is the same in its name and in its trailer."""
+    """The name and the trailer must agree on whether an object begins with a bridge, and after which frame."""
     maker.commit(3)
     (key,) = maker.ship()
     plain = maker.object_path(key).read_bytes()
@@ -157,7 +159,7 @@ def test_bridge_and_its_name_agree(maker: ReplicaMaker) -> None:
 
 
 def test_other_page_size_is_noticed(maker: ReplicaMaker) -> None:
-    """An epoch has to have the pages that its base has; without a base it says itself which."""
+    """An epoch has the page size of its base. Without a base it states its own."""
     maker.commit()
     (key,) = maker.ship()
     with pytest.raises(CorruptError, match="WAL header for pages of 512 bytes"):

@@ -1,4 +1,4 @@
-"""Two histories in one epoch: nothing is restored from either without a word, wherever their objects end."""
+"""Tests of two histories in one epoch: neither is restored silently, wherever their objects end."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from walsyncd.engine.restore.restorer import Restored, RestoreOptions, restore_r
 from walsyncd.engine.restore.verifier import verify
 from walsyncd.errors import CorruptError, ForkError
 
-COMMITS = 4  # of each history, after two that both have
+COMMITS = 4  # commits of each history, after two that both have
 
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """A base, two commits in a segment of their own, four in ``ours``; ``other`` has four more in their place."""
+    """A base, two commits in a segment of their own, and four in ``ours``. ``other`` has four others in their place."""
 
     maker: ReplicaMaker
     common: SegmentKey
@@ -55,7 +55,7 @@ def maker(tmp_path: Path) -> Iterator[ReplicaMaker]:
 
 
 def all_cuts() -> list[tuple[int, ...]]:
-    """Every way to cut four commits, or the first few of them, into segments."""
+    """Return every way to cut four commits, or the first few of them, into segments."""
     return [
         (*(end for end in range(1, last) if bits >> (end - 1) & 1), last)
         for last in range(1, COMMITS + 1)
@@ -68,7 +68,7 @@ def all_cuts() -> list[tuple[int, ...]]:
 def test_segments_that_disagree_are_a_fork(
     maker: ReplicaMaker, tmp_path: Path, every: int, cuts: tuple[int, ...]
 ) -> None:
-    """However both are cut: the head is refused, and so is the first commit after the fork. The one before is not."""
+    """However both are cut, the head and the first commit after the fork are refused. The one before is not."""
     case = forked(maker, every=every)
     theirs = case.other.store(*cuts)
     with pytest.raises(ForkError) as caught:
@@ -89,7 +89,7 @@ def test_segments_that_disagree_are_a_fork(
 
 @pytest.mark.parametrize("remaining", ["whole and segments", "two wholes", "segments beside a whole of theirs"])
 def test_a_whole_that_disagrees_is_a_fork(maker: ReplicaMaker, tmp_path: Path, remaining: str) -> None:
-    """A whole against another history's segments, or its whole; the epochs after it change nothing."""
+    """A whole may disagree with another history's segments, or with its whole. The epochs after it change nothing."""
     maker.base()
     maker.commit(COMMITS)
     ours = maker.ship(every=2)
@@ -113,7 +113,7 @@ def test_a_whole_that_disagrees_is_a_fork(maker: ReplicaMaker, tmp_path: Path, r
 
 
 def test_the_other_history_does_not_stand_in_for_a_damaged_object(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """The damaged one's end still says which history it was."""
+    """The end of the damaged object still shows which history it was."""
     case = forked(maker, every=4)
     case.other.store(4)
     path = maker.object_path(case.ours[0])
@@ -128,7 +128,7 @@ def test_the_other_history_does_not_stand_in_for_a_damaged_object(maker: Replica
 
 
 def test_a_followed_copy_stops_at_a_fork(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """It applies neither history, and keeps what it had."""
+    """The copy applies neither history, and keeps what it had."""
     maker.base()
     maker.commit(2)
     maker.ship()
@@ -144,7 +144,7 @@ def test_a_followed_copy_stops_at_a_fork(maker: ReplicaMaker, tmp_path: Path) ->
 
 
 def test_what_agrees_is_restored_in_silence(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """A whole beside its segments, also if some are gone: no note, at any position."""
+    """A whole beside its segments causes no note at any position, even if some segments are deleted."""
     maker.base()
     maker.commit(COMMITS)
     keys = maker.ship(every=1)

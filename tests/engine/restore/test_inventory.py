@@ -1,4 +1,4 @@
-"""What ``ls`` says of a replica."""
+"""Tests of what ``ls`` says of a replica."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from walsyncd.engine.restore.replica import Replica
 
 
 def test_generations_with_what_they_cover(tmp_path: Path) -> None:
-    """Bases, first and last point, objects and size; and what can't be restored, with the reason."""
+    """The list has bases, first and last point, objects and size, and what can't be restored, with the reason."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(4)
@@ -37,13 +37,16 @@ def test_generations_with_what_they_cover(tmp_path: Path) -> None:
 
 
 def test_empty_replica_has_no_generations(tmp_path: Path) -> None:
-    """Nothing stored is nothing to say."""
+    """If nothing is stored, the list is empty."""
     with make_replica(tmp_path) as maker:
         assert inventory(Replica(maker.storage, maker.name)) == []
 
 
 def test_bridges_cut_what_is_covered(tmp_path: Path) -> None:
-    """A bridge is listed with its reason. A span ends where the old position was last proven. Healing cuts nothing."""
+    """A bridge is listed with its reason.
+
+    A span ends where the old position was last proven. A bridge that heals cuts none.
+    """
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(2)
@@ -64,7 +67,7 @@ def test_bridges_cut_what_is_covered(tmp_path: Path) -> None:
 
 
 def test_a_bridge_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
-    """The others are listed anyway."""
+    """The other bridges are listed anyway."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(1)

@@ -1,4 +1,4 @@
-"""What a plan stands on changes or is damaged while it is made: planned again, or refused with the reason."""
+"""Tests of objects that change, or are damaged, while a plan is made: it is made again, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def replica_of(maker: ReplicaMaker) -> Replica:
 
 
 def two_bases(maker: ReplicaMaker) -> tuple[ManifestKey, ManifestKey]:
-    """A base, three transactions, a base, two more."""
+    """Store a base, three transactions, a base, and two more."""
     old = maker.base()
     maker.commit(3, rows=40)
     maker.ship()
@@ -46,7 +46,7 @@ def two_bases(maker: ReplicaMaker) -> tuple[ManifestKey, ManifestKey]:
 
 @pytest.mark.parametrize("part", ["base", "manifest"])
 def test_older_base_stands_in_for_a_damaged_one(maker: ReplicaMaker, tmp_path: Path, part: str) -> None:
-    """The same commit is reached from the older base, and a note names what is damaged."""
+    """The same commit is reached from the older base, and a note names the damaged one."""
     old, new = two_bases(maker)
     damage(maker.object_path(new.base if part == "base" else new))
     restored = restore_request(replica_of(maker), RestoreRequest(Head()), tmp_path / "out.db")
@@ -59,7 +59,7 @@ def test_older_base_stands_in_for_a_damaged_one(maker: ReplicaMaker, tmp_path: P
 
 
 def test_damaged_base_without_the_frames_before_it_is_an_error(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """An older base that does not reach the target is no substitute, nor is an older generation."""
+    """An older base that does not reach the target is no replacement, and neither is an older generation."""
     _, new = two_bases(maker)
     damage(maker.object_path(new.base))
     (early, _) = (path for path in sorted(maker.root.rglob("*.wal.zst")))
@@ -72,7 +72,10 @@ def test_damaged_base_without_the_frames_before_it_is_an_error(maker: ReplicaMak
 
 
 def whole_beside_its_segments(maker: ReplicaMaker) -> tuple[list[Path], Path]:
-    """A base, an epoch of three segments that is stored whole too, and an epoch after it; the files of both."""
+    """Store a base, an epoch of three segments that is stored whole too, and an epoch after it.
+
+    Return the files of both.
+    """
     maker.base()
     maker.commit(6, rows=20)
     keys = maker.ship(every=2)
@@ -87,7 +90,7 @@ def whole_beside_its_segments(maker: ReplicaMaker) -> tuple[list[Path], Path]:
 def test_segments_stand_in_for_a_damaged_whole(
     maker: ReplicaMaker, tmp_path: Path, spoil: Callable[[Path], object]
 ) -> None:
-    """The same commit is reached from the segments of which the whole was made, and a note names it."""
+    """The same commit is reached from the segments of which the whole was made, and a note names the whole."""
     segments, whole = whole_beside_its_segments(maker)
     spoil(whole)
     out = tmp_path / "out.db"
@@ -100,7 +103,7 @@ def test_segments_stand_in_for_a_damaged_whole(
 
 
 def test_moment_within_a_damaged_whole_is_found_in_its_segments(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """Also where planning itself has to look into the object."""
+    """This holds also if planning itself has to look into the object."""
     _, whole = whole_beside_its_segments(maker)
     damage(whole)
     wanted = maker.history[2]
@@ -113,7 +116,7 @@ def test_moment_within_a_damaged_whole_is_found_in_its_segments(maker: ReplicaMa
 
 
 def test_whole_stands_in_for_a_damaged_segment(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """With both there the whole is read, and the segment does no harm."""
+    """If both exist, the whole is read, and the segment does no harm."""
     (_, second, _), _ = whole_beside_its_segments(maker)
     damage(second)
     restored = restore_request(replica_of(maker), RestoreRequest(Head()), tmp_path / "out.db")
@@ -122,7 +125,7 @@ def test_whole_stands_in_for_a_damaged_segment(maker: ReplicaMaker, tmp_path: Pa
 
 
 def test_frames_that_nothing_holds_any_more_are_an_error(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """A damaged whole and a damaged segment: the nearest position before is named, and can be had if asked for."""
+    """A whole and a segment are damaged. The nearest position before is named, and can be restored if asked for."""
     (_, second, _), whole = whole_beside_its_segments(maker)
     damage(whole)
     damage(second)
@@ -140,7 +143,7 @@ def test_frames_that_nothing_holds_any_more_are_an_error(maker: ReplicaMaker, tm
 
 
 def test_all_bases_damaged_is_an_error(maker: ReplicaMaker) -> None:
-    """The last one tried is named."""
+    """The error names the base that was tried last."""
     old, new = two_bases(maker)
     damage(maker.object_path(old))
     damage(maker.object_path(new))
@@ -149,7 +152,7 @@ def test_all_bases_damaged_is_an_error(maker: ReplicaMaker) -> None:
 
 
 def test_manifest_of_a_newer_format_is_a_clear_error(maker: ReplicaMaker) -> None:
-    """Nothing is guessed, and no older base is taken: what follows may be of a newer form too."""
+    """Nothing is guessed, and no older base is used, because what follows may be in a newer format too."""
     _, new = two_bases(maker)
     path = maker.object_path(new)
     path.write_bytes(format_manifest(replace(parse_manifest(path.read_bytes()), format_version=3)))
@@ -159,7 +162,7 @@ def test_manifest_of_a_newer_format_is_a_clear_error(maker: ReplicaMaker) -> Non
 
 
 def test_segments_that_gave_way_to_a_whole_are_planned_anew(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """Compaction between plan and reading costs a second plan."""
+    """A compaction between plan and reading causes a second plan."""
     maker.base()
     maker.commit(4)
     keys = maker.ship(every=2)
@@ -184,7 +187,7 @@ def test_segments_that_gave_way_to_a_whole_are_planned_anew(maker: ReplicaMaker,
 def test_target_inside_an_object_that_vanishes_is_resolved_anew(
     maker: ReplicaMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trailer that tells the exact commit is read from what there is now."""
+    """The trailer that has the exact commit is read from the objects that exist now."""
     maker.base()
     maker.commit(4)
     keys = maker.ship(every=2)
@@ -206,7 +209,7 @@ def test_target_inside_an_object_that_vanishes_is_resolved_anew(
 
 
 def test_retention_that_overtakes_a_restore_is_said(maker: ReplicaMaker) -> None:
-    """What was removed for good is refused like any other target that is not covered."""
+    """A target that was deleted for good is refused like any other that is not covered."""
     old, _ = two_bases(maker)
 
     def prune(prepared: ResolvedPlan) -> None:
@@ -219,7 +222,7 @@ def test_retention_that_overtakes_a_restore_is_said(maker: ReplicaMaker) -> None
 
 
 def test_replica_that_goes_on_changing_is_given_up(maker: ReplicaMaker) -> None:
-    """An object that is listed and can't be read ends it after a few plans."""
+    """If an object is listed and can't be read, this ends after a few plans."""
     two_bases(maker)
     uses: list[ResolvedPlan] = []
 
@@ -233,7 +236,7 @@ def test_replica_that_goes_on_changing_is_given_up(maker: ReplicaMaker) -> None:
 
 
 def test_partial_wish_keeps_to_the_same_commit_on_an_older_base(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """Less than the target was allowed, but not less again because a base is damaged."""
+    """A position before the target was allowed, but a damaged base must not make it an even earlier one."""
     old, new = two_bases(maker)
     damage(maker.object_path(new.base))
     late = AtPosition(Position(maker.generation, 9, 9))
@@ -243,7 +246,7 @@ def test_partial_wish_keeps_to_the_same_commit_on_an_older_base(maker: ReplicaMa
 
 
 def test_an_error_that_is_kept_holds_no_buffers(maker: ReplicaMaker) -> None:
-    """Of each damaged object, until the end, or until the garbage is collected."""
+    """It holds none of any damaged object, neither until the end nor until garbage is collected."""
     two_bases(maker)
     buffers: list[weakref.ref[set[str]]] = []
 
@@ -265,12 +268,15 @@ def test_an_error_that_is_kept_holds_no_buffers(maker: ReplicaMaker) -> None:
 
 @pytest.mark.parametrize("is_last", [False, True])
 def test_moments_of_a_clock_that_was_ahead_are_refused(maker: ReplicaMaker, *, is_last: bool) -> None:
-    """Between the trusted times around them; these and all others are restored, and so is every position."""
+    """Moments between the trusted times around them are refused.
+
+    Those times and all other moments are restored, and so is every position.
+    """
     maker.base()
     maker.commit(5)
     keys = maker.ship(every=1)
     for key in keys[2:] if is_last else keys[2:4]:
-        stored_ns = (key.time_ms - 86_400_000) * 1_000_000  # a day before it was seen
+        stored_ns = (key.time_ms - 86_400_000) * 1_000_000  # the commit has a time a day before it was seen
         os.utime(maker.object_path(key), ns=(stored_ns, stored_ns))
     history = maker.history
     trusted = history[:2] if is_last else [*history[:2], history[4]]

@@ -1,4 +1,4 @@
-"""Iterators run ahead in order, within bounds, and nothing is left running."""
+"""Tests of iterators that run ahead in order, within bounds, and leave nothing running."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def readers() -> list[threading.Thread]:
 
 @pytest.mark.parametrize("threads", [1, 3, 9])
 def test_items_come_in_the_order_of_their_sources(threads: int) -> None:
-    """Whatever runs ahead, each source is taken whole and in turn."""
+    """Whatever runs ahead, each source is taken as a whole and in its turn."""
     sources = [partial(numbers, source, source % 4) for source in range(20)]
     with Prefetch(sources, threads=threads, room=1) as ahead:
         taken = all_of(ahead)
@@ -41,7 +41,7 @@ def test_items_come_in_the_order_of_their_sources(threads: int) -> None:
 
 
 def test_sources_run_at_once_and_no_farther_than_their_queue() -> None:
-    """The first ones begin together; each stops when its queue is full."""
+    """The first sources begin together, and each stops when its queue is full."""
     began = threading.Barrier(3)
     made: list[int] = []
 
@@ -54,12 +54,12 @@ def test_sources_run_at_once_and_no_farther_than_their_queue() -> None:
     with Prefetch([source] * 3, threads=3, room=2) as ahead:
         first = next(iter(ahead))
         assert next(first) == 0
-        assert len(made) <= 3 * 4 + 1  # in each: two that wait, one that waits to wait, one taken
+        assert len(made) <= 3 * 4 + 1  # of each source: two wait, one waits for room, one was taken
     assert len(made) < 50
 
 
 def test_error_comes_where_its_items_do() -> None:
-    """What came before it is taken, and later ones are stopped."""
+    """Items before it are taken, and later sources are stopped."""
 
     def failing() -> Iterator[int]:
         yield 1
@@ -73,14 +73,16 @@ def test_error_comes_where_its_items_do() -> None:
 
 
 def test_nothing_taken_is_stopped_too() -> None:
-    """Whoever opens it may leave without an item."""
+    """The caller may leave without taking an item."""
     with Prefetch([partial(numbers, source, 50) for source in range(5)], threads=2, room=1):
         pass
     assert not readers()
 
 
 def test_whoever_leaves_twice_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second Ctrl-C, while a request hangs: those whose queues are full end by themselves, and so the process."""
+    """After a second Ctrl-C, while a request hangs, the sources whose queues are full end by themselves, and so the
+    process ends.
+    """
     answered = threading.Event()
 
     def away() -> Iterator[int]:
@@ -105,7 +107,7 @@ def test_whoever_leaves_twice_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_interrupt_right_after_the_end_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for another end."""
+    """No thread waits for another end."""
     get = prefetch._Queue.get
 
     def interrupted(self: prefetch._Queue) -> object:
@@ -121,7 +123,7 @@ def test_an_interrupt_right_after_the_end_was_taken(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_thread_that_can_not_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others are not left behind."""
+    """The threads that were started are stopped."""
     start, begun = threading.Thread.start, iter(range(9))
 
     def starting(self: threading.Thread) -> None:
@@ -136,7 +138,7 @@ def test_a_thread_that_can_not_be_started(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_has_failed_holds_nothing() -> None:
-    """Whoever tries for days, with garbage looked for rarely, keeps no buffer of what went wrong."""
+    """A caller that tries for days, with garbage collected rarely, keeps no buffer of a failed attempt."""
 
     def failing() -> Iterator[int]:
         buffer = bytearray(1 << 20)

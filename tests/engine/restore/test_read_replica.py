@@ -1,4 +1,4 @@
-"""A copy that follows: readers see commits of the source, whatever happens to who writes it."""
+"""Tests of a copy that follows: readers see commits of the source, whatever happens to the process that writes it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def following(
 
 
 def content(path: Path) -> tuple[int, int]:
-    """The counter and the number of rows, as a reader sees them."""
+    """Return the counter and the number of rows, as a reader sees them."""
     with closing(sqlite3.connect(path)) as connection:
         found: tuple[int, int] = connection.execute("SELECT (SELECT value FROM counter), count(*) FROM t").fetchone()
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -58,7 +58,7 @@ def content(path: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("compacted", [False, True])
 def test_copy_crosses_bridges(maker: ReplicaMaker, tmp_path: Path, *, compacted: bool) -> None:
-    """A bridge is one transaction for readers, as a segment and at the beginning of a whole."""
+    """For readers a bridge is one transaction, in a segment and at the beginning of a whole."""
     out = tmp_path / "copy.db"
     with following(maker, out) as read_replica:
         for lost in (1, 5):
@@ -77,7 +77,7 @@ def test_copy_crosses_bridges(maker: ReplicaMaker, tmp_path: Path, *, compacted:
 
 
 def test_copy_reaches_every_commit_that_is_stored(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """Segment by segment, across epochs, wholes and a database that shrinks."""
+    """The copy follows segment by segment, across epochs and wholes, and when the database shrinks."""
     out = tmp_path / "copy.db"
     with following(maker, out) as read_replica:
         assert read_replica.look() is None
@@ -104,7 +104,7 @@ def test_copy_reaches_every_commit_that_is_stored(maker: ReplicaMaker, tmp_path:
 
 
 def test_what_is_damaged_is_taken_from_what_else_holds_it(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """A whole beside the segments that it was made of."""
+    """For example, the segments of which a damaged whole was made are used."""
     out = tmp_path / "copy.db"
     with following(maker, out) as read_replica:
         maker.commit(6)
@@ -117,7 +117,7 @@ def test_what_is_damaged_is_taken_from_what_else_holds_it(maker: ReplicaMaker, t
 
 
 def test_what_nothing_else_holds_is_an_error(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """It is named, and readers keep what they had."""
+    """The error names the object, and readers keep what they had."""
     out = tmp_path / "copy.db"
     with following(maker, out) as read_replica:
         before = content(out)
@@ -130,7 +130,7 @@ def test_what_nothing_else_holds_is_an_error(maker: ReplicaMaker, tmp_path: Path
 
 
 def test_reader_keeps_its_snapshot(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """A transaction that was open sees what it saw; the next one sees the update; nobody waits for anybody."""
+    """An open transaction still sees the same, and the next one sees the update. Neither waits for the other."""
     out = tmp_path / "copy.db"
     with (
         following(maker, out) as read_replica,
@@ -149,7 +149,7 @@ def test_reader_keeps_its_snapshot(maker: ReplicaMaker, tmp_path: Path) -> None:
 
 
 def test_wal_of_the_copy_is_emptied(tmp_path: Path) -> None:
-    """It does not grow for ever, and begins again with other salts; thousands of frames need more index blocks."""
+    """It does not grow for ever, and begins again with other salts. Thousands of frames need more index blocks."""
     out = tmp_path / "copy.db"
     sizes = []
     with make_replica(tmp_path, page_size=512) as maker:
@@ -170,7 +170,7 @@ def test_wal_of_the_copy_is_emptied(tmp_path: Path) -> None:
 
 
 def test_stopped_copy_goes_on_where_it_was(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """Nothing is restored again; objects before its position may be gone."""
+    """Nothing is restored again. Objects before its position may be deleted."""
     out = tmp_path / "copy.db"
     with following(maker, out) as read_replica:
         maker.close_epoch()
@@ -182,7 +182,8 @@ def test_stopped_copy_goes_on_where_it_was(maker: ReplicaMaker, tmp_path: Path) 
         if path.is_file() and ("/base/" in str(path) or "/wal/00000001/" in str(path)):
             path.unlink()
     with following(maker, out) as read_replica:
-        assert read_replica.look() is not None  # the last transaction once more: it might not have been whole
+        # the last transaction is applied again, because it might not have been whole
+        assert read_replica.look() is not None
         maker.commit(4)
         maker.ship()
         assert read_replica.look()
@@ -190,7 +191,7 @@ def test_stopped_copy_goes_on_where_it_was(maker: ReplicaMaker, tmp_path: Path) 
 
 
 def test_new_generation_is_taken_over_without_replacing_the_file(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """As soon as it has a base; readers that have the file open see it as one transaction."""
+    """This happens as soon as it has a base. Readers that have the file open see it as one transaction."""
     out = tmp_path / "copy.db"
     with following(maker, out) as read_replica, closing(sqlite3.connect(out, isolation_level=None)) as reader:
         maker.begin_generation(NEXT_GENERATION)
@@ -211,7 +212,7 @@ def test_new_generation_is_taken_over_without_replacing_the_file(maker: ReplicaM
 
 
 def test_hole_that_stays_is_gone_around(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """A missing segment is waited for, and then a later base is taken."""
+    """The copy waits for a missing segment, and then takes a later base."""
     out = tmp_path / "copy.db"
     with following(maker, out, limits=FollowLimits(holes_max=2)) as read_replica:
         maker.commit(4)
@@ -227,7 +228,7 @@ def test_hole_that_stays_is_gone_around(maker: ReplicaMaker, tmp_path: Path) -> 
 
 
 def test_copy_that_others_wrote_to_is_not_written_to(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """Their changes and the source's can't both be there."""
+    """Their changes and the source's can't both be in it."""
     out = tmp_path / "copy.db"
     with following(maker, out) as read_replica, closing(sqlite3.connect(out, isolation_level=None)) as other:
         other.execute("UPDATE counter SET value = 99")
@@ -239,7 +240,7 @@ def test_copy_that_others_wrote_to_is_not_written_to(maker: ReplicaMaker, tmp_pa
 
 
 def test_copy_of_something_else_is_refused(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """A file that exists and follows nothing, or another replica, needs force."""
+    """A file that exists and follows nothing, or follows another replica, needs force."""
     out = tmp_path / "copy.db"
     with following(maker, out):
         pass
@@ -296,9 +297,9 @@ while True:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)  # nine processes, one after the other, on a machine that may be busy
+@pytest.mark.timeout(300)  # seconds: nine processes, one after the other, on a machine that may be busy
 def test_readers_see_only_commits_while_the_follower_is_killed_again_and_again(tmp_path: Path) -> None:
-    """Three processes read and check without pause: every state is one of the source's, and none goes back."""
+    """Three processes read and check without pause. Every state is one of the source's, and none goes back."""
     goal = 30
     out = tmp_path / "copy.db"
     source = random.Random(4)
@@ -332,7 +333,7 @@ def test_readers_see_only_commits_while_the_follower_is_killed_again_and_again(t
 
 @contextmanager
 def running(program: str, first_line: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python program that has said its first line; killed at the end."""
+    """Run a Python program that has printed its first line. It is killed at the end."""
     process = start(program, first_line)
     try:
         yield process

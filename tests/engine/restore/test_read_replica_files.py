@@ -1,4 +1,6 @@
-"""The files of a copy that follows: another one in its place, a kill at the worst moment, links, and foreign writes."""
+"""Tests of the files of a copy that follows: it is replaced, killed at the worst moment, or written to by others, and
+links.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def maker(tmp_path: Path) -> Iterator[ReplicaMaker]:
 
 
 def test_copy_that_others_wrote_to_stays_stopped(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """A service manager starts it again: it does not continue as if nothing had happened. Force restores it."""
+    """When a service manager starts it again, it does not continue as if nothing had happened. Force restores it."""
     out = tmp_path / "copy.db"
     with following(maker, out) as read_replica:
         with SqliteProcess(out) as other:
@@ -44,7 +46,7 @@ def test_copy_that_others_wrote_to_stays_stopped(maker: ReplicaMaker, tmp_path: 
 
 
 def test_file_that_was_replaced_meanwhile_is_compared(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """A backup that was copied back, or a file from another machine, holds nobody knows what."""
+    """The content of a backup that was copied back, or of a file from another machine, is unknown."""
     out = tmp_path / "copy.db"
     with following(maker, out):
         pass
@@ -69,7 +71,7 @@ def test_file_that_was_replaced_meanwhile_is_compared(maker: ReplicaMaker, tmp_p
 def test_first_restore_that_is_killed_is_gone_on_with(
     maker: ReplicaMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever it is: either there is no file yet, or it has its note beside it."""
+    """Wherever it was killed, either there is no file yet, or it has its note beside it."""
     out = tmp_path / "copy.db"
     rename = OpenFolder.rename
 
@@ -96,7 +98,7 @@ def test_first_restore_that_is_killed_is_gone_on_with(
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be deceived")
 def test_links_in_the_place_of_its_files_are_not_followed(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """The note, the new restore beside the copy, and what is left of it: all belong to who owns the folder."""
+    """The owner of the folder could place them: the note, the new restore beside the copy, and what is left of it."""
     folder, victim = tmp_path / "tenant", tmp_path / "victim"
     folder.mkdir()
     os.chown(folder, 12345, 12345)
@@ -126,7 +128,7 @@ def test_links_in_the_place_of_its_files_are_not_followed(maker: ReplicaMaker, t
 def test_wal_that_fills_the_disk_is_copied_back(
     maker: ReplicaMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed with a long WAL, it must not wait for room that it takes itself."""
+    """After a kill with a long WAL, the copy must not wait for room that its own WAL takes."""
     out = tmp_path / "copy.db"
     with following(maker, out) as read_replica:
         maker.commit(3, rows=100)
@@ -149,7 +151,7 @@ def test_wal_that_fills_the_disk_is_copied_back(
 
 
 def test_long_wal_is_emptied_once_its_reader_is_gone(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """Also when no further transaction comes."""
+    """This happens even if no further transaction comes."""
     out = tmp_path / "copy.db"
     with (
         following(maker, out, limits=FollowLimits(wal_bytes_max=1000, checkpoint_wait_s=0)) as read_replica,
@@ -166,7 +168,7 @@ def test_long_wal_is_emptied_once_its_reader_is_gone(maker: ReplicaMaker, tmp_pa
 
 
 def test_long_backlog_is_applied_in_several_transactions(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """Each ends with an object, so the copy's own WAL stays short."""
+    """Each transaction ends with an object, so the copy's own WAL stays short."""
     out = tmp_path / "copy.db"
     with following(maker, out, limits=FollowLimits(wal_bytes_max=1000)) as read_replica:
         maker.commit(3, rows=20)

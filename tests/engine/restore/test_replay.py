@@ -1,4 +1,7 @@
-"""Applying frames: pages, size and counts, up to a commit and no farther; objects that do not join are refused."""
+"""Tests of applying frames: pages, size and counts, up to a commit and no farther.
+
+Objects that do not join are refused.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from walsyncd.errors import CorruptError
 
 @contextmanager
 def copy_of(path: Path) -> Iterator[int]:
-    """A descriptor of a copy of the database file, ``copy`` beside it."""
+    """Return a descriptor of ``copy``, a copy of the database file."""
     copy = path.with_name("copy")
     copy.write_bytes(path.read_bytes())
     descriptor = os.open(copy, os.O_RDWR)
@@ -37,7 +40,7 @@ def copy_of(path: Path) -> Iterator[int]:
 
 
 def pieces(*keys: FramesKey) -> list[ObjectSlice]:
-    """All of these objects, one after the other."""
+    """Yield all of these objects, one after the other."""
     ends = {key.last + 1: key.last for key in keys}
     return [ObjectSlice(key, key.last, ends.get(key.first, 0)) for key in keys]
 
@@ -61,7 +64,7 @@ def applied(
 
 @pytest.mark.parametrize("batch_bytes", [1, 20_000, 1 << 22])
 def test_frames_of_all_epochs_are_applied(tmp_path: Path, batch_bytes: int) -> None:
-    """The file is that of the source, and the counts are those of its transactions, whatever the batches."""
+    """The file is the source's, and the counts are those of its transactions, whatever the batches."""
     with make_replica(tmp_path) as maker, copy_of(maker.path) as descriptor:
         maker.commit(3, rows=20)
         first = maker.ship(every=2)
@@ -75,7 +78,7 @@ def test_frames_of_all_epochs_are_applied(tmp_path: Path, batch_bytes: int) -> N
 
 
 def test_each_page_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many versions in many objects the last one, and nothing past the end of a database that shrank."""
+    """Of many versions in many objects the last one is written, and nothing past the end of a database that shrank."""
     written: list[int] = []
 
     def noting(descriptor: int) -> Write:
@@ -99,7 +102,7 @@ def test_each_page_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_overlapping_objects_are_counted_once(tmp_path: Path) -> None:
-    """What two objects hold joins within the later one."""
+    """Frames that two objects hold are skipped in the later one."""
     with make_replica(tmp_path) as maker, copy_of(maker.path) as descriptor:
         maker.commit(6)
         one, two, three = maker.ship(every=2)
@@ -116,7 +119,7 @@ def test_overlapping_objects_are_counted_once(tmp_path: Path) -> None:
 
 
 def test_objects_of_another_history_are_refused(tmp_path: Path) -> None:
-    """Each is sound by itself, but they do not join."""
+    """Each object is sound by itself, but they do not join."""
     (tmp_path / "other").mkdir()
     with make_replica(tmp_path) as maker, make_replica(tmp_path / "other") as other, copy_of(maker.path) as descriptor:
         for each in (maker, other):
@@ -128,7 +131,7 @@ def test_objects_of_another_history_are_refused(tmp_path: Path) -> None:
 
 
 def test_plan_becomes_pieces_up_to_its_target(tmp_path: Path) -> None:
-    """Nothing after the target, and nothing twice."""
+    """There is nothing after the target, and nothing twice."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(4)
@@ -143,7 +146,7 @@ def test_plan_becomes_pieces_up_to_its_target(tmp_path: Path) -> None:
 
 
 def test_no_frames_leave_the_file_alone(tmp_path: Path) -> None:
-    """A base alone has nothing to apply."""
+    """If there is only a base, there is nothing to apply."""
     with make_replica(tmp_path) as maker, copy_of(maker.path) as descriptor:
         replica = Replica(maker.storage, maker.name)
         assert last_size(replica, [], maker.page_size) == 0
@@ -164,7 +167,7 @@ def test_stop_within_a_transaction_is_refused(tmp_path: Path) -> None:
 
 
 def test_pages_are_remembered_up_to_the_last() -> None:
-    """One bit each; pages past the end are never wanted."""
+    """Each page takes one bit. Pages past the end are never wanted."""
     pages = replay._Pages(20)
     numbers = np.arange(1, 30, dtype=np.uint32)
     assert pages.wanted(numbers).tolist() == [True] * 20 + [False] * 9

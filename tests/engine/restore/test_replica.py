@@ -1,4 +1,4 @@
-"""A replica as it is read: listings, discovery, manifests, and patience with a storage that is away."""
+"""Tests of reading a replica: listings, discovery, manifests, and waiting for a storage that is away."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def maker(tmp_path: Path) -> Iterator[ReplicaMaker]:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Pauses are noted and not made."""
+    """Return a list of pauses, which are noted and not made."""
     made: list[int] = []
     monkeypatch.setattr(replica_module, "pause", made.append)
     return made
 
 
 def test_foreign_objects_are_not_seen(maker: ReplicaMaker) -> None:
-    """What is not ours is neither listed nor a generation."""
+    """A foreign object is not listed, and is no generation."""
     maker.base()
     storage = maker.storage
     for key in ("owner.json", "notes.txt", f"{GENERATION}/base/readme", f"{GENERATION}/wal/x/y"):
@@ -49,7 +49,7 @@ def test_root_of_a_storage_can_be_the_replica(maker: ReplicaMaker) -> None:
 
 
 def test_frames_are_listed_from_an_epoch_on(maker: ReplicaMaker) -> None:
-    """What is listed is in proportion to what will be applied."""
+    """The number of listed objects is in proportion to what will be applied."""
     maker.base()
     for _ in range(3):
         maker.commit()
@@ -65,7 +65,7 @@ def test_frames_are_listed_from_an_epoch_on(maker: ReplicaMaker) -> None:
 
 
 def test_listing_of_bases_has_all_of_what_has_none(maker: ReplicaMaker) -> None:
-    """Segments are listed only where no manifest is: they tell by how much the head falls back."""
+    """Segments are listed only for generations without a manifest, to know by how much the head falls back."""
     maker.base()
     maker.commit()
     maker.begin_generation(NEXT_GENERATION)
@@ -77,7 +77,7 @@ def test_listing_of_bases_has_all_of_what_has_none(maker: ReplicaMaker) -> None:
 
 
 def test_databases_are_found_at_any_depth(tmp_path: Path) -> None:
-    """A folder with a generation or an owner is a database's; one within another's folder too."""
+    """A folder with a generation or an owner is a database's, also one within another one's folder."""
     storage = DirectoryStorage(tmp_path)
     for key in (f"a/{GENERATION}/x", "b/c/owner.json", f"a/d/e/{GENERATION}/x", "f/other.txt"):
         storage.put(key, b"", metadata={})
@@ -88,7 +88,7 @@ def test_databases_are_found_at_any_depth(tmp_path: Path) -> None:
 
 
 def test_manifest_of_another_base_is_refused(maker: ReplicaMaker) -> None:
-    """A manifest has to speak of the base that its key names."""
+    """A manifest must name the base that its key names."""
     first = maker.base()
     maker.commit()
     second = maker.base()
@@ -98,7 +98,7 @@ def test_manifest_of_another_base_is_refused(maker: ReplicaMaker) -> None:
 
 
 def test_patience_ends(pauses: list[int]) -> None:
-    """What is away is tried again with growing pauses, and then given up."""
+    """A storage that is away is tried again with growing pauses, and then given up."""
     attempts: list[int] = []
 
     def fail() -> None:
@@ -112,7 +112,7 @@ def test_patience_ends(pauses: list[int]) -> None:
 
 
 def test_patience_pays(pauses: list[int]) -> None:
-    """A success after failures is a success."""
+    """A success after failures is returned."""
     outcomes = iter([TransientError("away"), TransientError("away"), None])
 
     def act() -> str:

@@ -1,4 +1,4 @@
-"""Restores of small real replicas: every commit, every refusal, and every kind of damage."""
+"""Tests of restores of small real replicas: every commit, every refusal, and every kind of damage."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def restored_with(maker: ReplicaMaker, path: Path, *, kept_bytes_min: int) -> Re
 
 
 def three_epochs(maker: ReplicaMaker) -> None:
-    """A base, three epochs of which the first is whole too, a checkpoint within the second, a second base."""
+    """Store a base, three epochs of which the first is whole too, a checkpoint within the second, and a second base."""
     maker.base()
     maker.commit(6, rows=8)
     maker.ship(every=2)
@@ -151,7 +151,7 @@ def test_empty_replica_restores_nothing(tmp_path: Path) -> None:
 
 
 def test_head_falls_back_behind_a_generation_without_base(tmp_path: Path) -> None:
-    """The generation before is restored, and a note says by how much it is behind."""
+    """The generation before is restored, and a note says how far it lags."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(3)
@@ -180,7 +180,7 @@ def test_lost_segment_is_a_hole_with_its_neighbours(tmp_path: Path) -> None:
 
 
 def test_moment_after_the_head_names_the_head(tmp_path: Path) -> None:
-    """What comes after the last commit stored is not covered; partially, it is the head."""
+    """A moment after the last stored commit is not covered. With allow_partial it is the head."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(3)
@@ -193,7 +193,7 @@ def test_moment_after_the_head_names_the_head(tmp_path: Path) -> None:
 
 
 def test_frame_within_a_transaction_names_its_commits(tmp_path: Path) -> None:
-    """A frame that does not commit is refused with the commits around it; partially it is the one before."""
+    """A frame that does not commit is refused with the commits around it. With allow_partial it is the one before."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(3, rows=30)
@@ -212,7 +212,7 @@ def test_frame_within_a_transaction_names_its_commits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["base", "manifest", "segment"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
 def test_damaged_object_is_named_and_leaves_nothing(tmp_path: Path, kind: str, damage: str) -> None:
-    """Whatever is damaged, the error names the object and no file appears."""
+    """The error names whichever object is damaged, and no file appears."""
     out = tmp_path / "out"
     out.mkdir()
     with make_replica(tmp_path) as maker:
@@ -239,7 +239,7 @@ def test_damaged_object_is_named_and_leaves_nothing(tmp_path: Path, kind: str, d
 
 
 def test_segment_of_another_history_is_refused(tmp_path: Path) -> None:
-    """Two objects that disagree are noticed by the chain."""
+    """The chain reveals two objects that disagree."""
     with make_replica(tmp_path) as maker, make_replica(_folder(tmp_path / "other")) as other:
         for one in (maker, other):
             one.base()
@@ -258,7 +258,7 @@ def _folder(path: Path) -> Path:
 
 
 def test_existing_file_needs_force_and_keeps_its_mode(tmp_path: Path) -> None:
-    """A file is replaced only with force; its mode stays, and its WAL is moved out of the way."""
+    """A file is replaced only with force. Its mode stays, and its WAL is moved aside."""
     out = tmp_path / "out.db"
     with make_replica(tmp_path) as maker:
         maker.base()
@@ -302,7 +302,7 @@ def test_open_database_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_target_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    """Its owner decides where it leads to, and that may change at any moment; with force too."""
+    """The owner decides where it leads to, and may change that at any moment. It is refused with force, too."""
     out = tmp_path / "link.db"
     out.symlink_to(_folder(tmp_path / "real") / "app.db")
     with make_replica(tmp_path) as maker:
@@ -314,7 +314,7 @@ def test_target_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 
 def test_database_that_shrank_is_cut(tmp_path: Path) -> None:
-    """The size is what the last commit says, also when that is less than the base's."""
+    """The size is that of the last commit, even if it is less than the base's."""
     with make_replica(tmp_path) as maker:
         maker.commit(1, rows=500)
         maker.base()
@@ -337,7 +337,7 @@ def test_restored_file_takes_new_transactions(tmp_path: Path) -> None:
 
 
 def test_a_write_error_is_not_lost_behind_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel tells it once: a partial file kept for the next restore would look right for ever."""
+    """The kernel reports it once. Otherwise a partial file kept for the next restore would always look right."""
 
     def failing(_descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

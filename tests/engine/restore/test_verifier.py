@@ -1,4 +1,4 @@
-"""Verification: a sound replica has no problem, and whatever is damaged is named."""
+"""Tests of verification: a sound replica has no problem, and whatever is damaged is named."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def verified(maker: ReplicaMaker, *, quick: bool = False) -> Verification:
 
 
 def fill(maker: ReplicaMaker) -> dict[str, Key]:
-    """A base, a whole epoch with its segments, an open epoch; returns one object of each kind."""
+    """Store a base, a whole epoch with its segments, and an open epoch. Return one object of each kind."""
     manifest = maker.base()
     maker.commit(5, rows=10)
     segments = maker.ship(every=2)
@@ -54,7 +54,7 @@ def test_sound_replica_has_no_problem(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["base", "manifest", "segment of a whole", "whole", "segment"])
 def test_flipped_bit_is_found_anywhere(tmp_path: Path, kind: str) -> None:
-    """Also in objects that a restore would not read."""
+    """This includes objects that a restore would not read."""
     with make_replica(tmp_path) as maker:
         key = fill(maker)[kind]
         flip(maker.object_path(key))
@@ -63,7 +63,7 @@ def test_flipped_bit_is_found_anywhere(tmp_path: Path, kind: str) -> None:
 
 
 def test_missing_objects_are_found(tmp_path: Path) -> None:
-    """A lost segment is a hole, a lost base is missed by its manifest."""
+    """A lost segment is a hole, and a lost base is missing for its manifest."""
     with make_replica(tmp_path) as maker:
         objects = fill(maker)
         maker.remove(objects["segment"])
@@ -73,7 +73,7 @@ def test_missing_objects_are_found(tmp_path: Path) -> None:
 
 
 def test_unfinished_is_noted(tmp_path: Path) -> None:
-    """A base without manifest, and a generation without base, are no damage."""
+    """A base without a manifest, and a generation without a base, are no damage."""
     with make_replica(tmp_path) as maker:
         objects = fill(maker)
         maker.remove(objects["manifest"])
@@ -84,7 +84,7 @@ def test_unfinished_is_noted(tmp_path: Path) -> None:
 
 
 def test_fork_beside_the_objects_is_found(tmp_path: Path) -> None:
-    """An object that is sound by itself but of another history is found by its chain."""
+    """An object that is sound by itself but of another history does not fit into the chain."""
     (tmp_path / "other").mkdir()
     with make_replica(tmp_path) as maker, make_replica(tmp_path / "other") as other:
         objects = fill(maker), fill(other)
@@ -96,13 +96,13 @@ def test_fork_beside_the_objects_is_found(tmp_path: Path) -> None:
 
 
 def test_empty_replica_is_nothing_to_verify(tmp_path: Path) -> None:
-    """What holds nothing is not called sound."""
+    """A replica that holds nothing is not called sound."""
     with make_replica(tmp_path) as maker, pytest.raises(NothingToRestoreError, match="empty"):
         verified(maker)
 
 
 def test_every_damaged_object_is_named(tmp_path: Path) -> None:
-    """What follows a damaged segment is read anyway; it is lost, and what was before is still good."""
+    """Segments after a damaged one are read anyway. They are lost, and those before are still good."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(6)
@@ -123,7 +123,7 @@ def test_every_damaged_object_is_named(tmp_path: Path) -> None:
 
 
 def test_quick_reads_no_object(tmp_path: Path) -> None:
-    """A flipped bit goes unseen, an object of no bytes and a missing one do not."""
+    """A flipped bit is not noticed, but an empty object and a missing one are."""
     with make_replica(tmp_path) as maker:
         objects = fill(maker)
         flip(maker.object_path(objects["segment"]))
@@ -137,7 +137,7 @@ def test_quick_reads_no_object(tmp_path: Path) -> None:
 
 
 def test_object_that_goes_meanwhile_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compaction that ends while the replica is read is seen in another listing."""
+    """A compaction that ends during the reading appears in another listing."""
     with make_replica(tmp_path) as maker:
         key = fill(maker)["segment of a whole"]
         real = Replica.stream
@@ -153,7 +153,7 @@ def test_object_that_goes_meanwhile_is_no_problem(tmp_path: Path, monkeypatch: p
 
 
 def test_head_is_restored_and_checked_by_sqlite(tmp_path: Path) -> None:
-    """A sound head says nothing; one whose application database is broken is a problem."""
+    """A sound head has no problem. One whose application database is broken has one."""
     with make_replica(tmp_path) as maker:
         fill(maker)
         result = verify(Replica(maker.storage, maker.name), scratch=tmp_path / "head.db")
@@ -162,7 +162,7 @@ def test_head_is_restored_and_checked_by_sqlite(tmp_path: Path) -> None:
 
 
 def test_base_of_the_head_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is most of what there is to read, and restoring the head has verified it; other bases are read too."""
+    """It is most of what is read, and restoring the head has verified it. Other bases are read too."""
     asked: Counter[tuple[str, int]] = Counter()
     get = Replica.get
 
@@ -182,7 +182,7 @@ def test_base_of_the_head_is_read_once(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("kind", ["base", "segment"])
 def test_damage_below_the_head_is_told_once(tmp_path: Path, kind: str) -> None:
-    """By the object that is wrong, not again because the head can't be restored."""
+    """The damaged object is reported, and not also that the head can't be restored."""
     with make_replica(tmp_path) as maker:
         key = fill(maker)[kind]
         flip(maker.object_path(key))

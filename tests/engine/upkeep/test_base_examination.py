@@ -1,4 +1,4 @@
-"""What is read of a base before older ones are deleted because of it, and what makes it count."""
+"""Tests of what is read of a base before older ones are deleted because of it, and which base counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from walsyncd.engine.upkeep.pruner import Pruner, list_folder
 
 
 def world_of(*, compacted: bool = False) -> tuple[CopyContext, ManifestKey, ManifestKey]:
-    """A base in the first epoch, and one in the second whose S and N are frames 2 and 6 of 9; all of it is old."""
+    """Store a base in the first epoch, and one in the second whose S and N are frames 2 and 6 of 9.
+
+    All of it is old.
+    """
     world = CopyContext()
     world.base()
     world.commit()
@@ -78,7 +81,7 @@ def cut(body: bytes) -> bytes:
 def test_a_base_without_its_frames_lets_nothing_go(
     tmp_path: Path, damage: Callable[[bytes], bytes], *, compacted: bool
 ) -> None:
-    """The older base is deleted only if what makes the newer one consistent can be read, to the last frame."""
+    """The older base is deleted only if the frames that make the newer one consistent can be read, to the last one."""
     world, first, _ = world_of(compacted=compacted)
     for key in frames_objects(world, 2):
         storage = AgedStorage(world)
@@ -94,7 +97,7 @@ def test_a_base_without_its_frames_lets_nothing_go(
 
 @pytest.mark.parametrize("last", [6, 9])
 def test_a_planted_epoch_stands_in_for_no_frames(tmp_path: Path, last: int) -> None:
-    """It bears the name of a compacted epoch, which readers prefer; the segments that are missing are not there."""
+    """It has the name of a compacted epoch, which readers prefer, and does not have the missing segments."""
     world, first, _ = world_of()
     for key in frames_objects(world, 2)[3:]:
         del world.stored[key]
@@ -109,7 +112,7 @@ def test_a_planted_epoch_stands_in_for_no_frames(tmp_path: Path, last: int) -> N
 def examine(
     examination: BaseExamination, storage: AgedStorage, base: ManifestKey
 ) -> tuple[dict[ManifestKey, str], set[str]]:
-    """What is wrong with a base, and which objects of frames were read for that."""
+    """Return what is wrong with a base, and which objects of frames were read for that."""
     storage.calls.clear()
     held = list_folder(storage, NAME).held
     faults = examination.faults(Replica(storage, NAME), held, [base], None)
@@ -117,7 +120,7 @@ def examine(
 
 
 def test_frames_are_read_once_and_only_those_from_s_to_n() -> None:
-    """What was written before S or after N says nothing about the base; what was written again is read again."""
+    """Frames before S or after N say nothing about the base. Objects that were written again are read again."""
     world, _, base = world_of()
     storage, examination = AgedStorage(world), BaseExamination()
     needed = {name_of(key) for key in frames_objects(world, 2) if 2 < key.last <= 6}
@@ -134,7 +137,7 @@ def test_frames_are_read_once_and_only_those_from_s_to_n() -> None:
 
 
 def test_frame_n_must_commit() -> None:
-    """Otherwise the base would be made of half a transaction."""
+    """Otherwise the base would have half a transaction."""
     world, _, base = world_of()
     storage = AgedStorage(world)
     for key in frames_objects(world, 2):

@@ -1,4 +1,6 @@
-"""A closed epoch becomes one object: right at every moment, killed anywhere, from the journal or from the store."""
+"""Tests that a closed epoch becomes one object: right at every moment, killed anywhere, from the journal or from the
+store.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def keys(storage: FakeStorage) -> list[SegmentKey | WholeKey]:
 
 
 def assert_whole(storage: FakeStorage, history: History) -> None:
-    """Every frame can be read, with the same bytes as ever, as plan and the script by hand would take them."""
+    """Assert that every frame can be read with the same bytes as before, as a plan and the script by hand would take
+    them.
+    """
     (part,) = listing_of(keys(storage)).generations
     for epoch in (1, 2):
         run = cover_epoch(part, epoch)
@@ -55,7 +59,7 @@ def _is(name: str, key: SegmentKey | WholeKey) -> bool:
 
 @pytest.mark.parametrize("room", [ROOM, 0, 700])
 def test_a_closed_epoch_becomes_one_object_and_its_segments_go_an_hour_later(tmp_path: Path, room: int) -> None:
-    """From bodies that the journal kept, from the store where there was no room for them, or from both."""
+    """It is made of bodies that the journal kept, or of those in the store, or of both."""
     history, storage = make_history(tmp_path), FakeStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(room)
@@ -76,7 +80,7 @@ def test_a_closed_epoch_becomes_one_object_and_its_segments_go_an_hour_later(tmp
 
 
 def test_an_epoch_that_begins_with_a_bridge_says_so_as_one_object(tmp_path: Path) -> None:
-    """The field of the name is kept, and so is what the trailer of the bridge says."""
+    """The name keeps its field, and the object keeps what the trailer of the bridge says."""
     history, storage = make_history(tmp_path, bridge=True), FakeStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(ROOM)
@@ -91,7 +95,7 @@ def test_an_epoch_that_begins_with_a_bridge_says_so_as_one_object(tmp_path: Path
 
 
 def test_killed_anywhere_the_end_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before and after every request and every transaction; what is there can be read at each of these moments."""
+    """It is killed before and after every request and every transaction. All can be read at each of these moments."""
     history = make_history(tmp_path)
     for at in range(1, 200):
         state, storage, deaths = tmp_path / f"state-{at}", FakeStorage(), Deaths(at)
@@ -121,7 +125,7 @@ def test_killed_anywhere_the_end_is_the_same(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_open_epoch_is_left_alone(tmp_path: Path) -> None:
-    """Nothing of an epoch that may still grow, nor of one that is not stored to its end."""
+    """An epoch that may still grow, or that is not stored to its end, is not compacted."""
     history, storage = make_history(tmp_path), FakeStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(ROOM)
@@ -130,7 +134,7 @@ def test_the_open_epoch_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_ended_generation_closes_its_last_epoch(tmp_path: Path) -> None:
-    """Nothing comes after, so what is stored of it is all there will be."""
+    """Nothing can be added to it, so all of it is stored."""
     history, storage = make_history(tmp_path), FakeStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(ROOM)
@@ -140,7 +144,7 @@ def test_an_ended_generation_closes_its_last_epoch(tmp_path: Path) -> None:
 
 
 def test_an_epoch_of_one_segment_stays_as_it_is(tmp_path: Path) -> None:
-    """One object in the place of one would cost two requests for nothing."""
+    """Replacing one object by another would cost two requests for nothing."""
     history, storage = make_history(tmp_path, segments=1), FakeStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(ROOM)
@@ -151,7 +155,7 @@ def test_an_epoch_of_one_segment_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_what_does_not_read_back_is_taken_away(tmp_path: Path) -> None:
-    """A damaged body gives no object: readers would prefer it to the segments, which are sound."""
+    """A damaged body gives no object, because readers would prefer it to the segments, which are sound."""
     history, storage = make_history(tmp_path), FakeStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(ROOM)
@@ -164,7 +168,7 @@ def test_what_does_not_read_back_is_taken_away(tmp_path: Path) -> None:
 
 
 def test_a_large_epoch_goes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of one size; what an attempt before left open is given up first."""
+    """The parts have one size. What an earlier attempt left open is aborted first."""
     monkeypatch.setattr("walsyncd.engine.upkeep.compactor.part_size", lambda _size: 300)
     history, storage = make_history(tmp_path), FakeStorage()
 
@@ -186,7 +190,10 @@ def test_a_large_epoch_goes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_segments_stay_where_deletion_is_refused_or_the_object_has_gone(tmp_path: Path) -> None:
-    """Another daemon, or a clock that is off, deletes nothing; nor is anything deleted whose copy is not there."""
+    """If another daemon owns the folder, or the clock is off, nothing is deleted.
+
+    A segment without a copy is never deleted.
+    """
     history, storage = make_history(tmp_path), FakeStorage()
 
     def refuse(_database_id: int) -> None:
@@ -208,7 +215,7 @@ def test_segments_stay_where_deletion_is_refused_or_the_object_has_gone(tmp_path
 
 
 class OverwrittenStorage(FakeStorage):
-    """Wholes were written two hours after everything else."""
+    """A storage in which wholes were written two hours after everything else."""
 
     def head(self, key: str) -> ObjectInfo | None:
         info = super().head(key)
@@ -217,7 +224,7 @@ class OverwrittenStorage(FakeStorage):
 
 @pytest.mark.parametrize("harm", ["garbage of the same size", "other size", "removed", "the same again"])
 def test_segments_stay_where_the_object_was_overwritten(tmp_path: Path, harm: str) -> None:
-    """After it was read back somebody wrote it again: it is read once more. The segments stay unless it is sound."""
+    """Somebody overwrote it after it was read back, so it is read once more. The segments stay unless it is sound."""
     history, storage = make_history(tmp_path), OverwrittenStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(ROOM)
@@ -239,7 +246,10 @@ def test_segments_stay_where_the_object_was_overwritten(tmp_path: Path, harm: st
 def test_segments_of_a_clock_that_was_ahead_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ahead_ms: int
 ) -> None:
-    """When the store took them is what tells that their times are wrong; one object would be of another moment."""
+    """The times when the store received them show that their own are wrong.
+
+    One object would have the time of another moment.
+    """
     history, storage = make_history(tmp_path), FakeStorage()
     stored_ms = history.segments[1][0].time_ms - ahead_ms
     list_all = storage.list
@@ -259,7 +269,7 @@ def test_segments_of_a_clock_that_was_ahead_stay(
 
 
 def test_a_segment_that_became_longer_is_not_put_together(tmp_path: Path) -> None:
-    """However long it is: what is uploaded is bounded by what was stored."""
+    """However long it is, no more is uploaded than was stored."""
     history, storage = make_history(tmp_path), FakeStorage()
     with Journal.open(tmp_path / "state") as journal, capture_logs() as logs:
         journal.keep_bodies(0)

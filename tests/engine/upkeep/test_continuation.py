@@ -32,7 +32,7 @@ from walsyncd.errors import CorruptError, TransientError
 
 @dataclass
 class Host(Place):
-    """A machine: a state directory, databases and an id of its own, and the replica that all share."""
+    """A machine with a state directory, databases and an id of its own, and the replica that all share."""
 
     @property
     def replica(self) -> Path:
@@ -45,7 +45,7 @@ class Host(Place):
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> tuple[Host, Host]:
-    """The one that writes the replica, and one that has never been there."""
+    """Return the host that writes the replica, and one that has never done so."""
     pair = Host(tmp_path / "a"), Host(tmp_path / "b")
     for host in pair:
         host.folder.mkdir()
@@ -54,7 +54,7 @@ def hosts(tmp_path: Path) -> tuple[Host, Host]:
 
 @contextmanager
 def working(host: Host) -> Iterator[Daemon]:
-    """A daemon on this host."""
+    """Run a daemon on this host."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ownership, "machine_id", lambda: f"machine-{host.folder.name}")
         with running(host.settings("app")) as daemon:
@@ -62,14 +62,14 @@ def working(host: Host) -> Iterator[Daemon]:
 
 
 def content(host: Host, *options: str) -> bytes:
-    """What a restore gives."""
+    """Return what a restore gives."""
     target = host.folder / "restored.db"
     assert main(["restore", "app", *host.config(), "-o", str(target), "--force", *options]) == 0
     return target.read_bytes()
 
 
 def left(host: Host, mode: str = "WAL") -> tuple[str, str]:
-    """A replica that ``host`` has left in order. Returns its generation, and a position before the last one."""
+    """Make a replica that ``host`` has left in order. Return its generation, and a position before the last one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ownership, "machine_id", lambda: f"machine-{host.folder.name}")
         return begun(host, mode)
@@ -89,7 +89,7 @@ def goes_on(host: Host, generation: str, *, bridged: int) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_new_host_goes_on_in_the_same_generation(hosts: tuple[Host, Host], mode: str) -> None:
-    """Without a base. Positions of before and after are restored exactly, and verify finds every chain whole."""
+    """It needs no base. Positions from before and after are restored exactly, and verify finds every chain whole."""
     old, new = hosts
     generation, before = left(old, mode)
     assert old.owner()["released"] == generation
@@ -119,7 +119,7 @@ def is_sound(host: Host) -> bool:
 
 
 def test_a_host_that_was_killed_is_not_succeeded(hosts: tuple[Host, Host]) -> None:
-    """It released nothing. Another host begins a generation, and the old one stays restorable."""
+    """The killed host released nothing. Another host begins a generation, and the old one stays restorable."""
     old, new = hosts
     generation, before = left(old)
     file = old.replica / "app" / "owner.json"
@@ -139,7 +139,7 @@ def test_a_host_that_was_killed_is_not_succeeded(hosts: tuple[Host, Host]) -> No
 
 
 def test_the_old_host_comes_back(hosts: tuple[Host, Host]) -> None:
-    """It finds another owner, and writes no more to the generation that goes on elsewhere."""
+    """It finds another owner, and no longer writes to the generation that another host continues."""
     old, new = hosts
     generation, _ = left(old)
     restore(new)
@@ -150,7 +150,7 @@ def test_the_old_host_comes_back(hosts: tuple[Host, Host]) -> None:
             commit(old, 8)
             assert old.row().generation != generation
             assert content(old) == old.database().read_bytes()
-            commit(new, 9)  # it has not looked since, and its generation is still its own
+            commit(new, 9)  # it has not looked since, and its generation still counts as its own
             assert new.row().generation == generation
         assert content(new, "--position", theirs) == there
         assert content(new, "--position", new.sync()) == new.database().read_bytes()
@@ -158,7 +158,7 @@ def test_the_old_host_comes_back(hosts: tuple[Host, Host]) -> None:
 
 
 def waits_before_take(monkeypatch: pytest.MonkeyPatch, then: Any) -> None:
-    """Call ``then`` between the reading of a replica and the taking of its folder."""
+    """Call ``then`` between the reading of a replica and the claim of its folder."""
     take = Ownership.take
 
     def late(self: Ownership, database: DatabaseRow, release: Release) -> bool:
@@ -169,7 +169,7 @@ def waits_before_take(monkeypatch: pytest.MonkeyPatch, then: Any) -> None:
 
 
 def test_the_old_host_starts_while_the_new_one_reads(hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The old one has claimed its replica by then, so the new one begins a generation."""
+    """The old host has claimed its replica by then, so the new one begins a generation."""
     old, new = hosts
     generation, _ = left(old)
     restore(new)
@@ -185,7 +185,7 @@ def test_the_old_host_starts_while_the_new_one_reads(hosts: tuple[Host, Host], m
 def test_of_two_new_hosts_one_goes_on(
     hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Both have read the replica when the first one takes it."""
+    """Both have read the replica when the first one claims it."""
     old, new = hosts
     third = Host(tmp_path / "c")
     third.folder.mkdir()
@@ -204,7 +204,7 @@ def test_of_two_new_hosts_one_goes_on(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_restored_to_an_earlier_moment(hosts: tuple[Host, Host], mode: str) -> None:
-    """The bridge leads back to it, and what was committed after it can still be restored."""
+    """The bridge leads back to that moment, and what was committed after it can still be restored."""
     old, new = hosts
     generation, before = left(old, mode)
     head = old.database().read_bytes()
@@ -220,7 +220,7 @@ def test_restored_to_an_earlier_moment(hosts: tuple[Host, Host], mode: str) -> N
 
 
 def test_written_before_the_daemon_starts(hosts: tuple[Host, Host]) -> None:
-    """The bridge holds what was written."""
+    """The bridge has what was written."""
     old, new = hosts
     generation, _ = left(old)
     restore(new)
@@ -233,7 +233,7 @@ def test_written_before_the_daemon_starts(hosts: tuple[Host, Host]) -> None:
 
 
 def test_there_and_back_again(hosts: tuple[Host, Host]) -> None:
-    """The first host knows the generation, as it was when it left."""
+    """The first host knows the generation as it was when it left."""
     old, new = hosts
     generation, _ = left(old)
     for here, there in (old, new), (new, old), (old, new):
@@ -249,7 +249,7 @@ def test_there_and_back_again(hosts: tuple[Host, Host]) -> None:
 
 
 def test_a_database_that_is_restored_beside_the_daemon(hosts: tuple[Host, Host]) -> None:
-    """Nothing is asked before it is there."""
+    """Storage is not asked before the database exists."""
     old, new = hosts
     generation, _ = left(old)
     with working(new):
@@ -259,7 +259,7 @@ def test_a_database_that_is_restored_beside_the_daemon(hosts: tuple[Host, Host])
 
 
 def test_another_database_of_that_name(hosts: tuple[Host, Host]) -> None:
-    """It is shipped like any file that was put in the place, and the old one stays restorable."""
+    """It is shipped like any other file in the database's place, and the old one stays restorable."""
     old, new = hosts
     _, before = left(old)
     head, earlier = content(old), content(old, "--position", before)
@@ -278,7 +278,7 @@ def test_another_database_of_that_name(hosts: tuple[Host, Host]) -> None:
 def test_what_can_not_be_continued_begins_as_ever(
     hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Whatever fails."""
+    """This holds whatever fails."""
     old, new = hosts
     generation, _ = left(old)
     restore(new)
@@ -294,7 +294,7 @@ def test_what_can_not_be_continued_begins_as_ever(
 
 
 def test_a_stop_meanwhile_begins_nothing(hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next run goes on."""
+    """The next run continues the replica."""
     old, new = hosts
     generation, _ = left(old)
     restore(new)
@@ -315,7 +315,7 @@ def test_a_stop_meanwhile_begins_nothing(hosts: tuple[Host, Host], monkeypatch: 
 
 
 def test_a_death_after_the_folder_was_taken(hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A generation begins: nobody else can have written to the old one since, and nobody will."""
+    """A generation begins. Nobody else can have written to the old one since, and nobody will."""
     old, new = hosts
     generation, _ = left(old)
     restore(new)
@@ -331,7 +331,7 @@ def test_a_death_after_the_folder_was_taken(hosts: tuple[Host, Host], monkeypatc
         with working(new):
             wait_for(died.is_set)
     assert new.row().generation is None
-    assert new.row().last_generation == generation  # so the next one is newer, also if the clock is behind
+    assert new.row().last_generation == generation  # so the next one is newer, even if the clock is behind
     with working(new):
         new.sync()
         assert new.row().generation != generation
@@ -352,7 +352,9 @@ def test_a_store_without_conditional_writes(hosts: tuple[Host, Host], monkeypatc
 
 
 def test_a_folder_that_other_machines_may_write_to(hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock on a file of NFS does not show at once what another machine wrote: two might both take the replica."""
+    """A lock on a file of NFS does not show at once what another machine wrote, so two machines might both take the
+    replica.
+    """
     old, new = hosts
     generation, _ = left(old)
     restore(new)
@@ -368,7 +370,9 @@ def test_a_folder_that_other_machines_may_write_to(hosts: tuple[Host, Host], mon
 def test_something_newer_than_the_head_ends_it(
     hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch, is_planned: bool
 ) -> None:
-    """What comes after a hole can't be restored, and what comes after the plan was not read: nothing is added to it."""
+    """What comes after a hole can't be restored, and what comes after the plan was not read, so nothing is
+    added to it.
+    """
     old, new = hosts
     generation, _ = left(old)
     restore(new)

@@ -1,4 +1,4 @@
-"""Replicas that another host has left: in which order they are taken over, and the databases go on."""
+"""Tests of the order in which the replicas of another host are taken over, and in which their databases continue."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def test_the_generation_is_known_before_the_database_goes_on(tmp_path: Path, mon
 
 
 def continuations() -> Continuations:
-    """They reach nothing."""
+    """Return continuations that reach nothing."""
 
     def interrupt(_tracked: FollowedDatabase, _then: object) -> None:
-        """Nobody is interrupted."""
+        """Interrupt nobody."""
 
     none: Any = None
     return Continuations(none, none, none, map_writer=none, interrupt=interrupt, resume=none, boot_id="boot")
@@ -64,7 +64,7 @@ def continuations() -> Continuations:
 def test_thousands_of_databases_are_added_without_asking_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is over is dropped now and then; what is not is known at the stop."""
+    """Entries that are over are dropped now and then. The others are known at the stop."""
     asked, asks, is_over = continuations(), list[Examination](), vars(Examination)["is_over"].fget
 
     def counted(self: Examination) -> bool:
@@ -88,7 +88,10 @@ def test_thousands_of_databases_are_added_without_asking_each_other(
 
 
 def test_small_databases_have_their_turn_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large one would keep all others waiting; of equal size, the one that was there first. Each moves the queue."""
+    """A large one would keep all others waiting.
+
+    Of equal size, the one that came first is first. Each moves the queue.
+    """
     order: list[int] = []
     moved: list[float] = []
     asked = continuations()
@@ -123,7 +126,10 @@ def test_small_databases_have_their_turn_first(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_many_databases_that_are_moved_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All go on without a base, though it takes longer than one waits for an answer. The state says who waits."""
+    """All continue without a base, though it takes longer than a database waits for an answer.
+
+    The state says who waits.
+    """
     names = [f"db{number}" for number in range(14)]
     old, new = Host(tmp_path / "a"), Host(tmp_path / "b")
     for name in names:

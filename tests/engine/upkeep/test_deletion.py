@@ -1,4 +1,4 @@
-"""Deletions: refused ones say the way out, and what was deleted is counted and reported."""
+"""Tests of deletions: an error says what to do, and what was deleted is counted and reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from walsyncd.errors import RefusedError, TransientError
 
 
 class Unwilling(ClockedStorage):
-    """Refuses to delete, for one reason or another."""
+    """A storage that refuses to delete, for one reason or another."""
 
     error: Exception | None = None
 
@@ -30,7 +30,7 @@ class Unwilling(ClockedStorage):
 
 
 def test_only_a_refusal_is_told_apart() -> None:
-    """With both ways out; a store that is away is just that."""
+    """The error has both remedies. For a store that is away there is only the error."""
     storage = Unwilling()
     storage.error = RefusedError("delete object b: AccessDenied", hint="allow s3:DeleteObject")
     with pytest.raises(DeletionRefusedError, match="hint: allow s3:DeleteObject; or write delete = false"):
@@ -41,7 +41,10 @@ def test_only_a_refusal_is_told_apart() -> None:
 
 
 def test_while_deletion_is_refused_nothing_is_compacted(tmp_path: Path) -> None:
-    """It is said once, tried again in an hour, and continues when it is allowed; everything is counted."""
+    """This is reported once, tried again in an hour, and continues when deletion is permitted.
+
+    Everything is counted.
+    """
     storage, counts = Unwilling(), Removals()
     with Journal.open(tmp_path / "state") as journal, capture_logs() as logs:
         journal.keep_bodies(1 << 30)
@@ -50,7 +53,7 @@ def test_while_deletion_is_refused_nothing_is_compacted(tmp_path: Path) -> None:
         keeper.round()
         storage.error = RefusedError("delete objects: AccessDenied")
         storage.now_ms += HOUR_MS
-        journal.end_generation(row_id, Gap.of(GapKind.OTHER, "test"), 0)  # which closes its second epoch
+        journal.end_generation(row_id, Gap.of(GapKind.OTHER, "test"), 0)  # this closes its second epoch
         assert keeper.round() == keeper.round() == DELETION_S
         assert (segments_left(storage), counts.wholes[row_id], counts.failures["compaction"]) == (3, 1, 2)
         storage.error = None

@@ -1,4 +1,4 @@
-"""One drill, without a daemon: what it says of a replica, and on whom it puts the blame."""
+"""Tests of one drill, without a daemon: what it says of a replica, and what it finds at fault."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from walsyncd.engine.upkeep.drill import DamagedReplicaError, NoRoomError, Rehea
 
 
 class Follower:
-    """A daemon that stands at the replica's head, with no WAL left."""
+    """A daemon that is at the replica's head, with no WAL left."""
 
     def __init__(self, maker: ReplicaMaker) -> None:
         at = maker.position
@@ -73,7 +73,7 @@ def drill(maker: ReplicaMaker, live: Path, follower: Follower | None = None) -> 
 
 
 def copy_of(maker: ReplicaMaker, *, page: int = 0) -> Path:
-    """The live file, apart from its application; one of its pages is damaged."""
+    """Copy the live file away from its application. One of its pages is damaged."""
     live = maker.path.with_name("live.db")
     shutil.copy(maker.path, live)
     if page:
@@ -84,7 +84,7 @@ def copy_of(maker: ReplicaMaker, *, page: int = 0) -> Path:
 
 
 def test_sound_replica_passes(maker: ReplicaMaker) -> None:
-    """It says what was looked at, and which base that proves."""
+    """The result says what was compared, and which base that proves."""
     done = drill(maker, copy_of(maker))
     assert (done.problem, done.position) == ("", maker.position)
     assert done.detail.endswith("pages compared with the live file; integrity_check: ok")
@@ -92,13 +92,13 @@ def test_sound_replica_passes(maker: ReplicaMaker) -> None:
 
 
 def test_page_that_differs_is_the_replicas_fault(maker: ReplicaMaker) -> None:
-    """No frame explains it."""
+    """No frame explains the difference."""
     done = drill(maker, copy_of(maker, page=4))
     assert (done.problem.partition(" from ")[0], done.is_replicas) == ("1 page differs", True)
 
 
 def test_page_written_meanwhile_is_explained(maker: ReplicaMaker) -> None:
-    """The live file is ahead of what was restored; what the frames after that hold is no difference."""
+    """The live file is ahead of what was restored. Pages in the frames after that are no difference."""
     follower, state = Follower(maker), Follower(maker).state
     assert state is not None
     reached = maker.position
@@ -111,7 +111,7 @@ def test_page_written_meanwhile_is_explained(maker: ReplicaMaker) -> None:
     shutil.copy(maker.path, behind)
 
     def look() -> FollowState:
-        """The first look is before that commit, the second after it."""
+        """The first look comes before that commit, the second after it."""
         if maker.object_path(key).exists():
             return replace(state, stream=replace(state.stream, frame=key.last))
         maker.object_path(key).write_bytes(kept)
@@ -124,12 +124,12 @@ def test_page_written_meanwhile_is_explained(maker: ReplicaMaker) -> None:
 
 
 def test_damaged_database_is_not_the_replicas_fault(maker: ReplicaMaker) -> None:
-    """Both files are equal, and SQLite does not like them."""
+    """Both files are equal, and SQLite finds them damaged."""
     root = maker.connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 't'").fetchone()[0]
     with maker.path.open("r+b") as file:
         file.seek((root - 1) * maker.page_size)
         file.write(bytes(100))
-    maker.close_epoch()  # whose frames still hold the page as it was
+    maker.close_epoch()  # the frames still hold the page as it was
     maker.base()
     done = drill(maker, copy_of(maker))
     assert done.problem.endswith("the database itself is damaged, and the replica holds what it is")
@@ -154,7 +154,7 @@ def test_a_gap_meanwhile_explains_what_no_frame_does(maker: ReplicaMaker) -> Non
 
 
 def test_what_cannot_be_compared_is_said(maker: ReplicaMaker) -> None:
-    """No live file, or another history: SQLite's verdict is all there is."""
+    """Without a live file, or with another history, there is only SQLite's verdict."""
     follower = Follower(maker)
     assert "it is not there" in drill(maker, maker.path.with_name("nothing.db"), follower).detail
     follower.state = None
@@ -163,7 +163,7 @@ def test_what_cannot_be_compared_is_said(maker: ReplicaMaker) -> None:
 
 
 def test_lost_segment_is_damage(maker: ReplicaMaker) -> None:
-    """Nothing is worked around: the head can't be restored."""
+    """No other object replaces it, and the head can't be restored."""
     listed = [each.key for each in Replica(maker.storage, maker.name).objects(maker.generation)]
     maker.remove(next(key for key in listed if isinstance(key, SegmentKey)))
     with pytest.raises(DamagedReplicaError, match="missing in epoch"):
@@ -184,7 +184,7 @@ def test_no_room_and_no_time(maker: ReplicaMaker) -> None:
 
 
 class Encrypted:
-    """A connection of SQLite3 Multiple Ciphers that answers as sqlite3's does, as far as the maker asks."""
+    """A connection of SQLite3 Multiple Ciphers that answers like sqlite3's, as far as the maker needs it."""
 
     def __init__(self, path: Path, cipher: str) -> None:
         self._connection = apsw.Connection(str(path))
@@ -201,7 +201,7 @@ class Encrypted:
 @pytest.mark.parametrize("harm", ["none", "page that a frame holds", "page that no frame holds"])
 @pytest.mark.parametrize("cipher", ["chacha20", "sqlcipher", "ascon128", "aegis", "aes256cbc", "aes128cbc", "rc4"])
 def test_encrypted_databases_raise_no_false_alarm(tmp_path: Path, cipher: str, harm: str) -> None:
-    """Also where each checkpoint encrypts the pages again; what differs besides is found as ever."""
+    """This holds also if each checkpoint encrypts the pages again. Other differences are found as usual."""
     with closing(Encrypted(tmp_path / "app.db", cipher)) as connection:
         for statement in (
             "PRAGMA journal_mode = WAL",

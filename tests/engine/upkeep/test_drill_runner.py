@@ -1,4 +1,4 @@
-"""Drills in a daemon: restored from storage, compared with the live file, checked, removed, noted."""
+"""Tests of drills in a daemon: restored from storage, compared with the live file, checked, removed, noted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def drilling(place: Place, *, interval_s: float | None = 0.2) -> Settings:
-    """The database ``app``, rehearsed all the time."""
+    """Run a daemon with drills of the database ``app`` all the time."""
     settings = place.settings("app")
     entries = tuple(replace(entry, verify_interval_s=interval_s) for entry in settings.databases)
     return replace(settings, databases=entries)
@@ -57,7 +57,7 @@ def last_drill(place: Place) -> DrillRow | None:
 
 
 def drilled(place: Place, outcome: DrillOutcome, *, after_ms: int = 0) -> DrillRow:
-    """The first drill that ends so, after another one."""
+    """Return the first drill that ends with this result, after another one."""
     found: list[DrillRow] = []
 
     def is_there() -> bool:
@@ -71,7 +71,7 @@ def drilled(place: Place, outcome: DrillOutcome, *, after_ms: int = 0) -> DrillR
 
 
 def test_sound_replica_passes(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """All pages are compared; status has the moment, retention the base, and nothing stays on disk."""
+    """All pages are compared. Status has the moment, retention knows the base, and nothing stays on disk."""
     with application(place) as app, running(drilling(place)):
         place.sync()
         row = drilled(place, DrillOutcome.PASSED)
@@ -92,7 +92,7 @@ def test_sound_replica_passes(place: Place, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_writers_and_checkpoints_beside_it_do_no_harm(place: Place) -> None:
-    """What is written while it compares is found in the frames: no drill fails, some see such pages."""
+    """Pages that are written during the comparison are found in the frames. No drill fails, and some see such pages."""
     with application(place) as app, running(drilling(place, interval_s=0.001)):
         place.sync()
         begun_ms = drilled(place, DrillOutcome.PASSED).at_ms
@@ -101,7 +101,7 @@ def test_writers_and_checkpoints_beside_it_do_no_harm(place: Place) -> None:
             app.execute("INSERT INTO t (payload) VALUES (randomblob(9000))")
             app.execute(f"DELETE FROM t WHERE id = {drain}")
             if drain % 5 == 0:
-                place.sync()  # else the follower may be too late, which is no matter of drills
+                place.sync()  # otherwise the follower may be too late, which is not what this test is about
                 app.execute("PRAGMA wal_checkpoint(RESTART)")
         generation = place.row().generation
         row = drilled(place, DrillOutcome.PASSED, after_ms=begun_ms)
@@ -111,7 +111,7 @@ def test_writers_and_checkpoints_beside_it_do_no_harm(place: Place) -> None:
 
 
 def test_damaged_object_ends_the_generation(place: Place) -> None:
-    """It is shouted, a new base is taken, and a drill of that one passes."""
+    """It is reported as an error, a new base is taken, and a drill of that one passes."""
     with capture_logs() as logs, application(place), running(drilling(place, interval_s=None)) as daemon:
         place.sync()
         first = place.row().generation
@@ -120,7 +120,7 @@ def test_damaged_object_ends_the_generation(place: Place) -> None:
         raw[len(raw) // 2] ^= 1
         base.write_bytes(raw)
         (tracked,) = daemon.databases
-        daemon._destinations.all()[0].driller.plan(tracked, 0.2)  # as a reload would
+        daemon._destinations.all()[0].driller.plan(tracked, 0.2)  # a reload does this
         wait_for(lambda: place.row().generation not in {None, first})
         row = place.row()
         drilled(place, DrillOutcome.PASSED)
@@ -132,7 +132,7 @@ def test_damaged_object_ends_the_generation(place: Place) -> None:
 
 
 def write_unseen(place: Place, offset: int, content: bytes) -> None:
-    """Write into the database through a second name in another folder, and put its times back: nothing tells of it."""
+    """Write to the database by a second name in another folder, and restore its times, so that nothing reports it."""
     times = place.database().stat()
     other = place.folder / "elsewhere" / "app.db"
     other.parent.mkdir()
@@ -145,10 +145,10 @@ def write_unseen(place: Place, offset: int, content: bytes) -> None:
 
 
 def test_difference_from_the_live_file_is_found(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page that no commit wrote and that is another one in the live file. Without a map no bridge heals it first."""
+    """A page differs from the live file though no commit wrote it. Without a map no bridge heals it first."""
     monkeypatch.setattr(MapMaker, "due", lambda *_: None)
     with application(place) as app:
-        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # pages by which it grows after the base can't be compared
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # pages that the database gets after the base can't be compared
         app.close()
     with SqliteProcess(place.database()) as app, running(drilling(place, interval_s=None)) as daemon:
         place.sync()
@@ -157,7 +157,7 @@ def test_difference_from_the_live_file_is_found(place: Place, monkeypatch: pytes
         first = place.row().generation
         write_unseen(place, 20 * 4096 + 2000, b"not SQLite's")
         (tracked,) = daemon.databases
-        daemon._destinations.all()[0].driller.plan(tracked, 0.2)  # as a reload would
+        daemon._destinations.all()[0].driller.plan(tracked, 0.2)  # a reload does this
         row = drilled(place, DrillOutcome.FAILED)
         wait_for(lambda: place.row().generation != first)
     assert row.detail.startswith("1 page differs from the live database at ")
@@ -165,7 +165,7 @@ def test_difference_from_the_live_file_is_found(place: Place, monkeypatch: pytes
 
 
 def test_damage_that_the_application_has_costs_no_base(place: Place) -> None:
-    """The replica holds what the database is; another base would hold the same."""
+    """The replica holds what the database is, and another base would hold the same."""
     with application(place) as app:
         app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         ((root,),) = app.execute("SELECT rootpage FROM sqlite_schema")
@@ -182,14 +182,14 @@ def test_damage_that_the_application_has_costs_no_base(place: Place) -> None:
 
 
 def test_rollback_mode_is_rehearsed_too(place: Place) -> None:
-    """A quiet file without a WAL is compared whole."""
+    """A quiet file without a WAL is compared as a whole."""
     with application(place, "DELETE"), running(drilling(place)):
         row = drilled(place, DrillOutcome.PASSED)
     assert "pages compared" in row.detail
 
 
 def test_rollback_mode_is_compared_beside_a_writer(place: Place) -> None:
-    """What differs is read again at a moment whose position is known: commits explain it, and nothing else does."""
+    """Pages that differ are read again at a moment whose position is known. Only commits can explain them."""
     with application(place, "DELETE") as app, running(drilling(place, interval_s=None)) as daemon:
         place.sync()
         (tracked,) = daemon.databases
@@ -222,7 +222,7 @@ def test_rollback_mode_is_compared_beside_a_writer(place: Place) -> None:
 
 
 def test_no_room_is_no_failure(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is skipped with the reason, which status shows."""
+    """It is skipped, and status shows the reason."""
     monkeypatch.setattr(StateDisk, "room_bytes", lambda _disk: 1000)
     with application(place), running(drilling(place)):
         place.sync()
@@ -233,7 +233,7 @@ def test_no_room_is_no_failure(place: Place, monkeypatch: pytest.MonkeyPatch) ->
 
 
 class AwayForReaders(DirectoryStorage):
-    """Takes everything, and does not give a base back."""
+    """A storage that accepts everything, and does not return a base."""
 
     asked = 0
 
@@ -245,7 +245,7 @@ class AwayForReaders(DirectoryStorage):
 
 
 def test_storage_that_is_away_is_no_failure(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is noted, nothing ends; it is tried again later."""
+    """Nothing is noted and nothing ends. The drill is tried again later."""
     monkeypatch.setattr("walsyncd.engine.restore.replica.pause", lambda _attempt: None)
     with application(place), running(drilling(place), AwayForReaders(place.replica)):
         place.sync()
@@ -255,8 +255,8 @@ def test_storage_that_is_away_is_no_failure(place: Place, monkeypatch: pytest.Mo
 
 
 def test_stop_does_not_wait_for_a_drill(place: Place) -> None:
-    """It is forgotten, and due again; what it had restored is removed."""
-    limits = Limits(drill_bytes_per_s=100)  # half an hour for this base
+    """The drill is dropped and is due again. What it had restored is removed."""
+    limits = Limits(drill_bytes_per_s=100)  # the time for this base would be half an hour
     with application(place), running(drilling(place), limits=limits):
         place.sync()
         wait_for((place.state / FOLDER).exists)
@@ -265,7 +265,7 @@ def test_stop_does_not_wait_for_a_drill(place: Place) -> None:
 
 
 def test_leftovers_of_a_killed_daemon_go(place: Place) -> None:
-    """Whatever lies in the folder was no use to anybody."""
+    """Nothing in the folder was of use to anybody."""
     left = place.state / FOLDER / "1.db"
     left.parent.mkdir(parents=True)
     left.write_bytes(bytes(1000))

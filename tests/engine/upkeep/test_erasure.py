@@ -1,4 +1,4 @@
-"""A whole replica is removed, and nothing beside it."""
+"""Tests that a whole replica is deleted, and nothing beside it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def storage() -> FakeStorage:
 
 
 class FakeVersions:
-    """Versions beside a fake storage: an object that is deleted without its version's id stays as one."""
+    """Versions in a fake storage: an object that is deleted without its version's id stays as a version."""
 
     def __init__(self, storage: FakeStorage) -> None:
         self._storage = storage
@@ -51,7 +51,7 @@ class FakeVersions:
 
 
 def test_what_there_is_is_counted(storage: FakeStorage) -> None:
-    """Databases below, beside and above are none of it."""
+    """Databases below, beside and above are not counted."""
     remains = Eraser(storage, "app", None).look()
     assert sorted(info.key for info in remains.objects) == sorted(OWN)
     assert (remains.generations, remains.size, remains.uploads, remains.foreign) == (2, 16, 1, 1)
@@ -60,7 +60,7 @@ def test_what_there_is_is_counted(storage: FakeStorage) -> None:
 
 
 def test_only_the_replica_goes(storage: FakeStorage) -> None:
-    """Its open upload too; everything else is there as before."""
+    """Its open upload is deleted too. Everything else is there as before."""
     eraser = Eraser(storage, "app", None)
     assert eraser.erase() == len(OWN)
     assert sorted(storage.objects) == sorted(OTHERS)
@@ -75,7 +75,7 @@ def test_the_storage_itself_can_be_the_folder(storage: FakeStorage) -> None:
 
 
 def test_versions_go_where_the_store_keeps_them(storage: FakeStorage) -> None:
-    """Those that were hidden, their delete markers, and the current ones."""
+    """Hidden versions, their delete markers, and the current ones are deleted."""
     versions = FakeVersions(storage)
     eraser = Eraser(storage, "app", versions)
     assert len(eraser.look().versions) == len(OWN) + 2
@@ -85,7 +85,7 @@ def test_versions_go_where_the_store_keeps_them(storage: FakeStorage) -> None:
 
 
 def test_a_replica_of_which_only_versions_are_left_is_found(storage: FakeStorage) -> None:
-    """Its objects were deleted by a tool that knows no versions."""
+    """A tool that knows no versions has deleted its objects."""
     storage.delete(OWN)
     storage.uploads.clear()
     remains = Eraser(storage, "app", FakeVersions(storage)).look()
@@ -93,7 +93,7 @@ def test_a_replica_of_which_only_versions_are_left_is_found(storage: FakeStorage
 
 
 def test_versions_that_may_not_be_seen_are_said(storage: FakeStorage) -> None:
-    """The objects are deleted anyway, and the caller hears that something may be left."""
+    """The objects are deleted anyway, and the caller is told that something may be left."""
     versions = FakeVersions(storage)
     versions.refusal = "AccessDenied"
     eraser = Eraser(storage, "app", versions)
@@ -115,7 +115,7 @@ def test_what_arrives_meanwhile_goes_too(storage: FakeStorage) -> None:
 
 
 def test_a_store_that_keeps_what_it_deleted_is_an_error(storage: FakeStorage) -> None:
-    """It names one of the objects, and does not continue for ever."""
+    """The error names one of the objects, and the deletion does not continue for ever."""
     kept = storage.objects[OWN[0]]
 
     def keep(call: Call) -> None:

@@ -1,4 +1,6 @@
-"""The housekeeper: what has time is done when it is due, and never with a wrong clock or in another's folder."""
+"""Tests of the housekeeper: its work is done when it is due, and never with a wrong clock or in another daemon's
+folder.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ ME = Identity("host", "machine", "run-1")
 
 
 class ClockedStorage(FakeStorage):
-    """With a clock of its own."""
+    """A storage with a clock of its own."""
 
     now_ms = 1_000_000_000
 
@@ -60,7 +62,7 @@ def segments_left(storage: FakeStorage) -> int:
 
 
 def test_it_sleeps_until_something_is_due(tmp_path: Path) -> None:
-    """Compacted now, deleted in an hour, and then there is no next time."""
+    """It compacts now, deletes in an hour, and then there is no next time."""
     storage = ClockedStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(1 << 30)
@@ -76,7 +78,10 @@ def test_it_sleeps_until_something_is_due(tmp_path: Path) -> None:
 
 
 def test_a_round_asks_the_journal_no_more_for_many_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes with every base and every epoch, of thousands: it must not ask about each of the others."""
+    """A round follows every base and every epoch, of thousands of databases.
+
+    It must not ask about each of the others.
+    """
     storage = ClockedStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(1 << 30)
@@ -102,7 +107,7 @@ def test_a_round_asks_the_journal_no_more_for_many_databases(tmp_path: Path, mon
 
 @pytest.mark.parametrize("off_ms", [CLOCK_OFF_MS + 1, -CLOCK_OFF_MS - 1])
 def test_a_clock_that_is_off_deletes_nothing(tmp_path: Path, off_ms: int) -> None:
-    """Ahead or behind; it is tried again later."""
+    """This holds for a clock that is ahead or behind. It is tried again later."""
     storage = ClockedStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(1 << 30)
@@ -115,7 +120,7 @@ def test_a_clock_that_is_off_deletes_nothing(tmp_path: Path, off_ms: int) -> Non
 
 
 def test_in_the_folder_of_another_run_nothing_is_deleted(tmp_path: Path) -> None:
-    """Whoever is in owner.json prunes, nobody else."""
+    """Only the run in owner.json prunes."""
     storage = ClockedStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(1 << 30)
@@ -129,7 +134,7 @@ def test_in_the_folder_of_another_run_nothing_is_deleted(tmp_path: Path) -> None
 
 
 def test_a_daemon_compacts_what_it_closes(tmp_path: Path) -> None:
-    """Commits continue meanwhile; the restored database has all of them, from whole epochs and from segments."""
+    """Commits continue meanwhile. The restored database has all of them, from whole epochs and from segments."""
     place = Place(tmp_path)
     with (
         wal_database(place.database()) as writer,

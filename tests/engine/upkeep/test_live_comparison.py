@@ -1,4 +1,4 @@
-"""The comparison with a live file: what differs, what frames explain, and what means nothing."""
+"""Tests of the comparison with a live file: what differs, what frames explain, and what means nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def compared(live: Path, restored: Path) -> Differences:
 
 
 def test_pages_that_differ_are_found(tmp_path: Path) -> None:
-    """By number, in any block; zeros are distinguished, and so is the end of a shorter live file."""
+    """They are found by number, in any block. Zeros and the end of a shorter live file are reported apart."""
     one, other = tmp_path / "live", tmp_path / "restored"
     raw = bytearray(np.random.default_rng(1).bytes(600 * PAGE))
     other.write_bytes(raw)
@@ -44,7 +44,7 @@ def test_pages_that_differ_are_found(tmp_path: Path) -> None:
 
 
 def test_pages_of_which_a_part_is_equal_are_told_apart(tmp_path: Path) -> None:
-    """By chance one byte in 256 is equal; a cipher leaves no more than that."""
+    """By chance one byte in 256 is equal, and a cipher leaves no more than that."""
     raw = np.random.default_rng(1).bytes(3 * PAGE)
     changed = bytearray(raw)
     changed[PAGE : 2 * PAGE] = np.random.default_rng(2).bytes(PAGE)
@@ -60,7 +60,7 @@ def test_pages_of_which_a_part_is_equal_are_told_apart(tmp_path: Path) -> None:
     [
         ([1, 2, 3], [1, 2, 3], [], True),
         ([1, 2, 3], [1, 2, 3], [1], True),  # the header of page 1 may be plain
-        ([1, 2, 3], [1, 2, 3, 99], [], True),  # cut off since
+        ([1, 2, 3], [1, 2, 3, 99], [], True),  # pages were cut off since
         ([1, 2, 3], [1, 2, 3], [2], False),
         ([1, 2, 3], [1, 2, 3, 4], [], False),  # one page that a frame holds is equal
         ([1, 2, 3, 4], [1, 2, 3], [], False),  # one page differs that no frame holds
@@ -70,7 +70,7 @@ def test_pages_of_which_a_part_is_equal_are_told_apart(tmp_path: Path) -> None:
 def test_pages_encrypted_again_are_recognised(
     left: list[int], applied: list[int], alike: list[int], *, expected: bool
 ) -> None:
-    """All that frames hold differ, no others do, and nothing in them is alike."""
+    """All pages that frames hold differ, no others do, and no part of them is equal."""
     found = Differences(50, np.array(left, np.int64), frozenset(), frozenset(alike))
     numbers = np.array(applied, np.int64)
     assert encrypted_again(found, np.array(left, np.int64), numbers, numbers) == expected
@@ -81,21 +81,21 @@ def test_pages_encrypted_again_are_recognised(
     [([5], [5], True), ([5, 7], [5], True), ([5], [5, 7], False), ([5, 20], [5], False), ([5], [], True)],
 )
 def test_pages_of_a_bridge_may_be_the_same(left: list[int], copied: list[int], *, expected: bool) -> None:
-    """Only those in frames after it must all differ."""
+    """Only pages in frames after the bridge must all differ."""
     found = Differences(50, np.array(left, np.int64), frozenset(), frozenset())
     applied = np.array([5, 6, 7], np.int64)
     assert encrypted_again(found, np.array(left, np.int64), applied, np.array(copied, np.int64)) == expected
 
 
 def test_longer_live_file_is_no_difference(tmp_path: Path) -> None:
-    """What was appended since is not in the restored one."""
+    """The restored file lacks what was appended since."""
     (tmp_path / "live").write_bytes(bytes(PAGE * 3))
     (tmp_path / "restored").write_bytes(bytes(PAGE * 2))
     assert compared(tmp_path / "live", tmp_path / "restored").numbers.tolist() == []
 
 
 def test_caller_can_stop_it(tmp_path: Path) -> None:
-    """It is asked for every block."""
+    """The caller is asked before every block."""
     (tmp_path / "live").write_bytes(bytes(PAGE))
 
     def end() -> None:
@@ -108,7 +108,7 @@ def test_caller_can_stop_it(tmp_path: Path) -> None:
 
 
 def test_zeros_of_free_pages_mean_nothing(tmp_path: Path) -> None:
-    """SQLite does not write them; a page in use is another matter."""
+    """SQLite does not write free pages. A page in use is different."""
     path = tmp_path / "app.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA page_size={PAGE}")
@@ -125,7 +125,7 @@ def test_zeros_of_free_pages_mean_nothing(tmp_path: Path) -> None:
 
 
 def test_frames_between_two_positions(tmp_path: Path) -> None:
-    """Exactly the pages that they hold, over epochs; None where not all of them are stored."""
+    """Exactly the pages of these frames are returned, over epochs. None means that not all of them are stored."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(2)
@@ -150,7 +150,7 @@ def test_frames_between_two_positions(tmp_path: Path) -> None:
 
 
 def test_cut_off_pages_are_explained(tmp_path: Path) -> None:
-    """A commit that makes the database smaller has no frame for what it cuts off."""
+    """A commit that makes the database smaller has no frames for the pages that it cuts off."""
     with make_replica(tmp_path) as maker:
         maker.connection.execute("PRAGMA auto_vacuum=FULL")
         maker.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

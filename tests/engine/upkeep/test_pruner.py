@@ -1,4 +1,4 @@
-"""The pruner: what may be deleted is deleted, it is checked that it is gone, and nothing else is touched."""
+"""Tests of the pruner: it deletes what may be deleted, checks that it is gone, and touches nothing else."""
 
 from __future__ import annotations
 
@@ -65,7 +65,10 @@ def head(storage: FakeStorage) -> Plan:
 
 
 def test_what_is_older_goes_and_the_statement_comes_first(tmp_path: Path) -> None:
-    """Statement, manifests, bases, epochs; listed in between; the journal knows when to look again."""
+    """The order is statement, manifests, bases, epochs, with a listing in between.
+
+    The journal knows the time of the next pruning.
+    """
     storage = AgedStorage(old_world())
     before = len(storage.objects)
     with Journal.open(tmp_path) as journal:
@@ -87,7 +90,7 @@ def test_what_is_older_goes_and_the_statement_comes_first(tmp_path: Path) -> Non
 
 
 def test_killed_anywhere_the_next_one_finishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The head can be restored at each of these moments, and in the end the same objects are there."""
+    """The head can be restored at each of these moments, and in the end the same objects are left."""
     ends: set[frozenset[str]] = set()
     for at in range(1, 300):
         storage, deaths = AgedStorage(old_world()), Deaths(at)
@@ -112,7 +115,9 @@ def test_killed_anywhere_the_next_one_finishes(tmp_path: Path, monkeypatch: pyte
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), st.integers(1, 80))
 def test_what_is_promised_survives_a_death_at_any_call(data: st.DataObject, at: int) -> None:
-    """Any history, killed before and after each request and transaction: the next pruning ends as one in one go."""
+    """For any history, killed before and after each request and transaction, the next pruning ends like an undisturbed
+    one.
+    """
     world = CopyContext()
     for _ in range(data.draw(st.integers(5, 30))):
         world.now_ms += data.draw(st.sampled_from([HOUR_MS, DAY_MS, 4 * DAY_MS]))
@@ -130,14 +135,14 @@ def test_what_is_promised_survives_a_death_at_any_call(data: st.DataObject, at: 
 
 
 def broken(world: CopyContext, storage: FakeStorage) -> list[Position]:
-    """The promises that what is stored by now does not keep."""
+    """Return the promises that the present objects do not keep."""
     keys = [key for name in storage.objects if (key := parse_key(name.removeprefix(f"{NAME}/")))]
     world.stored = {key: world.everything.get(key, HeldObject(key, world.now_ms)) for key in keys}
     return world.broken(POLICY)
 
 
 def test_a_store_that_keeps_what_it_says_is_gone_is_found_out(tmp_path: Path) -> None:
-    """What a batch left is deleted one by one; where that fails too the rest stays for another day."""
+    """What a batch left is deleted one by one. If that fails too, it stays for a later pruning."""
     storage = AgedStorage(old_world())
     manifests = [name for name in storage.objects if name.endswith(".json.zst")]
     storage.unbatched = set(manifests[:3])
@@ -155,7 +160,7 @@ def test_a_store_that_keeps_what_it_says_is_gone_is_found_out(tmp_path: Path) ->
 
 
 def test_what_is_not_ours_stays(tmp_path: Path) -> None:
-    """Foreign objects in a generation, and another database's folder below this one's."""
+    """These are foreign objects in a generation, and another database's folder below this one's."""
     world = old_world()
     storage = AgedStorage(world)
     foreign = {f"{NAME}/{world.generation}/notes.txt", f"{NAME}/nested/{world.generation}/base/x", f"{NAME}/readme"}
@@ -171,7 +176,7 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
 
 
 def test_two_daemons_prune_one_prefix(tmp_path: Path) -> None:
-    """The one that is not the owner states nothing and deletes nothing."""
+    """The daemon that is not the owner states nothing and deletes nothing."""
     storage = AgedStorage(old_world())
     before = set(storage.objects)
     with Journal.open(tmp_path) as journal:
@@ -182,7 +187,7 @@ def test_two_daemons_prune_one_prefix(tmp_path: Path) -> None:
 
 
 def test_statements_are_small_objects_of_their_own(tmp_path: Path) -> None:
-    """Everything is in the name."""
+    """The name has all of it."""
     storage = AgedStorage(old_world())
     with Journal.open(tmp_path) as journal:
         pruner, database_id = make(journal, storage)
@@ -192,7 +197,7 @@ def test_statements_are_small_objects_of_their_own(tmp_path: Path) -> None:
 
 
 def planted(world: CopyContext, epoch: int, kind: str) -> dict[Key, bytes]:
-    """A base that nobody wrote, at the start of an epoch and as old as that, and what its objects hold."""
+    """Return a base that nobody wrote, at the start of an epoch and with its age, and what its objects hold."""
     generation = world.generation if kind != "later generation" else "20261230T000000Z-00000000"
     base = BaseKey(generation, epoch if kind != "later generation" else 1, 0, "badbadba")
     manifest = ManifestKey(base, base.epoch, 0, world.everything[_base_of(world, epoch)].modified_ms)
@@ -215,7 +220,7 @@ def _base_of(world: CopyContext, epoch: int) -> ManifestKey:
 @pytest.mark.parametrize("kind", ["garbage", "deep", "other size", "other base", "later generation"])
 @pytest.mark.parametrize("epoch", [1, 5, 12, 13, 20])
 def test_a_planted_base_lets_nothing_go(tmp_path: Path, kind: str, epoch: int) -> None:
-    """Wherever it lies, and however it is wrong: no more is deleted than without it."""
+    """Wherever it is, and however it is wrong, no more is deleted than without it."""
     world = old_world()
     storage, honest = AgedStorage(world), AgedStorage(world)
     for key, body in planted(world, epoch, kind).items():
@@ -230,7 +235,7 @@ def test_a_planted_base_lets_nothing_go(tmp_path: Path, kind: str, epoch: int) -
 
 
 def test_the_only_good_base_stays_where_a_newer_one_is_damaged(tmp_path: Path) -> None:
-    """It would be older than retention and no rule would keep it; what is wrong is reported once."""
+    """By its age it would be deleted, and no rule would keep it. The damage is reported once."""
     world = CopyContext()
     world.base()
     world.commit()
@@ -250,7 +255,7 @@ def test_the_only_good_base_stays_where_a_newer_one_is_damaged(tmp_path: Path) -
 
 
 def test_a_base_that_the_journal_did_not_write_lets_nothing_go(tmp_path: Path) -> None:
-    """However well it is made, it is newer than the newest that the journal knows."""
+    """It is newer than the newest base that the journal knows, however well it is made."""
     world = CopyContext()
     world.base()
     world.commit()
@@ -271,7 +276,7 @@ def test_a_base_that_the_journal_did_not_write_lets_nothing_go(tmp_path: Path) -
 
 
 def test_where_no_base_can_be_read_nothing_goes(tmp_path: Path) -> None:
-    """Not even what would go by its age: somebody may still make something of it."""
+    """Not even objects past their age are deleted, because somebody may still recover something from them."""
     world = old_world()
     storage = AgedStorage(world)
     for name in [name for name in storage.objects if name.endswith(".json.zst")]:

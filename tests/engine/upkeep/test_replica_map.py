@@ -1,4 +1,4 @@
-"""The map of a replica's head, made from the replica, is that of the file that a restore gives."""
+"""Tests of the map of a replica's head that is made from the replica: it is that of the file that a restore gives."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ History = Callable[[ReplicaMaker], None]
 
 
 def made(maker: ReplicaMaker, folder: Path, file: Path, *, pages_max: int = 1 << 17) -> tuple[MapMade, Entries, int]:
-    """The map, beside a database ``file``: what was read, its entries, and what comes after them."""
+    """Make the map beside a database ``file``. Return what was read, its entries, and what comes after them."""
     replica = Replica(maker.storage, maker.name)
     plan = find_plan(replica, Head(), generation=GENERATION)
     manifest, path = manifest_of(replica, plan), folder / "app.map"
@@ -96,7 +96,10 @@ def made(maker: ReplicaMaker, folder: Path, file: Path, *, pages_max: int = 1 <<
 @pytest.mark.parametrize("history", HISTORIES)
 @pytest.mark.parametrize("what", ["the head", "nothing", "another database"])
 def test_it_is_the_map_of_the_head(tmp_path: Path, history: History, what: str, page_size: int) -> None:
-    """Page by page, whatever the database file is. Most of a file that is the head need not be fetched."""
+    """The entries are right for every page, whatever the database file is.
+
+    Most of a file that is the head need not be fetched.
+    """
     with make_replica(tmp_path, page_size=page_size) as maker:
         history(maker)
         replica = Replica(maker.storage, maker.name)
@@ -119,7 +122,7 @@ def test_it_is_the_map_of_the_head(tmp_path: Path, history: History, what: str, 
 
 
 def test_the_page_of_the_lock_bytes_has_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the file has there."""
+    """This holds whatever the file has there."""
     monkeypatch.setattr(replica_map, "lock_page", lambda _page_size: 3)
     with make_replica(tmp_path) as maker:
         frames_after_a_base(maker)
@@ -139,7 +142,7 @@ def test_no_map_is_larger_than_the_file_is_worth(tmp_path: Path, history: Histor
 
 
 def test_a_damaged_segment_makes_no_map(tmp_path: Path) -> None:
-    """Nothing is made of frames that are not what was stored."""
+    """Nothing is made of frames that differ from what was stored."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(9)
