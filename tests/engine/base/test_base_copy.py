@@ -320,9 +320,7 @@ def test_a_store_that_refuses_what_it_lists_is_asked_three_times(tmp_path: Path,
 
 
 def test_an_object_that_may_hold_the_part_before_is_not_taken_for_ours(tmp_path: Path, database: Path) -> None:
-    """A refused Complete takes effect anyway, after a part of it was replaced, so the places of its ranges
-    are unknown.
-    """
+    """A refused Complete takes effect anyway, after a part was replaced, so the places of its ranges are unknown."""
     storage = FakeStorage()
     forget_part(storage, 2)
 

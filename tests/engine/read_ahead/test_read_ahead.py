@@ -62,9 +62,7 @@ def busy(app: SqliteProcess, follow: Following, restarts: int) -> None:
 
 
 def test_restarts_while_the_journal_is_busy(tmp_path: Path, judged: list[AheadLook]) -> None:
-    """Five restarts between two looks of the follower leave no gap, because all of it was read and is proven
-    afterwards.
-    """
+    """The WAL restarts five times between two looks. All of it was read, and is proven afterwards."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
@@ -146,10 +144,7 @@ def test_a_full_batch_of_looks_read_ahead_has_not_caught_up(tmp_path: Path, monk
 
 
 def test_what_comes_before_a_gap_has_not_caught_up(tmp_path: Path) -> None:
-    """A batch ends before a gap that one of its looks finds.
-
-    No client is told that all is well before the gap is handled.
-    """
+    """A batch ends before a gap that one of its looks finds. No client is told that all is well before that."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
@@ -198,9 +193,7 @@ def test_events_after_the_reading_void_its_count(tmp_path: Path, event: str, jud
 
 
 def test_a_look_read_ahead_is_no_evidence_of_its_own_time(tmp_path: Path) -> None:
-    """It shows neither how far an incarnation had come, nor that a frame still exists, because events came
-    in between.
-    """
+    """Events came since, so it shows neither how far an incarnation had come, nor that a frame still exists."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
