@@ -1,4 +1,4 @@
-"""An application and the follower of its database, which most tests of following begin with."""
+"""Fixtures of an application and the follower of its database, with which most tests of following begin."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from tests.engine.following import Following, closed_database
 
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[SqliteProcess]:
-    """A process that has a database in WAL mode open, with a table ``t``."""
+    """Return a process that has a database in WAL mode open, with a table ``t``."""
     with wal_database(tmp_path / "app.db") as process:
         yield process
 
 
 @pytest.fixture
 def follow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Following]:
-    """A follower that has begun a generation: of the database of ``app`` if the test has it, else of a closed one."""
+    """Return a follower that has begun a generation: of the database of ``app`` if the test has it, else of a closed
+    one.
+    """
     path = tmp_path / "app.db"
     if "app" in request.fixturenames:
         request.getfixturevalue("app")

@@ -1,7 +1,7 @@
-"""Whatever an administrator does to the files of a database: the restore is the database, or a gap is reported.
+"""Tests of what an administrator does to the files of a database: the restore is the database, or a gap is reported.
 
-Every sequence of up to three of these operations, in each state of the WAL, with the daemon watching, stopped or
-present: a sample by seed, or all of them with ``WALSYNCD_ENUMERATE=all``.
+They try sequences of up to three operations, in each state of the WAL, with the daemon watching, stopped or present. By
+default these are a sample by seed, and with ``WALSYNCD_ENUMERATE=all`` all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SEED = int(os.environ.get("WALSYNCD_SEED", "1"))
 STATES = ("frames", "copied back", "truncated", "idle", "running")
 WATCHERS = ("watching", "stopped", "present")
 ROWS = "SELECT x FROM t UNION ALL SELECT x FROM u UNION ALL SELECT x FROM v"
-# Pages that the WAL does not hold, so that it matters what the database file holds.
+# These pages are not in the WAL, so it matters what the database file holds.
 FILL = "INSERT INTO {table} SELECT printf('%08d', value) || hex(zeroblob(1000)) FROM json_each('[1,2,3,4,5,6]')"
 
 
@@ -55,7 +55,7 @@ class Files:
         self.app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def enter(self) -> None:
-        """The state in which the administrator finds it."""
+        """Bring the database into the state in which the administrator finds it."""
         assert self.app is not None
         self.app.execute(insert(10), insert(11))
         self.earlier_wal = self.wal.read_bytes()
@@ -84,13 +84,13 @@ class Files:
                 Path(f"{self.path}.new").rename(self.path)
             case "old -wal":
                 self.wal.write_bytes(self.old_wal)
-            case "earlier -wal":  # of the same incarnation
+            case "earlier -wal":  # the backup is of the same incarnation
                 self.wal.write_bytes(self.earlier_wal)
         if self.state == "running":
             self.write(20)
 
     def write(self, value: int) -> None:
-        """The application continues, or somebody opens the database who finds it like this."""
+        """Let the application continue, or somebody open the database and write."""
         with suppress(SqliteError):
             if self.app is not None:
                 self.app.execute(insert(value))
@@ -100,7 +100,7 @@ class Files:
                 other.close()
 
     def truth(self) -> list[Any] | str:
-        """What the next one to open the files finds, after all who have them open are gone."""
+        """Return what the next process that opens the files finds, after all who have them open are gone."""
         copy = self.path.with_name("truth.db")
         shutil.copyfile(self.path, copy)
         for suffix in ("-wal", "-journal"):
@@ -111,7 +111,7 @@ class Files:
 
 
 def rows_of(path: Path) -> list[Any] | str:
-    """The rows, or what SQLite says against it."""
+    """Return the rows, or SQLite's error."""
     with closing(sqlite3.connect(path)) as connection:
         try:
             if connection.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
@@ -130,7 +130,7 @@ def sequences() -> Iterator[tuple[str, str, tuple[str, ...]]]:
         yield state, watcher, some
 
 
-# Each of these gave a wrong replica once, and is tried in every run.
+# Each of these once gave a wrong replica, and is tried in every run.
 KNOWN = tuple(
     (state, "stopped", operations)
     for operations in (("copy over", "remove -shm"), ("remove -shm", "copy over"))
@@ -145,7 +145,7 @@ def chosen() -> list[tuple[str, str, tuple[str, ...]]]:
 
 
 def reports(follow: Following) -> bool:
-    """Whether looks that continue until nothing waits any more find a gap, or say that they can't look."""
+    """Return whether looks that continue until nothing waits any more find a gap, or report that they can't look."""
     quiet = 0
     for _ in range(STEPS_MAX):
         try:
@@ -172,7 +172,9 @@ def restored(follow: Following) -> list[Any] | str:
 
 @pytest.mark.parametrize(("state", "watcher", "operations"), chosen())
 def test_what_an_administrator_does(tmp_path: Path, state: str, watcher: str, operations: tuple[str, ...]) -> None:
-    """The restore is what the next one to open the files finds, or the daemon says that something was missed."""
+    """The restore is what the next process that opens the files finds, or the daemon reports that something
+    was missed.
+    """
     files = Files(tmp_path, state)
     with Following(files.path, tmp_path / "f", presence=watcher == "present").begin() as follow:
         assert not reports(follow)

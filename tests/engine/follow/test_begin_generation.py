@@ -12,7 +12,7 @@ from walsyncd.errors import MissingError
 
 
 def test_no_database_yet(tmp_path: Path) -> None:
-    """It is picked up when it appears; an empty file with its first transaction."""
+    """The database is followed when it appears. An empty file is followed from its first transaction on."""
     path = tmp_path / "app.db"
     with Following(path, tmp_path / "f") as follow:
         with pytest.raises(MissingError, match="does not exist"):
@@ -33,7 +33,7 @@ def test_a_generation_begins_before_frame_one(tmp_path: Path) -> None:
 
 
 def test_the_first_opening_ever(tmp_path: Path) -> None:
-    """A WAL appears beside a closed database: accepted with all its commits."""
+    """A WAL that appears beside a closed database is accepted with all its commits."""
     path = tmp_path / "app.db"
     closed_database(path)
     with Following(path, tmp_path / "f").begin() as follow:

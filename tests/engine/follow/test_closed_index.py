@@ -1,4 +1,6 @@
-"""Closes of the wal-index, which may be those of killed writers: a young count is believed only if it must be right."""
+"""Tests of closes of the wal-index, which may be those of killed writers: a young count is believed only if it must be
+right.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from walsyncd.engine.follow.wal_pairs import WalPairs
 
 
 def closes_beside(follow: Following, app: SqliteProcess) -> None:
-    """Somebody uses the database when we look, two commits come after that, and he closes it."""
+    """A process uses the database when we look, two commits come after that, and the process closes it."""
     with SqliteProcess(follow.path) as other:
         other.execute("SELECT * FROM t")
         follow.look()
@@ -48,7 +50,9 @@ def test_a_connection_that_closed_before_another_incarnation_behind(tmp_path: Pa
 
 
 def test_a_connection_that_closed_before_a_checkpoint_that_was_seen(app: SqliteProcess, follow: Following) -> None:
-    """After it the wal-index showed how far the old incarnation had come, and nothing was copied back since."""
+    """After that checkpoint the wal-index showed how far the old incarnation had come, and nothing was copied back
+    since.
+    """
     fill(app, 10)
     closes_beside(follow, app)
     app.execute(CHECKPOINT)
@@ -58,7 +62,7 @@ def test_a_connection_that_closed_before_a_checkpoint_that_was_seen(app: SqliteP
 
 
 def test_a_connection_that_closed_and_the_end_of_the_file(app: SqliteProcess, follow: Following) -> None:
-    """It may have been cut right there, so a young counter is not believed."""
+    """The file may have been cut right there, so a young counter is not believed."""
     fill(app, 10)
     closes_beside(follow, app)
     app.execute(CHECKPOINT, insert(1))
@@ -66,7 +70,7 @@ def test_a_connection_that_closed_and_the_end_of_the_file(app: SqliteProcess, fo
 
 
 def test_a_connection_that_closed_beside_an_old_counter(tmp_path: Path) -> None:
-    """So many commits as were counted before would not have found room, had the count been rebuilt."""
+    """If the count had been rebuilt, there would be no room for the commits that were counted before."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
         app.execute("PRAGMA synchronous=OFF", "PRAGMA wal_autocheckpoint=100")
@@ -94,14 +98,14 @@ def test_a_connection_that_closed_after_our_last_commit(app: SqliteProcess, foll
 
 
 def tear_header(path: Path) -> None:
-    """What a writer leaves that is killed between the two copies of the header: the next one to read rebuilds it."""
+    """Make what a writer leaves that is killed between the two copies of the header. The next reader rebuilds it."""
     with torn_header(path):
         pass
 
 
 @contextmanager
 def torn_header(path: Path) -> Iterator[None]:
-    """The same of one that has lost its locks, and not closed the wal-index yet."""
+    """Do the same for a writer that has lost its locks, and has not closed the wal-index yet."""
     with Path(f"{path}-shm").open("r+b") as file:
         with mmap.mmap(file.fileno(), 136) as shm:
             shm[8] ^= 1
@@ -110,7 +114,7 @@ def torn_header(path: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("more", [0, 3])
 def test_a_counter_rebuilt_in_place_is_a_gap(app: SqliteProcess, follow: Following, more: int) -> None:
-    """It has come as far again as it was, and ``more``: there is nothing to believe it for."""
+    """It has come as far as it was, plus ``more``, but there is no reason to believe it."""
     fill(app, 5)
     follow.look()
     assert follow.tracked.evidence.mark is not None
@@ -124,15 +128,15 @@ def test_a_counter_rebuilt_in_place_is_a_gap(app: SqliteProcess, follow: Followi
 
 
 def test_a_counter_rebuilt_in_place_whose_commits_were_cut_off_is_a_gap(tmp_path: Path) -> None:
-    """The journal_size_limit is just so many frames that nothing is left after ours, and the count fits.
+    """The journal_size_limit leaves no frame after ours, and the count fits.
 
-    The wal-index was read after a checkpoint and showed that nothing came after ours; but then there was another.
+    The wal-index was read after a checkpoint and showed nothing after ours, but another checkpoint followed.
     """
     path = tmp_path / "app.db"
     with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f") as follow:
         app.execute("CREATE TABLE u (x)")
         fill(app, 5)
-        other.execute("BEGIN", "SELECT * FROM t")  # so the WAL can't restart
+        other.execute("BEGIN", "SELECT * FROM t")  # this keeps the WAL from restarting
         app.execute(CHECKPOINT)
         follow.begin().look()
         assert follow.tracked.evidence.mark is not None
@@ -162,7 +166,10 @@ def test_a_counter_rebuilt_in_place_whose_commits_were_overwritten_is_a_gap(
 
 
 def test_a_counter_rebuilt_in_place_in_an_incarnation_between_is_a_gap(tmp_path: Path) -> None:
-    """The count fits, and our frame still stands with nothing after it: that all was lost in between, salt-1 tells."""
+    """The count fits, and our frame still exists with nothing after it.
+
+    Salt 1 shows that everything was lost in between.
+    """
     path = tmp_path / "app.db"
     with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
         app.execute("BEGIN", *("INSERT INTO t VALUES (hex(zeroblob(2000)))" for _ in range(20)), "COMMIT")
@@ -180,7 +187,9 @@ def test_a_counter_rebuilt_in_place_in_an_incarnation_between_is_a_gap(tmp_path:
 
 
 def test_a_killed_writer_whose_close_comes_late_is_a_gap(app: SqliteProcess, follow: Following) -> None:
-    """It loses its locks before its files are closed, so others may have rebuilt the count before an event tells."""
+    """Its locks are released before its files are closed, so others may have rebuilt the count before an
+    event comes.
+    """
     fill(app, 5)
     follow.look()
     assert follow.tracked.evidence.mark is not None
@@ -194,7 +203,7 @@ def test_a_killed_writer_whose_close_comes_late_is_a_gap(app: SqliteProcess, fol
 
 
 def test_a_killed_writer_whose_close_comes_late_in_a_new_wal_is_a_gap(follow: Following) -> None:
-    """The first commit was truncated away, and the rebuilt count fits what came then."""
+    """The first commit was truncated away, and the rebuilt count fits what came after it."""
     path = follow.path
     follow.look()
     with SqliteProcess(path) as app, SqliteProcess(path) as other:
@@ -209,7 +218,7 @@ def test_a_killed_writer_whose_close_comes_late_in_a_new_wal_is_a_gap(follow: Fo
 
 @contextmanager
 def used_by_two(tmp_path: Path) -> Iterator[tuple[SqliteProcess, SqliteProcess, Following]]:
-    """Somebody who commits, and was seen to; somebody who has it open; and who follows."""
+    """Return an application that commits and was noticed, another one that has the database open, and the follower."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
         other.execute("SELECT * FROM t")
@@ -224,7 +233,7 @@ def closes_without_a_gap(app: SqliteProcess, other: SqliteProcess, follow: Follo
 
 
 def test_a_close_long_after_a_restart(tmp_path: Path) -> None:
-    """No process takes so long to die."""
+    """No process takes that long to die."""
     with used_by_two(tmp_path) as (app, other, follow):
         app.execute(insert(1), CHECKPOINT, insert(2))
         assert not follow.look().gap
@@ -235,7 +244,7 @@ def test_a_close_long_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_a_close_that_may_be_among_lost_events_revokes_a_proof(app: SqliteProcess, follow: Following) -> None:
-    """Nobody knows whether it came."""
+    """It is unknown whether it came."""
     fill(app, 5)
     follow.look()
     app.execute(insert(1), CHECKPOINT, insert(2))
@@ -246,7 +255,7 @@ def test_a_close_that_may_be_among_lost_events_revokes_a_proof(app: SqliteProces
 
 
 def test_a_close_while_a_count_is_judged_revokes_the_proof(app: SqliteProcess, follow: Following) -> None:
-    """The watcher's thread may come by at any moment of a step."""
+    """The watcher's thread may read events at any moment of a step."""
     app.execute(insert(1))
     follow.look()
     assert follow.tracked.wal_pairs.current is not None
@@ -258,7 +267,7 @@ def test_a_close_while_a_count_is_judged_revokes_the_proof(app: SqliteProcess, f
 
 
 def test_a_close_after_a_restart_that_needed_no_provisional_proof(tmp_path: Path) -> None:
-    """It is proven whether anybody closed or not."""
+    """The restart is proven whether anybody closed or not."""
     with used_by_two(tmp_path) as (app, other, follow):
         app.execute(CHECKPOINT, insert(1))
         assert not follow.look().gap
@@ -266,7 +275,7 @@ def test_a_close_after_a_restart_that_needed_no_provisional_proof(tmp_path: Path
 
 
 def test_a_close_after_an_emptied_wal_began_with_other_salts(tmp_path: Path) -> None:
-    """Whoever has never checkpointed draws salts of its own; there was a single look at the empty WAL."""
+    """A process that has never checkpointed draws other salts. There was a single look at the empty WAL."""
     with used_by_two(tmp_path) as (app, other, follow):
         app.execute("PRAGMA wal_checkpoint(PASSIVE)")
         follow.watch.drain()
@@ -283,7 +292,10 @@ def test_a_close_after_an_emptied_wal_began_with_other_salts(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("looks", [1, 5])
 def test_a_commit_that_an_emptied_wal_was_begun_with_is_not_missed(tmp_path: Path, looks: int) -> None:
-    """At the look its frames are there with salts of their own; then its writer is killed, and the count rebuilt."""
+    """At the look the commit's frames are there with salts of their own.
+
+    Then its writer is killed, and the count rebuilt.
+    """
     path = tmp_path / "app.db"
     with wal_database(path) as app:
         fill(app, 5)
@@ -298,7 +310,7 @@ def test_a_commit_that_an_emptied_wal_was_begun_with_is_not_missed(tmp_path: Pat
         with Path(f"{path}-shm").open("r+b") as file, mmap.mmap(file.fileno(), 136) as shm:
             before = shm[:96]
             other.execute(insert(777))
-            after, shm[:96] = shm[:96], before  # as it is while the commit is on its way to the disk
+            after, shm[:96] = shm[:96], before  # this is the state while the commit is on its way to the disk
             follow.watch.drain()
             for _ in range(looks):
                 follow.step()
@@ -309,7 +321,10 @@ def test_a_commit_that_an_emptied_wal_was_begun_with_is_not_missed(tmp_path: Pat
 
 
 def test_index_reads_after_writes_to_the_database(tmp_path: Path) -> None:
-    """None without such a write; what was seen before is forgotten when events are lost; a dead one shows nothing."""
+    """Without such a write there are none.
+
+    Earlier ones are forgotten when events are lost, and a stale wal-index shows nothing.
+    """
     path = tmp_path / "app.db"
     wal_pairs = WalPairs(path)
     commit, checkpoint = Event(path, Role.WAL, Kind.MODIFY), Event(path, Role.DATABASE, Kind.MODIFY)

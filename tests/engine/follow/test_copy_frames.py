@@ -1,4 +1,4 @@
-"""Tests of copy_frames: whole transactions become segments, and these are the source's content."""
+"""Tests of copy_frames: whole transactions become segments, and these have the source's content."""
 
 from __future__ import annotations
 
@@ -34,14 +34,16 @@ def test_a_single_commit_becomes_a_segment(app: SqliteProcess, follow: Following
 
 @pytest.mark.usefixtures("app")
 def test_a_look_without_news_makes_nothing(follow: Following) -> None:
-    """Nothing committed, nothing stored."""
+    """If nothing was committed, nothing is stored."""
     follow.look()
     step = follow.look()
     assert (step.objects, step.state, step.gap) == ((), None, None)
 
 
 def test_an_uncommitted_transaction_is_not_taken(app: SqliteProcess, follow: Following) -> None:
-    """Frames that were spilled before the commit are in the WAL, and are moving, but nobody's yet."""
+    """Frames that were spilled before the commit are in the WAL and count as moving, but do not belong to a
+    commit yet.
+    """
     follow.look()
     before = follow.state.stream.position
     app.execute("PRAGMA cache_size=5", "BEGIN", _many(300))
@@ -56,7 +58,10 @@ def test_an_uncommitted_transaction_is_not_taken(app: SqliteProcess, follow: Fol
 
 
 def test_a_wal_header_that_another_process_writes_anew(tmp_path: Path) -> None:
-    """Who restarts a WAL and rolls back leaves his; the next writer's differs by its checkpoint sequence alone."""
+    """A process that restarts a WAL and rolls back leaves its header.
+
+    The next writer's differs only by its checkpoint sequence.
+    """
     path = tmp_path / "app.db"
     checkpoint = CHECKPOINT
     with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f") as follow:
@@ -75,7 +80,7 @@ def test_a_wal_header_that_another_process_writes_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
 def test_a_transaction_larger_than_a_batch(tmp_path: Path, end: str) -> None:
-    """It is collected over many steps, and is one segment or none."""
+    """It is collected over many steps, and becomes one segment or none."""
     path = tmp_path / "app.db"
     with (
         wal_database(path) as app,
@@ -91,7 +96,7 @@ def test_a_transaction_larger_than_a_batch(tmp_path: Path, end: str) -> None:
 
 
 def test_a_restart_of_the_wal_while_a_large_transaction_is_collected(tmp_path: Path) -> None:
-    """What was collected is given up; the WAL's rest is read again, or is a gap."""
+    """What was collected is given up. The rest of the WAL is read again, or is a gap."""
     path = tmp_path / "app.db"
     with (
         wal_database(path) as app,
@@ -110,7 +115,7 @@ def test_a_restart_of_the_wal_while_a_large_transaction_is_collected(tmp_path: P
 
 @pytest.mark.parametrize("page_size", [512, 65536])
 def test_any_page_size(tmp_path: Path, page_size: int) -> None:
-    """The smallest and the largest page size that SQLite has."""
+    """SQLite's smallest and its largest page size are tried."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute(f"PRAGMA page_size={page_size}", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)")
@@ -121,7 +126,7 @@ def test_any_page_size(tmp_path: Path, page_size: int) -> None:
 
 
 def test_a_full_epoch_is_closed_where_the_wal_restarts(tmp_path: Path) -> None:
-    """It continues until the WAL's next restart, so that a base can begin there; each epoch is a WAL of its own."""
+    """It continues until the WAL's next restart, so that a base can begin there. Each epoch is a WAL of its own."""
     path = tmp_path / "app.db"
     with (
         wal_database(path) as app,
@@ -141,7 +146,7 @@ def test_a_full_epoch_is_closed_where_the_wal_restarts(tmp_path: Path) -> None:
 
 
 def test_an_epoch_is_cut_inside_an_incarnation_in_the_end(tmp_path: Path) -> None:
-    """A WAL that never restarts does not make an epoch without end; the start stays where the incarnation began."""
+    """A WAL that never restarts does not make an endless epoch. The start stays where the incarnation began."""
     path = tmp_path / "app.db"
     with (
         wal_database(path) as app,
@@ -156,7 +161,7 @@ def test_an_epoch_is_cut_inside_an_incarnation_in_the_end(tmp_path: Path) -> Non
 
 
 def test_no_epoch_is_closed_while_a_base_is_under_way(tmp_path: Path) -> None:
-    """S and N lie in one stored WAL."""
+    """S and N must be in one stored WAL."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=Limits(epoch_bytes=4120)).begin() as follow:
         follow.tracked.note_base(under_way=True)
@@ -172,7 +177,10 @@ def test_no_epoch_is_closed_while_a_base_is_under_way(tmp_path: Path) -> None:
 
 
 def test_no_epoch_is_closed_while_a_base_is_wanted(tmp_path: Path) -> None:
-    """It begins in the epoch in which the WAL's incarnation began; cut inside, a WAL at rest would get no base."""
+    """The base begins in the epoch in which the WAL's incarnation began.
+
+    If that were cut, an idle WAL would get no base.
+    """
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=Limits(epoch_bytes=4120)).begin() as follow:
         follow.tracked.note_base(wanted="first generation")
@@ -187,7 +195,7 @@ def test_no_epoch_is_closed_while_a_base_is_wanted(tmp_path: Path) -> None:
 
 
 def test_an_old_epoch_is_closed(app: SqliteProcess, follow: Following) -> None:
-    """Also a small one, with the next commit after its time."""
+    """A small one is closed, too, with the next commit after its time."""
     follow.look()
     follow.ahead_ms = follow.limits.epoch_ms * follow.limits.epoch_patience + 1
     app.execute(insert(1))
@@ -217,7 +225,7 @@ def test_frames_are_stored_alike_when_a_step_is_lost(app: SqliteProcess, follow:
 
 
 def test_salts_of_an_epoch_that_no_frame_has_are_drawn_anew(app: SqliteProcess, follow: Following) -> None:
-    """A crash between choosing them and the journal's transaction is harmless: nothing carries them."""
+    """A crash between drawing them and the journal's transaction is harmless, because no frame has them."""
     (lost,) = take_step(follow.tracked, follow.environment).objects
     follow.die()
     (again,) = follow.restart().look().objects
@@ -231,7 +239,7 @@ def _content(new: NewObject) -> bytes:
 
 
 def test_another_page_size_is_a_gap() -> None:
-    """Frames of two page sizes are no WAL, nor fit one base."""
+    """Frames of two page sizes can't be in one WAL, and do not fit one base."""
     stream = Stream("g", stamp=Stamp(4096, 1, 1, 1, (0, 0)))
     assert copy_frames.why_not_appendable(stream, 4096) is None
     other_size = copy_frames.why_not_appendable(stream, 512)
@@ -244,7 +252,7 @@ def test_another_page_size_is_a_gap() -> None:
 
 
 def test_an_exclusive_writer_is_scanned(tmp_path: Path) -> None:
-    """locking_mode=EXCLUSIVE has no wal-index: commits are found in the WAL itself."""
+    """locking_mode=EXCLUSIVE has no wal-index, so commits are found in the WAL itself."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)")
@@ -281,7 +289,7 @@ def test_a_scan_finds_its_target_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_frames_that_were_published_without_salts(app: SqliteProcess, follow: Following) -> None:
-    """No generation gets past them, and the gap says so; one does as soon as the WAL has restarted."""
+    """No generation gets past them, and the gap's text says so. One does as soon as the WAL has restarted."""
     app.execute("PRAGMA cache_size=5", "CREATE INDEX i ON t (x)", "CREATE TABLE u (x)")
     follow.look()
     undone = "INSERT INTO t SELECT randomblob(3000) FROM pragma_function_list LIMIT 14"
@@ -311,7 +319,7 @@ def _many(rows: int) -> str:
 
 
 def test_only_a_burst_is_read_ahead(tmp_path: Path) -> None:
-    """Many frames since the last look, and by its time a fast writer; a large transaction now and then is none."""
+    """Many frames since the last look, from a fast writer, are a burst. A large transaction now and then is none."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(insert(1))
@@ -323,6 +331,6 @@ def test_only_a_burst_is_read_ahead(tmp_path: Path) -> None:
         assert follow.tracked.reading is None
         follow.look()
         app.execute("BEGIN", _many(30_000), "COMMIT")
-        follow.ahead_ms -= 60_000  # the clock of this test: no time passes
+        follow.ahead_ms -= 60_000  # the clock of this test, in which no time passes
         follow.step()
         assert follow.tracked.reading is not None

@@ -1,4 +1,6 @@
-"""Databases that are opened and closed all the time: each life of the WAL accepted and drained, or a gap."""
+"""Tests of databases that are opened and closed all the time: each life of the WAL is read to its end, or there is a
+gap.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from tests.engine.following import CHECKPOINT, Following, closed_database, commi
 def test_a_last_close_is_drained_through_the_descriptors(
     app: SqliteProcess, follow: Following, *, page_cache: bool
 ) -> None:
-    """Commits of a WAL that is deleted by now; then the next WAL is accepted."""
+    """There are commits in a WAL that is deleted by now. Then the next WAL is accepted."""
     path = follow.path
     follow.look()
     app.execute(insert(1))
@@ -34,7 +36,7 @@ def test_a_last_close_is_drained_through_the_descriptors(
 
 
 def test_many_cycles_each_looked_at(follow: Following) -> None:
-    """Open, commit, close: every one accepted and drained."""
+    """After each open, commit and close, the WAL is accepted and read to its end."""
     follow.look()
     for value in range(8):
         committed(follow.path, value, value, watch=follow.watch)
@@ -43,7 +45,7 @@ def test_many_cycles_each_looked_at(follow: Following) -> None:
 
 
 def test_many_cycles_between_two_looks(follow: Following) -> None:
-    """As long as the queue is drained in time, the follower may be late: the WALs are held."""
+    """As long as the queue is drained in time, the follower may be late, because the WALs are held open."""
     follow.look()
     for value in range(6):
         committed(follow.path, value, -value, watch=follow.watch)
@@ -53,7 +55,7 @@ def test_many_cycles_between_two_looks(follow: Following) -> None:
 
 
 def test_a_restart_of_the_wal_before_its_last_close_is_counted(app: SqliteProcess, follow: Following) -> None:
-    """The deletion of the -shm does not break its counter: the tail is recovered after the end."""
+    """The deletion of the -shm does not reset its counter, so the tail is recovered after the end."""
     app.execute(*(insert(value) for value in range(10)))
     follow.look()
     app.execute(insert(11), insert(12), CHECKPOINT, insert(13))
@@ -63,7 +65,7 @@ def test_a_restart_of_the_wal_before_its_last_close_is_counted(app: SqliteProces
 
 
 def test_a_wal_without_commits(follow: Following) -> None:
-    """Opened, read and closed: nothing is stored, nothing is in doubt."""
+    """The database is opened, read and closed. Nothing is stored, and nothing is in doubt."""
     path = follow.path
     follow.settled()
     before = follow.state
@@ -76,13 +78,13 @@ def test_a_wal_without_commits(follow: Following) -> None:
 
 
 def test_a_wal_without_commits_that_nobody_saw(follow: Following) -> None:
-    """Opened, read and closed before its CREATE event was read: nothing can be missing."""
+    """It was opened, read and closed before its CREATE event was read. Nothing can be missing."""
     path = follow.path
     follow.look()
     committed(path)
     assert not follow.look().gap
     committed(path)
-    with SqliteProcess(path) as app:  # taken for the one before, of which the events are read first
+    with SqliteProcess(path) as app:  # taken for the WAL before, whose events are read first
         app.execute(insert(1))
         follow.sees_all(app)
 
@@ -97,7 +99,7 @@ def test_a_wal_that_nobody_saw_is_a_gap(follow: Following) -> None:
 
 
 def test_a_wal_that_was_taken_for_the_one_before_is_a_gap(follow: Following) -> None:
-    """Two came between two drains: at the CREATE of the first the second was opened."""
+    """Two WALs came between two drains. At the CREATE of the first the second was opened."""
     follow.look()
     committed(follow.path, 1)
     with SqliteProcess(follow.path) as app:
@@ -107,7 +109,7 @@ def test_a_wal_that_was_taken_for_the_one_before_is_a_gap(follow: Following) -> 
 
 
 def test_a_write_in_rollback_mode_between_two_wals_is_a_gap(app: SqliteProcess, follow: Following) -> None:
-    """No WAL tells of it."""
+    """No WAL shows it."""
     follow.look()
     app.close()
     follow.look()
@@ -118,7 +120,7 @@ def test_a_write_in_rollback_mode_between_two_wals_is_a_gap(app: SqliteProcess, 
 
 
 def test_cycles_at_full_speed(tmp_path: Path) -> None:
-    """Whatever is stored is right: either all of it, or a gap is said."""
+    """Either all of it is stored, or a gap is reported."""
     path = tmp_path / "app.db"
     closed_database(path)
     script = (

@@ -1,4 +1,4 @@
-"""A damaged WAL under the whole of following: a clear end or the valid part of it, and never a wrong frame."""
+"""Tests of a damaged WAL while it is followed: a clear end or its valid part is stored, and never a wrong frame."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ Damage = Callable[[bytearray, random.Random], None]
 
 
 def flip(content: bytearray, chance: random.Random) -> None:
-    """One bit, anywhere."""
+    """Flip one bit, anywhere."""
     content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
 
 
 def shorten(content: bytearray, chance: random.Random) -> None:
-    """At any byte."""
+    """Cut the WAL at any byte."""
     del content[chance.randrange(len(content)) :]
 
 
 def scribble(content: bytearray, chance: random.Random) -> None:
-    """Random bytes over some of it."""
+    """Write random bytes over some of it."""
     at = chance.randrange(len(content))
     content[at : at + 100] = chance.randbytes(len(content[at : at + 100]))
 
 
 def replace(content: bytearray, chance: random.Random) -> None:
-    """Nothing but random bytes."""
+    """Replace all of it by random bytes."""
     content[:] = chance.randbytes(len(content))
 
 
 @pytest.mark.parametrize("damage", [flip, shorten, scribble, replace])
 @pytest.mark.parametrize("side", ["-wal", "-shm"])
 def test_damage_between_two_runs(tmp_path: Path, side: str, damage: Damage) -> None:
-    """After a reboot, with nobody there: what is stored is what SQLite recovers, or it is a gap; no other error."""
+    """After a reboot, with no application, what is stored is what SQLite recovers, or it is a gap.
+
+    No other error comes.
+    """
     path = tmp_path / "app.db"
     for seed in range(6):
         chance = random.Random(seed)

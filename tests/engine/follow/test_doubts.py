@@ -1,4 +1,4 @@
-"""What somebody else than SQLite does to the files of a database is doubted; what SQLite does is not."""
+"""Tests that a change of a database's files by anything but SQLite is doubted, and a change by SQLite is not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from walsyncd.errors import RefusedError
 
 
 def doubt(follow: Following) -> str:
-    """The doubt that looks end in; there must be one."""
+    """Return the doubt in which looks must end."""
     gap = follow.look(until=lambda _step: False).gap
     assert gap is not None
     assert gap.kind is GapKind.DOUBT, gap
@@ -33,7 +33,7 @@ def doubt(follow: Following) -> str:
 
 
 def believes(follow: Following) -> bool:
-    """Whether looks end without a gap, also when all had time to become quiet."""
+    """Return whether looks end without a gap, also when everything has had time to become quiet."""
     return follow.look().gap is None and follow.settled().gap is None
 
 
@@ -44,7 +44,7 @@ def copied(path: Path) -> Path:
 
 
 def test_a_backup_that_is_copied_over(app: SqliteProcess, follow: Following) -> None:
-    """Beside a live application: cp truncates the file, writes it and closes it, and no checkpoint explains that."""
+    """Beside a live application, cp truncates the file, writes it and closes it, and no checkpoint explains that."""
     path = follow.path
     app.execute(CHECKPOINT)
     backup = copied(path)
@@ -56,7 +56,7 @@ def test_a_backup_that_is_copied_over(app: SqliteProcess, follow: Following) -> 
 
 
 def test_a_page_that_is_written_by_a_process_that_keeps_the_file_open(app: SqliteProcess, follow: Following) -> None:
-    """There is no close that could tell; nBackfill and the salts stand still."""
+    """There is no close that could show it, and nBackfill and the salts do not change."""
     for statement in (insert(1), CHECKPOINT, insert(2)):
         app.execute(statement)
         assert believes(follow)
@@ -81,7 +81,7 @@ def test_the_first_thing_that_happens_is_written_past_sqlite(app: SqliteProcess,
 
 
 def test_a_page_that_is_written_through_a_mapping(app: SqliteProcess, follow: Following) -> None:
-    """No event tells of it, the file's time does."""
+    """No event reports it, but the file's time does."""
     app.execute(insert(1), CHECKPOINT)
     assert believes(follow)
     with follow.path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
@@ -92,7 +92,7 @@ def test_a_page_that_is_written_through_a_mapping(app: SqliteProcess, follow: Fo
 
 
 def test_a_page_that_is_written_through_a_hard_link(tmp_path: Path) -> None:
-    """The folder's watch sees the other folder's events not."""
+    """The folder's watch does not see events of the other folder."""
     path = tmp_path / "app.db"
     (tmp_path / "other").mkdir()
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
@@ -119,7 +119,7 @@ def test_a_connection_that_never_reads(app: SqliteProcess, follow: Following) ->
 
 
 def test_a_copy_while_a_checkpoint_runs(app: SqliteProcess, follow: Following) -> None:
-    """The checkpoint would explain the write; that it was closed by somebody else does not fit."""
+    """The checkpoint would explain the write, but not that another process closed the file."""
     path = follow.path
     app.execute(insert(1))
     assert believes(follow)
@@ -132,7 +132,7 @@ def test_a_copy_while_a_checkpoint_runs(app: SqliteProcess, follow: Following) -
 @pytest.mark.parametrize("is_killed", [True, False])
 @pytest.mark.parametrize("looked", [True, False])
 def test_side_files_that_are_removed(app: SqliteProcess, follow: Following, *, is_killed: bool, looked: bool) -> None:
-    """``rm -f app.db-*`` is no last close: commits that were not copied back are gone."""
+    """``rm -f app.db-*`` is no last close: commits that were not copied back are lost."""
     follow.look()
     app.execute(insert(1), insert(2))
     if looked:
@@ -145,7 +145,7 @@ def test_side_files_that_are_removed(app: SqliteProcess, follow: Following, *, i
 
 
 def test_side_files_that_are_removed_before_a_commit(app: SqliteProcess, follow: Following) -> None:
-    """All was copied back; the application still commits into the file that has no name any more."""
+    """All was copied back. The application still commits into the file that has no name any more."""
     follow.look()
     app.execute(CHECKPOINT)
     follow.look()
@@ -155,7 +155,7 @@ def test_side_files_that_are_removed_before_a_commit(app: SqliteProcess, follow:
 
 
 def test_side_files_that_are_removed_after_a_close_of_the_index(app: SqliteProcess, follow: Following) -> None:
-    """Somebody closes -shm between the DELETEs; the wal-index says that not all was copied back."""
+    """A process closes -shm between the DELETEs. The wal-index says that not all was copied back."""
     path = follow.path
     app.execute(insert(1))
     follow.look()
@@ -169,7 +169,7 @@ def test_side_files_that_are_removed_after_a_close_of_the_index(app: SqliteProce
 def test_a_database_that_is_written_while_the_daemon_is_away(
     app: SqliteProcess, follow: Following, *, checkpoints: bool
 ) -> None:
-    """A checkpoint of the WAL explains it, and nothing else does; who only reads writes nothing."""
+    """Only a checkpoint of the WAL explains it. A process that only reads writes nothing."""
     path = follow.path
     app.execute(insert(1))
     follow.look()
@@ -191,7 +191,7 @@ def test_a_database_that_is_written_while_the_daemon_is_away(
 
 
 def test_an_application_that_drops_its_locks(tmp_path: Path) -> None:
-    """Its wal-index looks stale, but counts on, and tells of commits that the WAL's chain does not reach."""
+    """Its wal-index looks unused, but goes on counting, and has commits that the WAL's chain does not reach."""
     path = tmp_path / "app.db"
     wal_database(path).close()
     script = (
@@ -226,7 +226,7 @@ def test_an_application_that_drops_its_locks(tmp_path: Path) -> None:
 
 
 def test_a_wal_of_another_format_is_refused(app: SqliteProcess, follow: Following) -> None:
-    """It is no empty one: its commits would be missed in silence."""
+    """It does not count as empty, because its commits would be missed silently."""
     follow.look()
     app.kill()
     with follow.path.with_name("app.db-wal").open("r+b") as wal:
@@ -239,7 +239,7 @@ Act = Callable[[Path, SqliteProcess], None]
 
 
 def is_doubted(follow: Following) -> bool:
-    """Whether looks end in a doubt; commits that were overwritten before anybody looked are a gap of another kind."""
+    """Return whether looks end in a doubt. Commits that were overwritten before any look are another kind of gap."""
     gap = follow.look().gap or follow.settled().gap
     return gap is not None and gap.kind is GapKind.DOUBT
 
@@ -302,7 +302,7 @@ HONEST = (
 @pytest.mark.parametrize("looks", [True, False])
 @pytest.mark.parametrize("act", HONEST, ids=[act.__name__[1:] for act in HONEST])
 def test_what_applications_do_is_not_doubted(app: SqliteProcess, follow: Following, act: Act, *, looks: bool) -> None:
-    """However their looks fall between."""
+    """This holds however the looks come in between."""
     path = follow.path
     assert believes(follow)
     for value in range(3):

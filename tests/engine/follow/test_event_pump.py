@@ -1,4 +1,4 @@
-"""Events reach their databases, whoever drains the queue."""
+"""Tests that events reach their databases, whichever thread drains the queue."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_new_wal_is_held_before_anybody_looks(tmp_path: Path) -> None:
 
 
 def test_only_writes_to_wals_may_be_left_in_the_queue(tmp_path: Path) -> None:
-    """A checkpoint may not, nor the birth of a WAL. What other files do is of no interest.
+    """The writes of a checkpoint may not, nor the creation of a WAL. Other files do not matter.
 
     While a database has no WAL, one may be created and deleted within a pause.
     """
@@ -92,7 +92,7 @@ def test_a_stream_of_writes_is_left_in_the_queue_for_a_moment(tmp_path: Path, mo
 
 
 def test_presence_is_taken_before_anybody_looks(tmp_path: Path) -> None:
-    """By the thread that reads inotify, while the application that opened the database still has it open."""
+    """The thread that reads inotify takes it while the application that opened the database still has it open."""
     with InotifyReader() as watcher:
         watch = EventPump(watcher, lambda _databases: None, lambda: None)
         tracked = tracked_at(tmp_path / "app.db", presence=True)
@@ -112,7 +112,7 @@ def test_presence_is_taken_before_anybody_looks(tmp_path: Path) -> None:
 
 
 def test_a_database_that_was_removed_is_not_woken(tmp_path: Path) -> None:
-    """Its events are nobody's any more."""
+    """Its events belong to no database any more."""
     woken: list[FollowedDatabase] = []
     with InotifyReader() as watcher:
         watch = EventPump(watcher, woken.extend, lambda: None)
@@ -125,7 +125,7 @@ def test_a_database_that_was_removed_is_not_woken(tmp_path: Path) -> None:
 
 
 def test_new_names_in_a_folder_of_a_pattern_are_told(tmp_path: Path) -> None:
-    """So that the patterns are looked at again; folders no longer wanted are let go."""
+    """They have the patterns searched again. Folders that are no longer wanted are released."""
     told: list[bool] = []
 
     def appeared() -> None:
@@ -160,7 +160,7 @@ def test_new_names_in_a_folder_of_a_pattern_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["write", "replace", "remove", "folder"])
 def test_another_file_in_a_databases_place_is_told(tmp_path: Path, what: str) -> None:
-    """A link may be what came: the paths are resolved again. A write is none of that."""
+    """A link may have come, so the paths are resolved again. A write does not cause that."""
     told: list[bool] = []
     path = tmp_path / "data" / "app.db"
     path.parent.mkdir()
@@ -185,7 +185,7 @@ def test_another_file_in_a_databases_place_is_told(tmp_path: Path, what: str) ->
 
 
 def test_a_burst_is_of_writes_alone(tmp_path: Path) -> None:
-    """Writes to files that are held open can wait in the queue a little; a file that comes or goes can't."""
+    """Writes to files that are held open can wait in the queue a little. A file that comes or goes can't."""
     with InotifyReader() as watcher:
         watch = EventPump(watcher, lambda _databases: None, lambda: None)
         tracked = tracked_at(tmp_path / "app.db")
@@ -202,7 +202,7 @@ def test_a_burst_is_of_writes_alone(tmp_path: Path) -> None:
 def test_databases_that_no_events_tell_of_are_looked_at_by_the_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond the limit of watches: the follower knows it, and the log says it once, with the cause."""
+    """They are beyond the limit of watches. The follower knows this, and the log reports it once, with the cause."""
     with InotifyReader() as watcher:
         watch = EventPump(watcher, lambda _databases: None, lambda: None)
         monkeypatch.setattr(watcher, "is_watched", lambda _path: False)

@@ -28,7 +28,7 @@ LOOK = FileFacts(1, 2, 3, "boot", 0, 4096, 1, 1)
 
 
 def test_a_database_that_is_not_there(tmp_path: Path) -> None:
-    """MissingError says how it continues."""
+    """A MissingError says how it continues."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app, Following(path, tmp_path / "f") as follow:
         app.execute("CREATE TABLE t (x)")
@@ -39,7 +39,7 @@ def test_a_database_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_file_is_what_it_is_and_what_it_looks_like(tmp_path: Path) -> None:
-    """The same file, written to, is the same file of another look; another file under its name is not."""
+    """A file that is written to is the same file with other facts. Another file under its name is not the same."""
     path = tmp_path / "app.db"
     path.write_bytes(b"one")
     with Following(path, tmp_path / "f") as follow:
@@ -54,7 +54,7 @@ def test_a_file_is_what_it_is_and_what_it_looks_like(tmp_path: Path) -> None:
 
 
 def test_how_long_a_file_settles() -> None:
-    """A moment where times are fine; two seconds where either of them may be rounded."""
+    """It takes a moment if file times are fine, and two seconds if either of them may be rounded."""
     fine, coarse = 1_795_372_922_352_197_993, 1_795_372_922_350_000_000
     for mtime, ctime, expected in (
         (fine, fine, SETTLED_FINE_MS),
@@ -66,7 +66,7 @@ def test_how_long_a_file_settles() -> None:
 
 
 def test_when_a_file_was_changed() -> None:
-    """By its mtime, unless a program has set that to a time before the file was seen last."""
+    """Its mtime counts, unless a program has set that to a time before the file was seen last."""
     then = replace(LOOK, mtime_ns=50, ctime_ns=60)
     now = FileIdentity(1, 2, 3, 4096, mtime_ns=70, ctime_ns=90)
     assert changed_ns(now, then) == 70
@@ -75,7 +75,7 @@ def test_when_a_file_was_changed() -> None:
 
 @pytest.mark.parametrize(("age_ms", "expected"), [(50, False), (150, True), (-50, False), (-9_000_000, True)])
 def test_a_file_of_a_clock_that_was_ahead_is_settled(tmp_path: Path, age_ms: int, *, expected: bool) -> None:
-    """A change from now on would give it another time; before, it was taken to change until that date."""
+    """A change from now on would give it another time. Otherwise it would count as changing until that date."""
     written_ns = 1_795_372_922_352_197_993
     path = tmp_path / "app.db"
     path.write_bytes(b"one")
@@ -85,7 +85,7 @@ def test_a_file_of_a_clock_that_was_ahead_is_settled(tmp_path: Path, age_ms: int
 
 
 def test_the_page_size_is_that_of_the_frames_or_of_the_file(tmp_path: Path) -> None:
-    """The frames that are stored count first. A file that is encrypted, empty or gone says nothing."""
+    """The frames that are stored count first. A file that is encrypted, empty or missing does not show it."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("PRAGMA page_size=8192", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", "PRAGMA wal_checkpoint")
@@ -104,14 +104,14 @@ def test_the_page_size_is_that_of_the_frames_or_of_the_file(tmp_path: Path) -> N
 
 
 def beside_wal(follow: Following) -> FileBesideWal:
-    """A step begins."""
+    """Begin a step."""
     wal_pair = follow.tracked.wal_pairs.current
     assert wal_pair is not None
     return FileBesideWal(follow.tracked, wal_pair)
 
 
 def test_the_file_is_not_that_of_an_earlier_incarnation(app: SqliteProcess, follow: Following) -> None:
-    """A look at it before the WAL restarted would explain whatever is written to it now. Else one is enough."""
+    """A look at the file before the WAL restarted would explain any later write. Otherwise one look is enough."""
     app.execute(CHECKPOINT)
     follow.look()
     file = beside_wal(follow)
@@ -123,7 +123,7 @@ def test_the_file_is_not_that_of_an_earlier_incarnation(app: SqliteProcess, foll
 
 
 def test_the_file_is_not_that_before_a_checkpoint(app: SqliteProcess, follow: Following) -> None:
-    """Else the checkpoint would explain what somebody writes to the file while the daemon is away."""
+    """Otherwise the checkpoint would explain what somebody writes to the file while the daemon is away."""
     file = beside_wal(follow)
     app.execute(insert(1))
     follow.look()
@@ -138,7 +138,7 @@ def test_the_file_is_not_that_before_a_checkpoint(app: SqliteProcess, follow: Fo
 
 @pytest.mark.usefixtures("app")
 def test_a_step_beside_a_file_that_is_gone(follow: Following) -> None:
-    """Then there is nothing to compare, and commits have no place."""
+    """There is nothing to compare, and commits have no place."""
     follow.look()
     salts, file = follow.cursor.salts, beside_wal(follow)
     follow.path.unlink()

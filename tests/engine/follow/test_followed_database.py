@@ -20,7 +20,7 @@ from walsyncd.errors import TransientError
 
 
 def test_forgetting_leaves_nothing_of_the_generation(tmp_path: Path) -> None:
-    """Not even half of a transaction; a new generation needs no verification of what was shipped."""
+    """Not even half of a transaction is left. A new generation need not verify what was shipped."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=Limits(batch_bytes=4120)).begin() as follow:
         follow.look()
@@ -32,12 +32,12 @@ def test_forgetting_leaves_nothing_of_the_generation(tmp_path: Path) -> None:
         tracked.forget()
         fresh = FollowedDatabase(tracked.spec, tracked.row_id, tracked.wal_pairs)
         fresh.next_generation, fresh.mailbox = tracked.next_generation, tracked.mailbox
-        fresh.other_path = tracked.other_path  # it is of the file's folder, not of a generation
+        fresh.other_path = tracked.other_path  # it belongs to the file's folder, not to a generation
         assert tracked == fresh
 
 
 def test_a_step_is_believed_when_it_is_applied(tmp_path: Path) -> None:
-    """A look changes nothing of the database: what it found is all in its step, and can be lost with it."""
+    """A look changes nothing of the database. All that it found is in its step, and can be lost with it."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         follow.look()
@@ -55,7 +55,7 @@ def test_a_step_is_believed_when_it_is_applied(tmp_path: Path) -> None:
 
 
 def test_a_gap_leaves_what_was_believed(tmp_path: Path) -> None:
-    """Whoever handles the gap ends the generation, and still knows where it stood."""
+    """The code that handles the gap ends the generation, and still knows its position."""
     path = tmp_path / "app.db"
     with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
         follow.look()
@@ -66,7 +66,7 @@ def test_a_gap_leaves_what_was_believed(tmp_path: Path) -> None:
 
 
 def test_requests_are_taken_in_order_and_none_is_lost() -> None:
-    """The first so many are answered; one that comes meanwhile waits for the next look."""
+    """As many as were there are answered. One that comes meanwhile waits for the next look."""
     path = Path("/nowhere/app.db")
     tracked = FollowedDatabase(spec_of(path), 1, WalPairs(path))
     first, second = Request(lambda _tracked: 1), Request(lambda _tracked: 2)
@@ -91,7 +91,7 @@ def test_requests_are_taken_in_order_and_none_is_lost() -> None:
     ],
 )
 def test_when_a_base_can_begin(need: BaseNeed, start_epoch: int, *, can_begin: bool) -> None:
-    """One that waits for a restart begins in the epoch in which the WAL's incarnation began."""
+    """If it waits for a restart, it begins in the epoch in which the WAL's incarnation began."""
     state = FollowState(Stream("g", epoch=2), None, start_epoch, 0, FileFacts(1, 2, None, "boot"))
     assert need.can_begin(state) is can_begin
     assert not need.can_begin(None)
@@ -99,7 +99,7 @@ def test_when_a_base_can_begin(need: BaseNeed, start_epoch: int, *, can_begin: b
 
 
 def test_a_database_is_called_by_its_configuration() -> None:
-    """Path and name are those of the entry."""
+    """Path and name are those of its entry in the configuration."""
     path = Path("/nowhere/app.db")
     tracked = FollowedDatabase(spec_of(path), 1, WalPairs(path))
     assert (tracked.path, tracked.name) == (path, "app")

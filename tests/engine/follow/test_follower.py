@@ -1,4 +1,4 @@
-"""The follower: what it does with what looks bring, in a whole daemon."""
+"""Tests of the follower: what it does with the results of looks, in a whole daemon."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def ended_reasons(place: Place, name: str = "app") -> list[str]:
 
 
 def test_what_the_journal_did_not_take_is_found_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk under the state directory loses nothing and ends nothing: the look is repeated."""
+    """A full disk under the state directory loses nothing and ends nothing, because the look is repeated."""
     advance, failures = Journal.advance, iter(range(5))
 
     def full(self: Journal, *args: Any) -> Any:
@@ -63,7 +63,10 @@ def test_what_the_journal_did_not_take_is_found_again(place: Place, monkeypatch:
 
 
 def test_a_gap_ends_the_generation_and_the_reason_is_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal, the state and the next generation's manifest say why; the next begins by itself. There is no map."""
+    """The journal, the state and the next generation's manifest have the reason.
+
+    The next begins by itself. There is no map.
+    """
     monkeypatch.setattr(MapMaker, "due", lambda *_: None)
     with (
         wal_database(place.database()) as writer,
@@ -71,7 +74,7 @@ def test_a_gap_ends_the_generation_and_the_reason_is_kept(place: Place, monkeypa
     ):
         first = place.sync().partition("/")[0]
         wal = place.database().with_name("app.db-wal")
-        with wal.open("r+b") as file:  # a block of the WAL that we have shipped is lost, as in a power cut
+        with wal.open("r+b") as file:  # a block of the WAL that was shipped is lost, as in a power cut
             os.ftruncate(file.fileno(), 32)
         writer.kill()
         with wal_database(place.folder / "scratch.db"):
@@ -81,7 +84,7 @@ def test_a_gap_ends_the_generation_and_the_reason_is_kept(place: Place, monkeypa
 
 
 def test_new_generations_come_ever_more_slowly(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice as late each time; ``status`` says degraded, why, and when. There is no map."""
+    """The delay doubles each time. ``status`` says degraded, why, and until when. There is no map."""
     monkeypatch.setattr(MapMaker, "due", lambda *_: None)
     with (
         wal_database(place.database()),
@@ -102,7 +105,7 @@ def test_new_generations_come_ever_more_slowly(place: Place, monkeypatch: pytest
 
 
 def test_one_unreadable_database_does_not_disturb_the_others(place: Place) -> None:
-    """It is set aside with its reason, and comes back when it can be read."""
+    """It is suspended with its reason, and followed again when it can be read."""
     bad = place.database("bad")
     bad.mkdir()
     with wal_database(place.database("good")) as writer, running(place.settings("good", "bad")):
@@ -116,11 +119,11 @@ def test_one_unreadable_database_does_not_disturb_the_others(place: Place) -> No
         assert place.row("bad").state == "following"
 
 
-@pytest.mark.parametrize("tokens", [10.0, 9.0])  # the last state that is written at once is a good one, or a bad one
+@pytest.mark.parametrize("tokens", [10.0, 9.0])  # the last state that is written at once may be good or bad
 def test_a_state_that_flaps_is_written_a_few_times_and_is_right_in_the_end(
     place: Place, monkeypatch: pytest.MonkeyPatch, tokens: float
 ) -> None:
-    """Each look has another state than the one before: the journal takes ten, and then one per interval."""
+    """Each look finds another state than the one before. The journal takes ten of them, and then one per interval."""
     interval_s = 0.5
     note_states = Journal.note_states
     looks: list[int] = []
@@ -148,12 +151,12 @@ def test_a_state_that_flaps_is_written_a_few_times_and_is_right_in_the_end(
         while len(looks) < 100:
             writer.execute("insert into t values (1)")
         assert len(notes) <= 10 + (time.monotonic() - began_s) / interval_s + 1
-        wait_for(lambda: place.row().state != "refused")  # nobody writes any more
+        wait_for(lambda: place.row().state != "refused")  # no application writes any more
         place.sync()
 
 
 def test_a_follow_state_that_cannot_be_read_begins_a_new_generation(place: Place) -> None:
-    """A journal of another time is not guessed at."""
+    """A journal of another version is not guessed at."""
     with wal_database(place.database()):
         with running(place.settings("app")):
             old = place.sync().partition("/")[0]
@@ -166,7 +169,7 @@ def test_a_follow_state_that_cannot_be_read_begins_a_new_generation(place: Place
 
 
 def test_who_asked_is_told_of_the_failure(place: Place) -> None:
-    """A base whose generation ended meanwhile is the snapshotter's matter: following continues."""
+    """If the generation of a base ended meanwhile, the snapshotter gets the error, and following continues."""
 
     def abandon(_tracked: FollowedDatabase) -> None:
         raise AbandonedError("the generation ended")
@@ -181,7 +184,7 @@ def test_who_asked_is_told_of_the_failure(place: Place) -> None:
 
 
 def test_a_provisional_proof_is_over_in_time_though_nothing_happens(place: Place) -> None:
-    """Else a close minutes later, of whoever leaves in good order, would still call it in."""
+    """Otherwise an ordinary close minutes later would still revoke it."""
 
     lent: list[ProvisionalProof] = []
 
@@ -204,7 +207,7 @@ def test_a_provisional_proof_is_over_in_time_though_nothing_happens(place: Place
 def test_busy_databases_share_the_journals_transactions(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A round takes each database once, and writes what it found of all in one transaction.
 
-    So databases that never rest add no transaction to each other's, and each waits for one look of another at a time.
+    So databases that are always busy share transactions, and each waits for one look of another at a time.
     """
     rounds: list[tuple[list[int], int]] = []
     round_of, advance_of = Follower.round, Follower._advance

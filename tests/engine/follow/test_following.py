@@ -1,7 +1,7 @@
-"""The proof as a whole: whatever applications do, what is stored is a commit of theirs, or a gap is said.
+"""Tests of the whole proof: whatever applications do, what is stored is one of their commits, or a gap is reported.
 
-Scripts drawn by chance, but the same for the same seed: commits, checkpoints of every kind, opening, closing, killing,
-rolling back, and on our side looks, drains of the queue, restarts of the daemon and steps that are lost in a crash.
+Scripts are random, but the same for the same seed: commits, checkpoints of every kind, opening, closing, killing,
+rolling back, and on our side looks, drains of the queue, restarts of the daemon and steps that a crash loses.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Script:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_false_is_stored(tmp_path: Path, seed: int) -> None:
-    """The stored WALs give some commit, none older than a look said; without a gap they give the last one."""
+    """The stored WALs give some commit, none older than a look reported. Without a gap they give the last one."""
     chance = random.Random(seed)
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:

@@ -1,4 +1,4 @@
-"""A round that waits for the commits of other databases: when, for which, and that nothing is held up by it."""
+"""Tests of a round that waits for the commits of other databases: when, for which, and that it delays nothing."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def database(row_id: int) -> FollowedDatabase:
 
 
 def found(frames: int = 2, **changes: Any) -> Step:
-    """A look that has caught up and found so many frames."""
+    """Return a look that has caught up and found so many frames."""
     new = NewObject(ObjectKind.SEGMENT, "k", b"x", 1, 1, frames, 0, "g")
     return replace(Step(objects=(new,), caught_up=True), **changes)
 
 
 class Rounds:
-    """Rounds by hand, at times that a test sets. ``coming`` are the databases that are due while a round waits."""
+    """Rounds by hand, at times that a test sets. ``coming`` are the databases that become due while a round waits."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 1000.0
@@ -90,7 +90,10 @@ def test_a_commit_that_comes_alone_waits_for_nothing(rounds: Rounds) -> None:
 
 
 def test_where_commits_come_often_a_round_takes_those_of_others(rounds: Rounds) -> None:
-    """Until nobody else is due; it waits for a few milliseconds in all. Locks are updated before each look."""
+    """It ends when no other database is due, and waits for a few milliseconds at most.
+
+    Locks are updated before each look.
+    """
     rounds.often()
     rounds.coming = [[database(2)], [database(3), database(4)]]
     assert rounds.round(1) == [1, 2, 3, 4]
@@ -115,14 +118,14 @@ def test_where_commits_come_often_a_round_takes_those_of_others(rounds: Rounds) 
     ],
 )
 def test_what_does_not_wait(rounds: Rounds, step: Callable[[], Step | None]) -> None:
-    """A fast writer, one that is behind, what begins or ends, and a round that has found nothing."""
+    """These are a fast writer, one that lags, one that begins or ends, and a round that has found nothing."""
     rounds.often()
     rounds.coming = [[database(2)]]
     assert rounds.round(1, step=step) == [1]
 
 
 def test_nobody_who_asked_waits(rounds: Rounds) -> None:
-    """Neither does a writer that is held back until its commits are read."""
+    """A writer that is held back until its commits are read does not wait either."""
     rounds.often()
     assert rounds.round(1, asked=1) == [1]
     assert rounds.round(1, backpressure=True) == [1]
@@ -130,7 +133,10 @@ def test_nobody_who_asked_waits(rounds: Rounds) -> None:
 
 
 def test_others_that_are_due_are_taken() -> None:
-    """Now or when they are woken; those that are held are not, and end the waiting, as the end of the schedule does."""
+    """They may be due now or be woken meanwhile.
+
+    Those that are held are not taken, and end the wait, as the schedule's end does.
+    """
     due, held, other = Schedule(), database(1), database(2)
     far_s, past_s = time.monotonic() + 60, time.monotonic() - 1
     assert due.take_more({1}, past_s) == []

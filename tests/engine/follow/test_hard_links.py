@@ -1,4 +1,4 @@
-"""A database without a WAL that is written through a second name in another folder, where no event tells of it."""
+"""Tests of a database without a WAL that is written by a second name in another folder, where no event comes from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHANGED = "the database was changed while it had no WAL"
 
 @pytest.fixture
 def link(tmp_path: Path) -> Path:
-    """The database's second name."""
+    """Return the database's second name."""
     path = tmp_path / "other" / "link.db"
     path.parent.mkdir()
     closed_database(tmp_path / "app.db")
@@ -44,13 +44,13 @@ def put_an_older_one_there(follow: Following, link: Path, known: Callable[[Follo
 def test_the_next_application_finds_another_database(
     tmp_path: Path, link: Path, known: Callable[[Following], object], then: tuple[str, ...]
 ) -> None:
-    """Also if it copies its WAL back before anybody looks at the database again."""
+    """This holds even if it copies its WAL back before any look at the database."""
     with Following(tmp_path / "app.db", tmp_path / "f").begin() as follow:
         assert not follow.settled().gap
         put_an_older_one_there(follow, link, known)
         with SqliteProcess(follow.path) as app:
             app.execute("SELECT * FROM t")
-            follow.watch.drain()  # it hears of the WAL before anything is copied back
+            follow.watch.drain()  # the daemon learns of the WAL before anything is copied back
             app.execute(insert(99))
             if then == ("close",):
                 app.close()
@@ -60,7 +60,7 @@ def test_the_next_application_finds_another_database(
 
 
 def too_young(follow: Following) -> None:
-    """A look at a file that may still be written within the grain of its times, so that they are not recorded."""
+    """Look at a file that may still be written within the grain of its times, so that they are not recorded."""
     follow.ahead_ms = -SETTLED_MS
     follow.look()
     assert not follow.state.file.known
@@ -68,7 +68,7 @@ def too_young(follow: Following) -> None:
 
 @pytest.mark.parametrize("known", [Following.settled, too_young])
 def test_nobody_uses_it_then(tmp_path: Path, link: Path, known: Callable[[Following], object]) -> None:
-    """Also when its times had not been recorded yet."""
+    """This holds even if its times had not been recorded yet."""
     with Following(tmp_path / "app.db", tmp_path / "f").begin() as follow:
         assert not follow.settled().gap
         put_an_older_one_there(follow, link, known)
@@ -76,7 +76,7 @@ def test_nobody_uses_it_then(tmp_path: Path, link: Path, known: Callable[[Follow
 
 
 def test_a_checkpoint_whose_event_is_still_to_be_read(tmp_path: Path) -> None:
-    """It is later than its WAL, and no doubt, however late the daemon hears of both."""
+    """It comes after its WAL, and causes no doubt, however late the daemon learns of both."""
     path = tmp_path / "app.db"
     closed_database(path)
     with Following(path, tmp_path / "f").begin() as follow:

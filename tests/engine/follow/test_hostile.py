@@ -1,4 +1,4 @@
-"""The whole daemon over a storage, a spool and a disk that fail it: what becomes visible is a prefix of history."""
+"""Tests of the whole daemon when storage, spool and disk fail: what becomes visible is a prefix of history."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from walsyncd.engine.restore.restorer import restore
 from walsyncd.errors import NothingToRestoreError, TransientError
 
 WRITES = {"put", "put_if", "complete_upload", "delete"}
-SNAPSHOTS_MAX = 25  # restored in full; a plan is made for all
+SNAPSHOTS_MAX = 25  # positions restored in full; a plan is made for all
 DISK_BYTES = 12 << 20
 
 
@@ -36,7 +36,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def restored(storage: FakeStorage, out: Path) -> list[int]:
-    """The values in ``t`` of the restored head."""
+    """Return the values in ``t`` of the restored head."""
     replica = Replica(storage, "app")
     restore(replica, find_plan(replica, Head()), out, force=True)
     with closing(sqlite3.connect(out)) as connection:
@@ -45,7 +45,7 @@ def restored(storage: FakeStorage, out: Path) -> list[int]:
 
 
 class Away:
-    """Turns a storage off and on."""
+    """A switch for a storage."""
 
     def __init__(self, storage: FakeStorage) -> None:
         self.now = False
@@ -57,7 +57,7 @@ class Away:
 
 
 def test_after_every_request_of_a_hostile_run_a_prefix_of_history_is_restored(place: Place) -> None:
-    """Requests fail before they have their effect, or after it; whatever the bucket holds meanwhile has no hole."""
+    """Requests fail before they have their effect, or after it. Whatever the bucket holds meanwhile has no hole."""
     chance, lock = random.Random(5), threading.Lock()
     storage = FakeStorage()
     seen: list[dict[str, FakeObject]] = []
@@ -136,7 +136,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """Somebody else's file, that takes what is left."""
+    """Fill the disk with another user's file."""
     path = folder / "somebody-elses"
     with path.open("wb", buffering=0) as file:
         try:
@@ -148,7 +148,10 @@ def fill(folder: Path) -> Path:
 
 @pytest.mark.root
 def test_a_full_disk_under_the_state_directory_ends_a_generation_and_harms_nobody(place: Place) -> None:
-    """Storage is away, the spool grows until the disk is short: it gives way before the application's disk is full."""
+    """Storage is away, and the spool grows until the disk is short.
+
+    It is dropped before the application's disk is full.
+    """
     storage = FakeStorage()
     away = Away(storage)
     with (
@@ -181,7 +184,7 @@ def test_a_full_disk_under_the_state_directory_ends_a_generation_and_harms_nobod
 
 @pytest.mark.root
 def test_a_disk_that_somebody_else_fills_stops_nothing_for_good(place: Place) -> None:
-    """While it is full the daemon waits and lives; when there is room it continues."""
+    """While it is full the daemon waits. When there is room it continues."""
     storage = FakeStorage()
     with (
         small_disk(place.state),
@@ -202,7 +205,7 @@ def test_a_disk_that_somebody_else_fills_stops_nothing_for_good(place: Place) ->
 
 
 def _asked_meanwhile(watched: follower.Follower, place: Place) -> Callable[[], bool]:
-    """Whether the daemon has met the full disk, in the journal or in a spool file."""
+    """Return whether the daemon has met the full disk, in the journal or in a spool file."""
 
     def met() -> bool:
         return bool(watched._journal_problem) or place.row().state == "failing"
@@ -211,7 +214,10 @@ def _asked_meanwhile(watched: follower.Follower, place: Place) -> Callable[[], b
 
 
 def assert_given_up_and_begun_anew(place: Place, storage: FakeStorage, writer: SqliteProcess, size: int) -> None:
-    """A transaction that is too large ends the generation, once. With the next WAL another one begins, with a base."""
+    """Assert that a too large transaction ends the generation, once.
+
+    With the next WAL another one begins, with a base.
+    """
     place.sync()
     old = place.row().generation
     writer.execute("create table junk (b)")
@@ -231,11 +237,11 @@ def assert_given_up_and_begun_anew(place: Place, storage: FakeStorage, writer: S
 
 
 SOON = Limits(generation_delay_s=0.01, begin_look_s=0.05, memory_bytes_max=1 << 20)
-"""Generations begin again after a moment, and spool files are used early."""
+"""By these limits generations begin again after a moment, and spool files are used early."""
 
 
 def test_a_transaction_larger_than_the_spool_ends_the_generation(place: Place) -> None:
-    """It would never get through: status says so and what helps, and nothing is tried again and again."""
+    """It would never fit. Status says so with the remedy, and it is not tried again and again."""
     storage = FakeStorage()
     settings = place.settings("app", spool_bytes_max=3 << 20)
     with wal_database(place.database()) as writer, capture_logs() as said, running(settings, storage, limits=SOON):
@@ -245,7 +251,7 @@ def test_a_transaction_larger_than_the_spool_ends_the_generation(place: Place) -
 
 
 def test_what_helps_against_a_transaction_that_is_too_large_is_said(place: Place) -> None:
-    """In the database's status, for as long as its WAL has not restarted; also after a restart of the daemon."""
+    """It is in the database's status as long as its WAL has not restarted, also after a restart of the daemon."""
     storage = FakeStorage()
     settings = place.settings("app", spool_bytes_max=3 << 20)
 
@@ -258,16 +264,16 @@ def test_what_helps_against_a_transaction_that_is_too_large_is_said(place: Place
         for start in range(2):
             with running(settings, storage, limits=SOON):
                 if start == 0:
-                    place.sync()  # else the generation may begin after the transaction
+                    place.sync()  # otherwise the generation may begin after the transaction
                     writer.execute("create table if not exists junk (b)", "insert into junk values (zeroblob(9))")
                     writer.execute("insert into junk values (randomblob(5000000))")
                 wait_for(lambda: place.row().generation is None)
-                wait_for(is_said)  # what the run before wrote is there until the first look
+                wait_for(is_said)  # what the earlier run wrote is there until the first look
 
 
 @pytest.mark.root
 def test_a_transaction_larger_than_the_disk_ends_the_generation(place: Place) -> None:
-    """What was written of it is removed at once: the disk is not filled again and again."""
+    """What was written of it is removed at once, so the disk is not filled again and again."""
     storage = FakeStorage()
     with (
         small_disk(place.state),

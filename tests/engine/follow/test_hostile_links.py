@@ -1,4 +1,4 @@
-"""What the owner of a folder may put in the place of his database's files: nothing of somebody else's is read."""
+"""Tests of what a folder's owner may put in the place of his database's files: no file of another user is read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def folder(path: Path, _victim: Path) -> None:
 @pytest.mark.parametrize("make", [linked, fifo, folder])
 @pytest.mark.parametrize("role", [Role.WAL, Role.SHM, Role.JOURNAL])
 def test_side_files_that_are_none(tmp_path: Path, role: Role, make: Callable[[Path, Path], None]) -> None:
-    """SQLite opens no -wal and no -shm through a link, so neither do we; the look says what is wrong."""
+    """SQLite opens no -wal and no -shm through a link, so we do not either. The look reports what is wrong."""
     path, other = tmp_path / "app.db", tmp_path / "victim"
     other.mkdir()
     with wal_database(path) as app:
@@ -55,7 +55,7 @@ def test_side_files_that_are_none(tmp_path: Path, role: Role, make: Callable[[Pa
 @pytest.mark.parametrize("target", ["victim/app.db", "secret"])
 @pytest.mark.parametrize("presence", [False, True])
 def test_a_database_that_becomes_a_link(tmp_path: Path, target: str, *, presence: bool) -> None:
-    """The generation ends, nothing of what it leads to is read, and no lock is taken there."""
+    """The generation ends, nothing of the link's target is read, and no lock is taken there."""
     path, victim = tmp_path / "app.db", tmp_path / "victim" / "app.db"
     victim.parent.mkdir()
     (tmp_path / "secret").write_text("root's")
@@ -78,7 +78,7 @@ def test_a_database_that_becomes_a_link(tmp_path: Path, target: str, *, presence
 @pytest.mark.root
 @pytest.mark.parametrize("role", [Role.DATABASE, Role.WAL])
 def test_a_match_that_is_somebody_elses_file_by_another_name(tmp_path: Path, role: Role) -> None:
-    """A pattern's match, and its side files, must be its folder's owner's if they have several names."""
+    """If a pattern's match or its side files have several names, they must belong to the folder's owner."""
     path, victim = tmp_path / "his" / "app.db", tmp_path / "victim" / "app.db"
     for number, each in enumerate((path, victim), 5001):
         each.parent.mkdir()

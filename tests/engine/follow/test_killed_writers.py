@@ -1,4 +1,6 @@
-"""Writers that are killed, and what those who come after them make of the WAL: nothing missed, or a gap."""
+"""Tests of writers that are killed, and of what later applications do with the WAL: nothing is missed, or there is a
+gap.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,10 @@ from tests.engine.following import CHECKPOINT, TRUNCATE, Following, insert
 
 @pytest.mark.parametrize("commit", [True, False])
 def test_a_rebuilt_count_does_not_hide_what_was_cut_off(follow: Following, *, commit: bool) -> None:
-    """Truncated, killed, recovered with iChange 0 and written again: as many commits as counted, but not all."""
+    """The WAL was truncated, its writer killed, and recovered with iChange 0.
+
+    As many commits as counted came again, but not all.
+    """
     follow.look()
     with follow.opened() as app:
         app.execute(insert(1), TRUNCATE)
@@ -21,7 +26,7 @@ def test_a_rebuilt_count_does_not_hide_what_was_cut_off(follow: Following, *, co
 
 
 def test_a_wal_whose_writer_was_killed_is_scanned(follow: Following) -> None:
-    """Nobody uses its wal-index; nothing was overwritten, so the chain holds what the next opener will recover."""
+    """No process uses its wal-index. Nothing was overwritten, so the chain holds what the next opener will recover."""
     follow.look()
     with SqliteProcess(follow.path) as app:
         app.execute(insert(1))
@@ -36,7 +41,7 @@ def test_a_wal_whose_writer_was_killed_is_scanned(follow: Following) -> None:
 
 
 def test_a_wal_whose_writer_was_killed_after_a_restart_is_a_gap(follow: Following) -> None:
-    """Frames may have been overwritten, and nobody counts."""
+    """Frames may have been overwritten, and nothing counts them."""
     follow.look()
     with follow.opened() as app:
         app.execute(insert(1), CHECKPOINT, insert(2))
@@ -45,7 +50,7 @@ def test_a_wal_whose_writer_was_killed_after_a_restart_is_a_gap(follow: Followin
 
 
 def test_a_wal_that_was_recovered_before_it_was_looked_at(follow: Following) -> None:
-    """Its count began again, but it holds everything; the next restart is proven by that count anyway."""
+    """Its count began again, but it holds everything. The next restart is proven by that count anyway."""
     follow.look()
     with follow.opened() as app:
         app.execute(insert(1), insert(2))
@@ -60,7 +65,7 @@ def test_a_wal_that_was_recovered_before_it_was_looked_at(follow: Following) -> 
 
 
 def test_a_writer_that_is_killed_after_a_truncation(app: SqliteProcess, follow: Following) -> None:
-    """It left in the wal-index that nothing came after our last commit; the next opener begins a new WAL."""
+    """The wal-index shows that nothing came after our last commit. The next opener begins a new WAL."""
     path = follow.path
     for value in range(3):
         app.execute(insert(value))
@@ -80,7 +85,7 @@ def test_a_writer_that_is_killed_after_a_truncation(app: SqliteProcess, follow: 
 
 
 def test_a_commit_before_such_a_truncation_is_a_gap(app: SqliteProcess, follow: Following) -> None:
-    """It was counted, and no frame of it is left."""
+    """The commit was counted, and no frame of it is left."""
     follow.look()
     app.execute(insert(1), TRUNCATE)
     app.kill()
@@ -88,7 +93,10 @@ def test_a_commit_before_such_a_truncation_is_a_gap(app: SqliteProcess, follow: 
 
 
 def test_commits_between_two_truncations_are_a_gap(app: SqliteProcess, follow: Following) -> None:
-    """Our position is before frame 1 of an incarnation that came and went; that nothing is left of it says nothing."""
+    """Our position is before frame 1 of an incarnation that came and went.
+
+    That nothing is left of it proves nothing.
+    """
     follow.look()
     app.execute(TRUNCATE)
     assert not follow.look().gap
@@ -99,7 +107,7 @@ def test_commits_between_two_truncations_are_a_gap(app: SqliteProcess, follow: F
 
 
 def test_a_writer_that_is_killed_beside_an_empty_wal(app: SqliteProcess, follow: Following) -> None:
-    """Nothing was committed since it was emptied: the next opener begins a new WAL, and all of it is there."""
+    """Nothing was committed since it was emptied. The next opener begins a new WAL, and all of it is there."""
     follow.look()
     app.execute(TRUNCATE)
     assert not follow.look().gap
@@ -112,7 +120,7 @@ def test_a_writer_that_is_killed_beside_an_empty_wal(app: SqliteProcess, follow:
 
 
 def test_a_commit_after_such_a_truncation_that_left_no_trace_is_a_gap(app: SqliteProcess, follow: Following) -> None:
-    """An exclusive writer came after: it uses no wal-index, and emptied the WAL again."""
+    """An exclusive writer came after it. It uses no wal-index, and emptied the WAL again."""
     path = follow.path
     follow.look()
     app.execute(TRUNCATE)

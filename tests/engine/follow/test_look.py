@@ -35,7 +35,7 @@ def test_kill_in_the_middle_of_a_transaction(app: SqliteProcess, follow: Followi
 
 
 def test_a_wal_left_by_a_killed_writer_is_scanned(app: SqliteProcess, follow: Following) -> None:
-    """Nobody uses it: the commits of its chain are what the next opener will recover."""
+    """No process uses it, so the commits of its chain are what the next opener will recover."""
     follow.look()
     app.execute(insert(1), insert(2))
     app.kill()
@@ -45,7 +45,7 @@ def test_a_wal_left_by_a_killed_writer_is_scanned(app: SqliteProcess, follow: Fo
 
 
 def test_phantoms_at_a_last_close_are_not_taken(app: SqliteProcess, follow: Following) -> None:
-    """A commit that is after mxFrame, its fsync having failed, say: SQLite told the application no."""
+    """For example, a commit is after mxFrame because its fsync failed, and SQLite reported that to the application."""
     path = follow.path
     follow.look()
     app.execute(insert(1))
@@ -62,7 +62,7 @@ def test_phantoms_at_a_last_close_are_not_taken(app: SqliteProcess, follow: Foll
 
 @pytest.mark.parametrize("live", [True, False])
 def test_a_wal_that_was_cut_is_a_fork(app: SqliteProcess, follow: Following, *, live: bool) -> None:
-    """It was put back to an earlier length: commits that we shipped are gone."""
+    """It was restored to an earlier length, so commits that were shipped are gone."""
     path = follow.path
     app.execute(insert(1), insert(2))
     follow.look()
@@ -79,7 +79,7 @@ def test_a_wal_that_was_cut_is_a_fork(app: SqliteProcess, follow: Following, *, 
 
 
 def test_a_wal_that_was_put_back_and_written_on_is_a_fork(app: SqliteProcess, follow: Following) -> None:
-    """As long as before, and of the same salts, but another history."""
+    """It is as long as before and has the same salts, but another history."""
     path = follow.path
     app.execute(insert(1))
     wal = path.with_name("app.db-wal")
@@ -94,7 +94,7 @@ def test_a_wal_that_was_put_back_and_written_on_is_a_fork(app: SqliteProcess, fo
 
 
 def test_a_wal_that_was_emptied_is_a_gap(app: SqliteProcess, follow: Following) -> None:
-    """Nobody has it open, and what was in it can't be seen any more."""
+    """No process has it open, and its content can't be seen any more."""
     follow.look()
     app.kill()
     follow.path.with_name("app.db-wal").write_bytes(b"")
@@ -104,7 +104,7 @@ def test_a_wal_that_was_emptied_is_a_gap(app: SqliteProcess, follow: Following) 
 @pytest.mark.parametrize("seen", [True, False])
 @pytest.mark.usefixtures("app")
 def test_a_database_that_was_replaced_is_a_gap(follow: Following, tmp_path: Path, *, seen: bool) -> None:
-    """By an event, or, when events were lost, by looking."""
+    """An event shows it or, if events were lost, the look does."""
     path = follow.path
     follow.look()
     shutil.copy(path, tmp_path / "copy")
@@ -116,7 +116,7 @@ def test_a_database_that_was_replaced_is_a_gap(follow: Following, tmp_path: Path
 
 
 def test_lost_events_alone_are_no_gap(app: SqliteProcess, follow: Following) -> None:
-    """An overflow costs a look, and iChange; the chain needs no events."""
+    """An overflow costs a look and the iChange count. The chain needs no events."""
     follow.look()
     app.execute(insert(1))
     follow.tracked.wal_pairs.note(Event(follow.path, Role.DATABASE, Kind.OVERFLOW))
@@ -127,7 +127,7 @@ def test_lost_events_alone_are_no_gap(app: SqliteProcess, follow: Following) -> 
 
 
 def test_a_folder_that_is_gone_ends_in_an_error(tmp_path: Path) -> None:
-    """The database is missing, and is set aside."""
+    """The database is missing, and is suspended."""
     folder = tmp_path / "data"
     folder.mkdir()
     path = folder / "app.db"
@@ -141,7 +141,7 @@ def test_a_folder_that_is_gone_ends_in_an_error(tmp_path: Path) -> None:
 def test_events_of_the_step_itself_count(
     app: SqliteProcess, follow: Following, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A database that is replaced while a step is taken makes that step void."""
+    """If a database is replaced while a step is taken, that step is void."""
     path = follow.path
     follow.look()
     app.execute(insert(1))
@@ -159,7 +159,7 @@ def test_events_of_the_step_itself_count(
 
 @pytest.mark.usefixtures("app")
 def test_a_wal_that_cannot_be_read_is_said(follow: Following, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No gap: the operator can help, and nothing is lost until then."""
+    """It is no gap, because the operator can help, and nothing is lost until then."""
     follow.look()
     follow.die()
     follow.restart()
@@ -177,7 +177,7 @@ def test_a_wal_that_cannot_be_read_is_said(follow: Following, monkeypatch: pytes
 
 
 def freeze_index(follow: Following, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on the live wal-index shows what it shows now."""
+    """Make the live wal-index show from now on what it shows now."""
     wal_pair = follow.tracked.wal_pairs.current
     assert wal_pair is not None
     assert wal_pair.shm is not None
@@ -204,7 +204,7 @@ def freeze_index(follow: Following, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wal_index_that_stays_behind_is_not_believed(
     app: SqliteProcess, follow: Following, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A valid commit in the WAL that it does not show at two slow looks: an exclusive writer beside a mere reader."""
+    """It does not show a valid commit of the WAL at two slow looks: there are an exclusive writer and a mere reader."""
     follow.look()
     freeze_index(follow, monkeypatch)
     app.execute(insert(1))
@@ -221,7 +221,7 @@ def test_a_wal_index_that_stays_behind_is_not_believed(
 
 
 def test_a_wal_index_that_caught_up_is_believed_again(app: SqliteProcess, follow: Following) -> None:
-    """It shows all that we have: it is the writer's own."""
+    """It shows all that we have, so it is the writer's own."""
     follow.look()
     follow.tracked.evidence = replace(follow.tracked.evidence, believe_index=False)
     app.execute(insert(1))
@@ -241,14 +241,14 @@ def test_frames_of_a_rolled_back_transaction_do_not_make_it_lag(app: SqliteProce
 
 @pytest.mark.usefixtures("app")
 def test_a_wal_index_being_set_up_is_looked_at_again(follow: Following, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither caught up nor a gap."""
+    """The look has neither caught up nor found a gap."""
     follow.look()
     monkeypatch.setattr(SourceReader, "_holder", lambda *_: DmsHolder.SETTING_UP)
     assert follow.step().is_shortly
 
 
 def test_a_caught_up_look_has_no_wal_left(app: SqliteProcess, follow: Following) -> None:
-    """The WAL ended and the next one is there: what was read of the first is not yet everything."""
+    """The WAL ended and the next one exists, so what was read of the first is not everything yet."""
     app.close()
     follow.watch.drain()
     with SqliteProcess(follow.path) as other:

@@ -1,4 +1,4 @@
-"""Looks that are put off until the next upload is due: from the events of real SQLite to the schedule."""
+"""Tests of looks that are deferred until the next upload is due: from the events of real SQLite to the schedule."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Daemon:
 
     @property
     def due_in_s(self) -> float:
-        """When the next look is due."""
+        """Return in how many seconds the next look is due."""
         due = self.schedule._due.get(self.follow.row_id)
         assert due is not None
         return due - time.monotonic()
@@ -62,7 +62,7 @@ class Daemon:
 
 @contextmanager
 def running(tmp_path: Path, *, leaves_in_s: float = 9000.0) -> Iterator[Daemon]:
-    """A daemon that has looked at its database, whose next upload is due long after the slow look."""
+    """Return a daemon that has looked at its database, whose next upload is due long after the slow look."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         schedule = Schedule()
@@ -77,7 +77,7 @@ def running(tmp_path: Path, *, leaves_in_s: float = 9000.0) -> Iterator[Daemon]:
 
 
 def test_a_commit_is_read_at_its_event_and_looked_at_when_an_upload_is_due(tmp_path: Path) -> None:
-    """What SQLite cuts off a moment later is not missed, and until the look it counts as unseen."""
+    """What SQLite cuts off a moment later is not missed. Until the look it counts as unseen."""
     with running(tmp_path) as daemon:
         assert 0 < daemon.due_in_s < 2 * SLOW_LOOK_S  # nothing was written
         for number in range(3, 6):
@@ -110,7 +110,7 @@ def test_what_is_read_shows_that_nothing_came_after_it(tmp_path: Path) -> None:
 
 
 def test_events_while_it_is_read_count_for_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A commit after the reading that is copied back and overwritten: what was read does not show all."""
+    """A commit after the reading is copied back and overwritten, so what was read does not show all."""
     with running(tmp_path) as daemon:
         read = DeferredLook.read
 
@@ -144,7 +144,7 @@ def test_anything_but_a_write_to_the_wal_is_looked_at_at_once(tmp_path: Path) ->
 
 
 def test_an_upload_that_is_due_puts_nothing_off(tmp_path: Path) -> None:
-    """A commit on a quiet database leaves at once."""
+    """A commit on a quiet database is sent at once."""
     with running(tmp_path, leaves_in_s=0.0) as daemon:
         assert daemon.tracked.deferred is None
         daemon.app.execute(insert(3))
@@ -154,7 +154,7 @@ def test_an_upload_that_is_due_puts_nothing_off(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["backpressure", "base wanted", "base", "no count", "fast", "moved", "unwatched"])
 def test_what_needs_promptness_is_not_put_off(tmp_path: Path, what: str) -> None:
-    """Others wait for the look, or a look has to find out what there is."""
+    """Some client waits for the look, or only a look can find out what there is."""
     with running(tmp_path) as daemon:
         tracked = daemon.tracked
         tracked.drop_reading()
@@ -192,7 +192,7 @@ def test_what_was_written_during_a_look_is_read_after_it(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("is_first", [False, True])
 def test_what_else_happened_during_a_look_is_looked_at(tmp_path: Path, *, is_first: bool) -> None:
-    """It is in no reading, whether it came before a write or after it."""
+    """No reading has it, whether it came before a write or after it."""
     with running(tmp_path) as daemon:
         daemon.schedule.forget(daemon.tracked)
         step = daemon.follow.look()
@@ -206,7 +206,7 @@ def test_what_else_happened_during_a_look_is_looked_at(tmp_path: Path, *, is_fir
 def test_a_commit_that_is_not_published_is_read_by_the_thread_that_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No other event may come. Another thread that took the event in has the database looked at."""
+    """No other event may come. If another thread took the event in, the database is looked at."""
     with running(tmp_path) as daemon:
         daemon.schedule._due.discard(daemon.follow.row_id)
         monkeypatch.setattr(DeferredReading, "is_moving", lambda _self: True)
@@ -220,7 +220,7 @@ def test_a_commit_that_is_not_published_is_read_by_the_thread_that_waits(
 
 
 def test_the_thread_reads_again_until_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And it gives the database to the follower if that takes long."""
+    """If that takes long, the thread leaves the database to the follower."""
     with running(tmp_path) as daemon:
         daemon.schedule._due.discard(daemon.follow.row_id)
         monkeypatch.setattr(DeferredReading, "is_moving", lambda _self: True)
@@ -247,7 +247,7 @@ def test_a_restart_that_is_found_after_a_look_is_looked_at(tmp_path: Path) -> No
 
 
 def test_readings_end_with_their_wal(tmp_path: Path) -> None:
-    """Nothing is held of a database that has none any more."""
+    """A database without a WAL has no reading."""
     with running(tmp_path) as daemon:
         daemon.app.execute(insert(3))
         daemon.take_events()
@@ -258,7 +258,7 @@ def test_readings_end_with_their_wal(tmp_path: Path) -> None:
 
 
 def test_a_database_that_nobody_has_open_is_not_looked_at_again_and_again(tmp_path: Path) -> None:
-    """Its processes were killed, and nothing can be read of a wal-index that nobody uses."""
+    """Its processes were killed, and nothing can be read from a wal-index that nobody uses."""
     with running(tmp_path) as daemon:
         daemon.app.kill()
         daemon.look()
@@ -268,7 +268,7 @@ def test_a_database_that_nobody_has_open_is_not_looked_at_again_and_again(tmp_pa
 
 
 def test_what_is_found_due_after_a_look_has_not_been_due_for_long(tmp_path: Path) -> None:
-    """Nothing is reported as overdue or behind because of it."""
+    """It is not reported as overdue or lagging."""
     with running(tmp_path) as daemon:
         daemon.schedule.forget(daemon.tracked)
         step = daemon.follow.look()
@@ -295,7 +295,7 @@ def test_another_thread_may_add_to_what_is_unread(tmp_path: Path, monkeypatch: p
 
 
 def test_a_read_that_hangs_is_left_to_a_successor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that takes the events in is given up, and the next one waits for nothing that it holds."""
+    """The thread that takes the events in is given up, and the next one needs nothing that it holds."""
     with running(tmp_path) as daemon:
         begun, released = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Journal modes and locking modes, and the ways from one to another while we watch."""
+"""Tests of journal modes and locking modes, and of changes from one to another while the database is followed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROLLBACK_MODES = ["DELETE", "TRUNCATE", "PERSIST"]
 
 @pytest.mark.parametrize("mode", ROLLBACK_MODES)
 def test_a_rollback_journal(tmp_path: Path, mode: str) -> None:
-    """Each change gives a base, and none is taken while a journal is hot: its writer is under way, or has died."""
+    """Each change gives a base. None is taken while a journal is hot, because its writer is under way or has died."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app, Keeping(path, tmp_path / "f") as keeping:
         app.execute(f"PRAGMA journal_mode={mode}", "CREATE TABLE t (x)")
@@ -62,7 +62,7 @@ def test_into_wal_mode_and_back(tmp_path: Path, mode: str) -> None:
 
 
 def test_into_wal_mode_and_back_between_two_looks(tmp_path: Path) -> None:
-    """What was written in rollback mode in between is in no WAL: a gap."""
+    """What was written in rollback mode in between is in no WAL, so there is a gap."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Keeping(path, tmp_path / "f") as keeping:
         keeping.note()
@@ -74,7 +74,7 @@ def test_into_wal_mode_and_back_between_two_looks(tmp_path: Path) -> None:
 
 
 def test_an_exclusive_writer_beside_a_stale_wal_index(tmp_path: Path) -> None:
-    """It has a wal-index of its own; the one of a writer that was killed lies beside, and is not believed."""
+    """It has a wal-index of its own. That of a killed writer lies beside it, and is not believed."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Keeping(path, tmp_path / "f") as keeping:
         keeping.note()
@@ -87,7 +87,7 @@ def test_an_exclusive_writer_beside_a_stale_wal_index(tmp_path: Path) -> None:
 
 
 def test_restarts_of_an_exclusive_writers_wal_are_proven(tmp_path: Path) -> None:
-    """By what remains of the old incarnation, as long as an even older one shows where it ended."""
+    """They are proven by what remains of the old incarnation, as long as an even older one shows where it ended."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Keeping(path, tmp_path / "f") as keeping:
         app.execute(*(insert(value) for value in range(60)), CHECKPOINT, insert(100))
@@ -104,7 +104,7 @@ def test_restarts_of_an_exclusive_writers_wal_are_proven(tmp_path: Path) -> None
 
 
 def test_rows_of_an_exclusive_writer_that_nobody_read_in_time_are_a_gap(tmp_path: Path) -> None:
-    """Its commits are not counted, so what was overwritten is missed by its salts."""
+    """Its commits are not counted, so the salts show that overwritten ones were missed."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as alone, Keeping(path, tmp_path / "f") as keeping:
         alone.execute(EXCLUSIVE, "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)")

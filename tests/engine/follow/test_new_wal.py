@@ -1,4 +1,4 @@
-"""Tests of walsyncd.engine.follow.new_wal: a WAL where there was none, and whether it holds all that happened."""
+"""Tests of walsyncd.engine.follow.new_wal: a WAL that appears, and whether it holds all that happened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.engine.following import CHECKPOINT, TRUNCATE, Following, closed_datab
 
 
 def test_an_empty_wal_is_moving(follow: Following) -> None:
-    """The first frames raise events before the wal-index, which raises none, publishes them."""
+    """The first frames cause events before the wal-index, which causes none, publishes them."""
     with SqliteProcess(follow.path) as app:
         follow.look()
         app.execute("PRAGMA cache_size=5", "BEGIN", "INSERT INTO t SELECT hex(randomblob(99999))")
@@ -22,7 +22,7 @@ def test_an_empty_wal_is_moving(follow: Following) -> None:
 
 
 def test_a_commit_into_a_wal_that_was_empty_at_the_beginning(tmp_path: Path) -> None:
-    """The generation begins at a live, empty WAL, into which nothing was ever committed: it holds all from then on."""
+    """The generation begins at a live, empty WAL into which nothing was ever committed. It holds all from then on."""
     path = tmp_path / "app.db"
     closed_database(path)
     with SqliteProcess(path) as app:
@@ -34,7 +34,7 @@ def test_a_commit_into_a_wal_that_was_empty_at_the_beginning(tmp_path: Path) -> 
 
 
 def test_a_change_while_the_daemon_was_away_is_not_seen(follow: Following) -> None:
-    """The CREATE of the next WAL, seen by a new daemon, says nothing of what came before."""
+    """A new daemon sees the CREATE of the next WAL, which says nothing about what came before."""
     follow.settled()
     follow.die()
     committed(follow.path, 1)
@@ -45,7 +45,7 @@ def test_a_change_while_the_daemon_was_away_is_not_seen(follow: Following) -> No
 
 
 def test_a_wal_that_was_opened_while_the_daemon_was_away(follow: Following) -> None:
-    """The database looks as it did when it was last seen without a WAL: accepted."""
+    """The database looks as it did when it was last seen without a WAL, so the WAL is accepted."""
     follow.settled()
     follow.die()
     with SqliteProcess(follow.path) as app:
@@ -91,7 +91,7 @@ def test_another_process_restarts_with_sequence_zero(follow: Following) -> None:
 
 @pytest.mark.parametrize("looked", [True, False])
 def test_a_truncation_of_an_empty_wal(follow: Following, *, looked: bool) -> None:
-    """It counts up the sequence number, and nothing can have been cut off."""
+    """It raises the sequence number, and nothing can have been cut off."""
     follow.look()
     with follow.opened() as app:
         for statement in (TRUNCATE, insert(1), insert(2)):
@@ -104,7 +104,7 @@ def test_a_truncation_of_an_empty_wal(follow: Following, *, looked: bool) -> Non
 
 
 def test_a_writer_without_a_wal_index(follow: Following) -> None:
-    """An exclusive one that opens, commits and closes between two looks: the events say that it was SQLite."""
+    """An exclusive writer opens, commits and closes between two looks. The events show that it was SQLite."""
     follow.look()
     with SqliteProcess(follow.path) as app:
         app.execute("PRAGMA locking_mode=EXCLUSIVE", "SELECT * FROM t")
@@ -118,7 +118,7 @@ def test_a_writer_without_a_wal_index(follow: Following) -> None:
 
 
 def test_a_database_that_goes_into_wal_mode_is_a_gap(tmp_path: Path) -> None:
-    """A generation of bases alone is none of frames."""
+    """A generation that has only bases has no frames to continue from."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("CREATE TABLE t (x)")

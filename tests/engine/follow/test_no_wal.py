@@ -20,7 +20,7 @@ LOOK = FileFacts(1, 2, 3, "boot", 0, 4096, 1000, 1000)
 
 
 def test_a_closed_database_goes_on(tmp_path: Path) -> None:
-    """Untouched, also across a restart of the daemon and of the machine."""
+    """It is untouched, also across a restart of the daemon and of the machine."""
     path = tmp_path / "app.db"
     closed_database(path)
     with Following(path, tmp_path / "f").begin() as follow:
@@ -46,7 +46,7 @@ def test_a_look_that_changed_nothing_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_look_too_young_is_not_taken_down(tmp_path: Path) -> None:
-    """Within the grain of file times a later write could leave them as they are; so it is looked at again."""
+    """Within the grain of file times a later write could leave them unchanged, so the file is looked at again."""
     path = tmp_path / "app.db"
     closed_database(path)
     with Following(path, tmp_path / "f").begin() as follow:
@@ -59,7 +59,7 @@ def test_a_look_too_young_is_not_taken_down(tmp_path: Path) -> None:
 
 
 def test_a_write_shows_in_the_times_of_a_settled_file(tmp_path: Path) -> None:
-    """Whatever is written after the look was taken down changes them, on the file system that is used here."""
+    """A write after the look was recorded changes them, on the file system that is used here."""
     path = tmp_path / "app.db"
     closed_database(path)
     with Following(path, tmp_path / "f").begin() as follow:
@@ -73,7 +73,7 @@ def test_a_write_shows_in_the_times_of_a_settled_file(tmp_path: Path) -> None:
 
 
 def test_a_change_while_the_daemon_was_away(tmp_path: Path) -> None:
-    """Opened, written and closed: a gap."""
+    """The database was opened, written and closed, so there is a gap."""
     path = tmp_path / "app.db"
     closed_database(path)
     with Following(path, tmp_path / "f").begin() as follow:
@@ -86,7 +86,10 @@ def test_a_change_while_the_daemon_was_away(tmp_path: Path) -> None:
 
 
 def test_a_look_after_a_close_proves_nothing_of_the_next_wal(tmp_path: Path) -> None:
-    """The first life's end is noted when a second one has written already: a crash then must not hide the second."""
+    """The first WAL's end is noted when a second one has been written already.
+
+    A crash then must not hide the second.
+    """
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         follow.look()
@@ -104,7 +107,7 @@ def test_a_look_after_a_close_proves_nothing_of_the_next_wal(tmp_path: Path) -> 
 
 
 def test_a_write_past_sqlite_is_a_gap(tmp_path: Path) -> None:
-    """MODIFY without a WAL."""
+    """There is a MODIFY without a WAL."""
     path = tmp_path / "app.db"
     closed_database(path)
     with Following(path, tmp_path / "f").begin() as follow:
@@ -115,7 +118,7 @@ def test_a_write_past_sqlite_is_a_gap(tmp_path: Path) -> None:
 
 
 def test_a_write_through_another_name_is_a_gap(tmp_path: Path) -> None:
-    """No event tells of a hard link elsewhere; size and mtime do."""
+    """No event reports a hard link elsewhere, but size and mtime do."""
     folder = tmp_path / "data"
     folder.mkdir()
     path = folder / "app.db"
@@ -149,7 +152,7 @@ def test_a_write_through_another_name_before_the_next_wal_is_looked_at(tmp_path:
 
 
 def test_a_mode_that_changes_is_no_gap(tmp_path: Path) -> None:
-    """chmod changes ctime alone; where events are watched that is known to be no write."""
+    """chmod changes only ctime. Where events are watched it is known to be no write."""
     path = tmp_path / "app.db"
     closed_database(path)
     with Following(path, tmp_path / "f").begin() as follow:
@@ -159,7 +162,7 @@ def test_a_mode_that_changes_is_no_gap(tmp_path: Path) -> None:
 
 
 def test_a_database_in_rollback_mode(tmp_path: Path) -> None:
-    """Every change makes a new epoch and asks for a base; no change makes nothing."""
+    """Every change begins an epoch and asks for a base. Without a change nothing happens."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("CREATE TABLE t (x)")
@@ -176,7 +179,7 @@ def test_a_database_in_rollback_mode(tmp_path: Path) -> None:
 
 
 def test_a_change_in_rollback_mode_that_was_not_made_durable(tmp_path: Path) -> None:
-    """The step is lost, the change is not: the next look finds it again."""
+    """The step is lost but the change is not, because the next look finds it again."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("CREATE TABLE t (x)")
@@ -189,7 +192,7 @@ def test_a_change_in_rollback_mode_that_was_not_made_durable(tmp_path: Path) -> 
 
 
 def test_a_change_in_rollback_mode_while_the_daemon_was_away(tmp_path: Path) -> None:
-    """It shows in the file's look."""
+    """The file's facts show it."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("CREATE TABLE t (x)")
@@ -201,7 +204,10 @@ def test_a_change_in_rollback_mode_while_the_daemon_was_away(tmp_path: Path) -> 
 
 
 def test_what_says_that_nothing_changed() -> None:
-    """Events where they are watched, with size and mtime as a net; else every fact of a known look."""
+    """Where events are watched they show it, and size and mtime confirm it.
+
+    Otherwise every fact must be that of a known look.
+    """
     assert is_unchanged(LOOK, LOOK, is_unwritten=False)
     assert is_unchanged(LOOK, LOOK.unknown(), is_unwritten=True)
     assert not is_unchanged(LOOK, LOOK.unknown(), is_unwritten=False)

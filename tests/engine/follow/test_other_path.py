@@ -1,4 +1,4 @@
-"""An application that uses the database by another path: real mounts, real SQLite in other processes."""
+"""Tests of an application that uses the database by another path: real mounts, real SQLite in other processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 @contextmanager
 def bind_mounted(path: Path, at: Path) -> Iterator[Path]:
-    """The single file is seen at another path, as ``-v ./app.db:/app/app.db`` has it."""
+    """Mount the single file at another path, as ``-v ./app.db:/app/app.db`` does."""
     at.parent.mkdir()
     at.touch()
     subprocess.run(["mount", "--bind", path, at], check=True)
@@ -39,7 +39,7 @@ def closed_database(path: Path) -> Path:
 
 
 def error_after(follow: Following, *seconds: float) -> str:
-    """What is said after looks that far apart."""
+    """Return the error after looks that far apart."""
     for each in seconds:
         follow.ahead_ms += round(each * 1000)
         follow.step()
@@ -50,7 +50,7 @@ def error_after(follow: Following, *seconds: float) -> str:
 @needs_root
 @pytest.mark.root
 def test_a_file_that_is_mounted_elsewhere(tmp_path: Path) -> None:
-    """Certain after three seconds; over when the application comes to this path."""
+    """It is certain after three seconds, and over when the application uses this path."""
     path = closed_database(tmp_path / "app.db")
     mounted = bind_mounted(path, tmp_path / "container" / "app.db")
     with mounted as other, Following(path, tmp_path / "f").begin() as follow, SqliteProcess(other) as app:
@@ -69,7 +69,7 @@ def test_a_file_that_is_mounted_elsewhere(tmp_path: Path) -> None:
 @needs_root
 @pytest.mark.root
 def test_status_sync_and_check_report_it(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the cause and the remedy; a monitoring check fails."""
+    """They give the cause and the remedy. A monitoring check fails."""
     path = closed_database(place.database())
     place.replica.mkdir()
     with bind_mounted(path, place.folder / "container" / "app.db") as other, SqliteProcess(other) as app:
@@ -89,7 +89,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_a_wal_that_was_deleted_beside_a_running_application(place: Place) -> None:
-    """The same signs, another cause: its commits are in a file without a name."""
+    """The signs are the same, but the cause differs: its commits are in a file without a name."""
     with wal_database(place.database()) as app, serving(place.settings("app")):
         place.sync()
         app.execute("INSERT INTO t VALUES (1)")
@@ -101,7 +101,7 @@ def test_a_wal_that_was_deleted_beside_a_running_application(place: Place) -> No
 
 
 def test_an_application_that_is_used_by_this_path_shows_none(tmp_path: Path) -> None:
-    """Opened, read, written, closed, killed: at every look in between."""
+    """It opens, reads, writes, closes, and is killed, with a look at every point."""
     path = closed_database(tmp_path / "app.db")
     with Following(path, tmp_path / "f").begin() as follow:
         for number in range(6):
@@ -121,7 +121,7 @@ def test_an_application_that_is_used_by_this_path_shows_none(tmp_path: Path) -> 
 
 
 def test_rollback_databases_are_none_of_these(tmp_path: Path) -> None:
-    """A reader holds a lock, and there is no WAL: as it should be."""
+    """A reader holds a lock, and there is no WAL, as it should be."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("CREATE TABLE t (x)", "INSERT INTO t VALUES (1)")

@@ -1,7 +1,7 @@
-"""The machine loses power, or a write fails: what was not synced may be gone, in part and in any order.
+"""Tests of power cuts and failed writes: what was not synced may be lost, in part and in any order.
 
-Every position that was stored before is still what was committed then, and what follows is a history of its own;
-`Keeping` holds each against the oracle.
+Every position that was stored before is still what was committed then, and later ones are another history. `Keeping`
+compares each with the oracle.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DAMAGES = [cut, torn, zeroed, hole]
 
 
 def lose_power(keeping: Keeping, application: SqliteProcess, damage: Callable[[bytes, int], bytes], frame: int) -> None:
-    """The power goes, and it comes back with the WAL damaged at ``frame``; the wal-index is as it was."""
+    """Cut the power. When it is back, the WAL is damaged at ``frame``, and the wal-index is as it was."""
     keeping.stop()
     application.kill()
     wal = Path(f"{keeping.path}-wal")
@@ -54,7 +54,7 @@ def lose_power(keeping: Keeping, application: SqliteProcess, damage: Callable[[b
 def test_shipped_commits_are_lost(
     tmp_path: Path, damage: Callable[[bytes, int], bytes], *, application_first: bool
 ) -> None:
-    """History forks, whoever comes up first; the frame at our position may have survived."""
+    """History forks, whichever process starts first. The frame at our position may have survived."""
     path = tmp_path / "app.db"
     with wal_database(path) as application, Keeping(path, tmp_path / "f") as keeping:
         assert not keeping.watch_over(application, "SELECT 1", *(insert(value) for value in range(5)))
@@ -81,7 +81,7 @@ def test_shipped_commits_are_lost(
 def test_commits_that_were_not_shipped_are_lost(
     tmp_path: Path, damage: Callable[[bytes, int], bytes], *, application_first: bool
 ) -> None:
-    """What we have is there: it continues from the last commit that the next opener finds, without a gap."""
+    """What was shipped is there. Following continues from the last commit that the next opener finds, without a gap."""
     path = tmp_path / "app.db"
     with wal_database(path) as application, Keeping(path, tmp_path / "f") as keeping:
         assert not keeping.watch_over(application, "SELECT 1", insert(1), insert(2))
@@ -101,7 +101,7 @@ def test_commits_that_were_not_shipped_are_lost(
 
 @pytest.fixture(scope="module")
 def failing_sync(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A library that makes every sync of a file named ``…-wal`` fail while the file ``$FAIL`` exists."""
+    """Return a library that makes every sync of a file named ``…-wal`` fail while the file ``$FAIL`` exists."""
     folder = tmp_path_factory.mktemp("preload")
     source, library = folder / "failing.c", folder / "failing.so"
     source.write_text(
@@ -133,7 +133,7 @@ def failing_sync(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("end", ["goes on", "closes", "is killed"])
 def test_a_commit_whose_sync_failed(tmp_path: Path, failing_sync: str, end: str) -> None:
-    """The application was told no, but its frame is in the WAL: it counts only if the next opener recovers it."""
+    """The application got an error, but its frame is in the WAL. It counts only if the next opener recovers it."""
     path, fail = tmp_path / "app.db", tmp_path / "fail"
     environment = {"LD_PRELOAD": failing_sync, "FAIL": str(fail)}
     wal_database(path).close()

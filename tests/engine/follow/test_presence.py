@@ -1,4 +1,4 @@
-"""Tests of walsyncd.engine.follow.presence: what real applications, in other processes, make of it."""
+"""Tests of walsyncd.engine.follow.presence with real applications in other processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from walsyncd.errors import RefusedError
 
 
 class Clock:
-    """Milliseconds, moved on by hand."""
+    """A clock in milliseconds that is moved by hand."""
 
     now_ms = 1_000_000
 
@@ -42,7 +42,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def present(path: Path, clock: Clock) -> Iterator[Presence]:
-    """A presence at ``path``, which may not exist yet."""
+    """Return a presence at ``path``, which may not exist yet."""
     presence = Presence(path, wanted=True, monotonic_ms=clock)
     yield presence
     presence.want(wanted=False)
@@ -52,7 +52,10 @@ def present(path: Path, clock: Clock) -> Iterator[Presence]:
 
 
 def test_the_last_close_is_none(path: Path, present: Presence) -> None:
-    """Taken beside an application; when it closes, WAL and wal-index stay, and the next one continues counting."""
+    """It is taken beside an application.
+
+    When that closes, WAL and wal-index stay, and the next one continues to count.
+    """
     with wal_database(path) as app:
         assert present.update() is None
         assert present.held
@@ -69,7 +72,9 @@ def ichange(path: Path) -> int:
 
 
 def test_nothing_is_held_where_nobody_is(path: Path, present: Presence) -> None:
-    """No database, a closed one, one whose application was killed: as after a start of the daemon."""
+    """This holds for no database, a closed one, and one whose application was killed, as after a start of
+    the daemon.
+    """
     assert present.update() is None
     app = wal_database(path)
     app.kill()
@@ -79,7 +84,7 @@ def test_nothing_is_held_where_nobody_is(path: Path, present: Presence) -> None:
 
 
 def test_not_wanted(path: Path) -> None:
-    """Then nothing is ever taken, and what is held is given up when it is wanted no longer."""
+    """Nothing is ever taken, and what is held is released when it is no longer wanted."""
     presence = Presence(path, wanted=False)
     with wal_database(path):
         presence.update()
@@ -93,7 +98,7 @@ def test_not_wanted(path: Path) -> None:
 
 
 def test_no_slot_of_the_wal_index_is_locked(path: Path, present: Presence) -> None:
-    """A checkpoint of any mode and a restart of the WAL find nothing of ours in their way."""
+    """Our locks never block a checkpoint of any mode, nor a restart of the WAL."""
     with wal_database(path) as app:
         present.update()
         for mode in ("PASSIVE", "FULL", "RESTART", "TRUNCATE"):
@@ -107,7 +112,7 @@ def test_no_slot_of_the_wal_index_is_locked(path: Path, present: Presence) -> No
 
 
 def test_the_lock_of_another_daemon_is_nobodys(path: Path, present: Presence, clock: Clock) -> None:
-    """Two daemons do not keep each other, and neither is a reason to come first."""
+    """Two daemons do not keep each other there, and neither makes the other come first."""
     another = Presence(path, wanted=True, monotonic_ms=clock)
     app = wal_database(path)
     another.update()
@@ -126,7 +131,7 @@ def test_the_lock_of_another_daemon_is_nobodys(path: Path, present: Presence, cl
 
 
 def test_a_process_that_was_gone_by_then(path: Path, present: Presence, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It closed the database between the question and the lock: another file by now, or nobody there."""
+    """It closed the database between the question and the lock. By then the file is another one, or unused."""
     app = wal_database(path)
 
     def slow(shm: object) -> bool:
@@ -139,7 +144,7 @@ def test_a_process_that_was_gone_by_then(path: Path, present: Presence, monkeypa
 
 
 def test_a_last_close_under_way_is_not_hindered(path: Path, present: Presence, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It deletes the wal-index after DMS was taken: what is held then has no name any more, and is let go."""
+    """It deletes the wal-index after we locked DMS. The locked file has no name then, and is released."""
     app = wal_database(path)
 
     def slow(shm: object) -> bool:
@@ -167,7 +172,7 @@ def test_a_last_close_under_way_is_not_hindered(path: Path, present: Presence, m
 def test_who_wants_the_database_for_himself_gets_it_after_ten_seconds(
     path: Path, present: Presence, clock: Clock, suffix: str, statements: tuple[str, ...]
 ) -> None:
-    """Refused while it is held, and not a moment longer than that."""
+    """It is refused while presence is held, and not a moment longer than that."""
     with wal_database(path) as app:
         present.update()
         app.close()
@@ -182,7 +187,7 @@ def test_who_wants_the_database_for_himself_gets_it_after_ten_seconds(
 
 
 def test_a_process_that_was_too_fast_to_be_met_counts_as_seen(path: Path, present: Presence, clock: Clock) -> None:
-    """Its close is an event; then ten seconds begin again."""
+    """Its close is an event, and then ten seconds begin again."""
     with wal_database(path) as app:
         present.update()
         app.close()
@@ -197,7 +202,7 @@ def test_a_process_that_was_too_fast_to_be_met_counts_as_seen(path: Path, presen
 
 
 def test_a_hot_journal_needs_the_database_for_itself(path: Path, present: Presence) -> None:
-    """Who has to play it back is refused while the database is locked; so it is not."""
+    """The process that has to play it back is refused while the database is locked, so we do not lock it."""
     with wal_database(path) as app:
         present.update()
         app.close()
@@ -212,7 +217,7 @@ def test_a_hot_journal_needs_the_database_for_itself(path: Path, present: Presen
 @pytest.mark.parametrize("role", [Role.DATABASE, Role.WAL, Role.SHM])
 @pytest.mark.parametrize("replace", [False, True])
 def test_another_file_in_the_place_of_one_of_them(path: Path, present: Presence, role: Role, *, replace: bool) -> None:
-    """Deleted or replaced while nobody has it open: nothing is held that the next opener could run into."""
+    """A file is deleted or replaced while nobody has it open. We hold nothing that could block the next opener."""
     with wal_database(path) as app:
         present.update()
         app.close()
@@ -230,7 +235,10 @@ def test_another_file_in_the_place_of_one_of_them(path: Path, present: Presence,
 
 @pytest.mark.parametrize("is_tended", [False, True])
 def test_a_backup_copied_over_the_files_in_place(path: Path, present: Presence, *, is_tended: bool) -> None:
-    """Same names, same files, but the wal-index is not that of the WAL: kept up, it loses what is there."""
+    """Names and files are the same, but the wal-index is not that of the WAL.
+
+    Kept in use, it would lose what is there.
+    """
     with wal_database(path) as app:
         present.update()
         app.execute(insert(1), insert(2))
@@ -247,7 +255,7 @@ def test_a_backup_copied_over_the_files_in_place(path: Path, present: Presence, 
 
 
 def test_a_header_that_is_not_whole_is_no_other_wal(path: Path, present: Presence) -> None:
-    """A writer that was killed between its copies leaves one; the next to read it makes it again."""
+    """A writer that was killed between its two copies leaves it, and the next reader makes it again."""
     with wal_database(path) as app:
         present.update()
         app.kill()
@@ -262,7 +270,7 @@ def test_a_header_that_is_not_whole_is_no_other_wal(path: Path, present: Presenc
 def test_files_that_cannot_be_read_are_complained_about_once(
     path: Path, present: Presence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It holds nothing then, says why, and is tried again."""
+    """Nothing is locked then. The reason is logged, and it is tried again."""
 
     def refuse(_path: Path, **_options: object) -> None:
         raise RefusedError("open app.db-shm: permission denied", hint="permit it")
@@ -278,7 +286,7 @@ def test_files_that_cannot_be_read_are_complained_about_once(
 
 
 def test_no_descriptor_stays_behind(path: Path, present: Presence) -> None:
-    """Whether it is taken and given up, or nothing is to be taken."""
+    """This holds whether presence is taken and released, or is not wanted."""
 
     def descriptors() -> int:
         links = Path("/proc/self/fd").iterdir()

@@ -1,4 +1,4 @@
-"""Following a database at which we are present: its WAL outlives every close."""
+"""Tests of following a database with presence: its WAL outlives every close."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from walsyncd.adapters.files.source import Role, side_path
 
 
 def test_cycles_have_no_gap(tmp_path: Path) -> None:
-    """Open, commit, close, with a WAL that restarts every few cycles, looked at now and then: one life, all proven.
+    """It is opened, written and closed, with a WAL that restarts every few cycles and looks now and then. One WAL
+    lasts, and all is proven.
 
-    Events are read in time, as the watching thread does it: each checkpoint before the restart that follows it. If it
-    is late for one, a young counter is not believed, and that is a gap (``tests/bench/cycles.py`` says how often).
+    Events are read in time, as the watching thread does it: each checkpoint before the restart that follows it. If the
+    thread is late for one, a young counter is not believed, and that is a gap (``tests/bench/cycles.py`` says how
+    often).
     """
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", presence=True).begin() as follow:
@@ -38,7 +40,7 @@ def test_cycles_have_no_gap(tmp_path: Path) -> None:
 
 
 def test_a_commit_that_a_killed_writer_did_not_publish(tmp_path: Path) -> None:
-    """While DMS is held the next opener believes the wal-index, so the frames after mxFrame are none."""
+    """While DMS is held the next opener believes the wal-index, so frames after mxFrame do not count."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", presence=True).begin() as follow:
         follow.look()
@@ -58,7 +60,10 @@ def test_a_commit_that_a_killed_writer_did_not_publish(tmp_path: Path) -> None:
 
 
 def test_conversion_into_wal_mode_and_back(tmp_path: Path) -> None:
-    """Into it: a gap, as without presence, and then it is held. Back: refused as long as it is held."""
+    """Into WAL mode there is a gap, as without presence, and then presence is held.
+
+    Back is refused as long as it is held.
+    """
     path = tmp_path / "app.db"
     assert run_sql(path, "CREATE TABLE t (x)", insert(0), ROWS) == "[0]"
     with Following(path, tmp_path / "f", presence=True).begin() as follow:

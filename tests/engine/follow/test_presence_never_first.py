@@ -1,4 +1,6 @@
-"""Presence never comes first on DMS: over a stale wal-index that would lose what an application committed."""
+"""Tests that presence never comes first on DMS, because over a stale wal-index that would lose committed
+transactions.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from walsyncd.engine.follow.presence import Presence
 
 
 def power_cut(folder: Path) -> tuple[Path, str]:
-    """The WAL reached the disk; the wal-index did too, but as it was before the last commits."""
+    """Make files as after a power cut: the WAL reached the disk, and the wal-index is as it was before the last
+    commits.
+    """
     live, dead = folder / "live.db", folder / "dead.db"
     with wal_database(live) as app:
         copy(live, dead, Role.SHM)
@@ -27,7 +31,7 @@ def power_cut(folder: Path) -> tuple[Path, str]:
 
 
 def rsynced(folder: Path) -> tuple[Path, str]:
-    """A folder copied in the order of its names while an application commits and checkpoints."""
+    """Copy a folder in the order of its names while an application commits and checkpoints."""
     live, dead = folder / "live.db", folder / "dead.db"
     with wal_database(live) as app:
         app.execute(*map(insert, range(1, 9)), "PRAGMA wal_checkpoint")
@@ -38,7 +42,7 @@ def rsynced(folder: Path) -> tuple[Path, str]:
 
 
 def restored(folder: Path) -> tuple[Path, str]:
-    """Database and WAL of a backup, put back beside a wal-index that the backup did not have."""
+    """Restore database and WAL of a backup beside a wal-index that the backup did not have."""
     live, dead = folder / "live.db", folder / "dead.db"
     with wal_database(live) as app:
         app.execute(*map(insert, range(1, 6)))
@@ -60,7 +64,7 @@ STALE = pytest.mark.parametrize("stale", [power_cut, rsynced, restored])
 def test_a_lock_over_a_stale_wal_index_loses_committed_rows(
     tmp_path: Path, stale: Callable[[Path], tuple[Path, str]]
 ) -> None:
-    """Why the rule is there: with DMS held by somebody who came first, the application does not recover."""
+    """This is the reason for the rule: if a process that came first holds DMS, the application does not recover."""
     path, rows = stale(tmp_path)
     with first_on_dms(path):
         seen = run_sql(path, ROWS)
@@ -82,7 +86,7 @@ def first_on_dms(path: Path) -> Iterator[None]:
 
 @STALE
 def test_the_rule_loses_none(tmp_path: Path, stale: Callable[[Path], tuple[Path, str]]) -> None:
-    """Looked at before, while and after the application has it open: it recovers, and everything is there."""
+    """With looks before, while and after the application has it open, it recovers, and everything is there."""
     path, rows = stale(tmp_path)
     presence = Presence(path, wanted=True)
     presence.update()

@@ -1,4 +1,4 @@
-"""Tests of walsyncd.engine.follow.resume: a new daemon, with nothing but the journal, and the WAL as it is by now."""
+"""Tests of walsyncd.engine.follow.resume: a new daemon has only the journal, and the WAL as it is now."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from walsyncd.engine.follow import resume
 
 
 def damage(path: Path, frame: int) -> None:
-    """Another content of a frame of the WAL, as if its block had been lost."""
+    """Change a frame of the WAL, as if its block had been lost."""
     with path.with_name("app.db-wal").open("r+b") as file:
         file.seek(32 + (frame - 1) * 4120 + 100)
         file.write(b"lost")
 
 
 def test_nothing_happened(app: SqliteProcess, follow: Following) -> None:
-    """The same WAL in the same boot: it continues where it stopped, and nothing is written."""
+    """With the same WAL in the same boot it continues where it stopped, and nothing is written."""
     follow.look()
     before = follow.state
     follow.die()
@@ -39,7 +39,7 @@ def test_commits_while_it_was_away(app: SqliteProcess, follow: Following) -> Non
 
 
 def test_the_writer_was_killed_while_it_was_away(app: SqliteProcess, follow: Following) -> None:
-    """The WAL was recovered in place and written on: the chain continues."""
+    """The WAL was recovered in place and written on, so the chain continues."""
     follow.look()
     follow.die()
     app.execute(insert(1))
@@ -51,7 +51,7 @@ def test_the_writer_was_killed_while_it_was_away(app: SqliteProcess, follow: Fol
 
 
 def test_the_wal_was_deleted_while_it_was_away(app: SqliteProcess, follow: Following) -> None:
-    """Closed, or closed and opened again: a gap."""
+    """It was closed, or closed and opened again, so there is a gap."""
     follow.look()
     follow.die()
     app.close()
@@ -64,7 +64,7 @@ def test_the_wal_was_deleted_while_it_was_away(app: SqliteProcess, follow: Follo
 
 @pytest.mark.usefixtures("app")
 def test_the_database_was_replaced_while_it_was_away(follow: Following, tmp_path: Path) -> None:
-    """Another inode: a gap, whatever the WAL says."""
+    """Another inode is a gap, whatever the WAL says."""
     path = follow.path
     follow.look()
     follow.die()
@@ -75,7 +75,7 @@ def test_the_database_was_replaced_while_it_was_away(follow: Following, tmp_path
 
 
 def test_a_reboot_with_everything_there(app: SqliteProcess, follow: Following) -> None:
-    """The chain is verified from frame 1, and the standing taken down as one of this boot."""
+    """The chain is verified from frame 1, and the state is noted as one of this boot."""
     follow.look()
     follow.die()
     follow.reboot()
@@ -87,7 +87,7 @@ def test_a_reboot_with_everything_there(app: SqliteProcess, follow: Following) -
 
 @pytest.mark.parametrize("frame", [1, 3])
 def test_a_block_that_was_lost_in_a_reboot_is_a_fork(app: SqliteProcess, follow: Following, frame: int) -> None:
-    """Also one before our last frame, while that survived."""
+    """This holds also for a block before our last frame, if that frame survived."""
     follow.look()
     app.kill()
     follow.die()
@@ -100,7 +100,7 @@ def test_a_block_that_was_lost_in_a_reboot_is_a_fork(app: SqliteProcess, follow:
 
 
 def test_frames_after_a_reboot_wait_for_somebody_or_for_quiet(app: SqliteProcess, follow: Following) -> None:
-    """Nobody has it open: they are shipped after a while; that survives a restart of the daemon within it."""
+    """If nobody has the database open, they are shipped after a while, even if the daemon restarts within it."""
     follow.look()
     follow.die()
     app.execute(insert(1))
@@ -119,7 +119,7 @@ def test_frames_after_a_reboot_wait_for_somebody_or_for_quiet(app: SqliteProcess
 
 
 def test_frames_after_a_reboot_that_somebody_published(app: SqliteProcess, follow: Following) -> None:
-    """The first opener recovered them: they are shipped at once."""
+    """The first opener recovered them, so they are shipped at once."""
     follow.look()
     follow.die()
     app.execute(insert(1))
@@ -132,7 +132,7 @@ def test_frames_after_a_reboot_that_somebody_published(app: SqliteProcess, follo
 
 
 def test_another_wal_file_with_the_same_frames(app: SqliteProcess, follow: Following, tmp_path: Path) -> None:
-    """A copy in its place: verified from frame 1, then followed."""
+    """A copy in the WAL's place is verified from frame 1, then followed."""
     follow.look()
     app.kill()
     follow.die()

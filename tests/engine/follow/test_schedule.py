@@ -21,7 +21,7 @@ from walsyncd.engine.threads.mailbox import Request
 
 
 class Clock:
-    """Stands still unless a test moves it."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -43,7 +43,7 @@ def database(row_id: int) -> FollowedDatabase:
 
 
 def test_a_woken_database_is_due_at_once(clock: Clock) -> None:
-    """And only once, however often it is woken; its looking again begins again."""
+    """It comes only once, however often it is woken. The pauses between its looks start again at the shortest."""
     due, tracked = Schedule(), database(1)
     for _ in range(7):
         due.relook(tracked)
@@ -56,7 +56,7 @@ def test_a_woken_database_is_due_at_once(clock: Clock) -> None:
 
 
 def test_a_busy_database_waits_its_pause(clock: Clock) -> None:
-    """An event does not shorten it, a request does."""
+    """An event does not shorten the pause, and a request does."""
     due, tracked = Schedule(), database(1)
     due.rest(tracked, clock.now + 5)
     due.wake([tracked])
@@ -67,7 +67,7 @@ def test_a_busy_database_waits_its_pause(clock: Clock) -> None:
 
 
 def test_the_earliest_time_counts(clock: Clock) -> None:
-    """A later one does not postpone it, nor does it come a second time."""
+    """A later time does not postpone it, nor does it come a second time."""
     due, tracked = Schedule(), database(1)
     due.at(tracked, 10)
     due.at(tracked, 3)
@@ -78,7 +78,7 @@ def test_the_earliest_time_counts(clock: Clock) -> None:
 
 
 def test_in_order_of_time(clock: Clock) -> None:
-    """Those due longest come first, at most so many in a round."""
+    """Those due longest come first, up to a number for each round."""
     due = Schedule()
     many = [database(number) for number in range(ROUND_MAX + 1)]
     for delay, tracked in enumerate(reversed(many)):
@@ -90,7 +90,7 @@ def test_in_order_of_time(clock: Clock) -> None:
 
 
 def test_an_interrupt_is_due_at_once(clock: Clock) -> None:
-    """What others want done in the taking thread does not wait for the next look."""
+    """Work of others for the thread that takes databases does not wait for the next look."""
     due, tracked = Schedule(), database(1)
     due.at(tracked, 300)
     due.interrupt(tracked, lambda _tracked: None)
@@ -99,7 +99,7 @@ def test_an_interrupt_is_due_at_once(clock: Clock) -> None:
 
 
 def test_nobody_looks_at_a_database_before_it_is_admitted(clock: Clock) -> None:
-    """The thread that joins it writes to it; what was asked meanwhile is done then."""
+    """The thread that adds it writes to it. Requests that come meanwhile are answered after that."""
     due, tracked = Schedule(), database(1)
     tracked.mailbox.held_back = True
     due.wake([tracked])
@@ -111,7 +111,7 @@ def test_nobody_looks_at_a_database_before_it_is_admitted(clock: Clock) -> None:
 
 
 def test_a_failing_database_is_tried_later_each_time(clock: Clock) -> None:
-    """Until a look succeeds."""
+    """The pause ends with a look that succeeds."""
     due, tracked = Schedule(), database(1)
     for delay_s in (0.5, 1.0, 2.0):
         due.failed(tracked)
@@ -123,7 +123,7 @@ def test_a_failing_database_is_tried_later_each_time(clock: Clock) -> None:
 
 
 def test_a_forgotten_database_never_comes(clock: Clock) -> None:
-    """It is not followed any more."""
+    """It is no longer followed."""
     due, tracked = Schedule(), database(1)
     due.at(tracked, 1)
     due.forget(tracked)
@@ -131,7 +131,7 @@ def test_a_forgotten_database_never_comes(clock: Clock) -> None:
 
 
 def test_a_busy_database_leaves_no_litter(clock: Clock) -> None:
-    """Its slow looks are overtaken at every look, and must not pile up."""
+    """Each look replaces its slow look, so entries must not pile up."""
     due, tracked, idle = Schedule(), database(1), database(2)
     due.at(idle, 300)
     for _ in range(10 * ROUND_MAX):
@@ -145,7 +145,7 @@ def test_a_busy_database_leaves_no_litter(clock: Clock) -> None:
 
 
 def test_nobody_is_woken_for_what_comes_later(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a new earliest time concerns the thread that waits: a busy database's events don't wake it."""
+    """The waiting thread only needs a new earliest time. A busy database's events do not wake it."""
     due, first, second = Schedule(), database(1), database(2)
     woken: list[None] = []
     monkeypatch.setattr(due._condition, "notify", lambda: woken.append(None))
@@ -159,7 +159,7 @@ def test_nobody_is_woken_for_what_comes_later(clock: Clock, monkeypatch: pytest.
 
 
 def test_taking_waits_until_woken_or_stopped() -> None:
-    """It blocks while nothing is due; a stop ends it with nothing."""
+    """It blocks while nothing is due. A stop ends it without a result."""
     due, tracked = Schedule(), database(1)
     taken: Future[list[list[FollowedDatabase]]] = Future()
     thread = threading.Thread(target=lambda: taken.set_result([due.take(), due.take()]))
@@ -192,7 +192,7 @@ def test_the_databases_of_a_round_are_looked_at_again() -> None:
 
 
 def test_what_is_durable_is_believed_by_whoever_goes_on() -> None:
-    """The step in which the thread hangs is lost, those after it are not."""
+    """The step in which the thread hangs is lost, and those after it are not."""
     unfinished, taken = UnfinishedRound(), taken_databases(3)
     steps = iter(unfinished.durable([(each, AT_ONCE, 0) for each in taken]))
     assert next(steps)[0] is taken[0]

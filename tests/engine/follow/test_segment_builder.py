@@ -31,7 +31,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 @pytest.fixture
 def frames(tmp_path: Path) -> Frames:
-    """Two transactions of a real WAL."""
+    """Return two transactions of a real WAL."""
     path = tmp_path / "app.db"
     with wal_database(path, 4096) as connection:
         insert(connection, commits=2, rows=100, size=900)
@@ -63,7 +63,7 @@ def decoded(new: NewObject) -> tuple[bytes, Trailer]:
 
 
 def test_a_segment_and_the_stream_after_it(journal: Journal, frames: Frames) -> None:
-    """The first one of an epoch begins with the WAL's header; the stream says where the next begins."""
+    """The first one of an epoch begins with the WAL's header. The stream says where the next begins."""
     new, stream = collect(journal, Stream(GENERATION, epoch=3, previous=9), frames)
     content, trailer = decoded(new)
     header = parse_wal_header(content)
@@ -79,7 +79,10 @@ def test_a_segment_and_the_stream_after_it(journal: Journal, frames: Frames) -> 
 
 
 def test_the_next_segment_continues_the_epoch(journal: Journal, frames: Frames) -> None:
-    """No header, no new salts; frames are counted on from the stream's, whatever their number in the source."""
+    """It has no header and no new salts.
+
+    Frames are counted on from the stream's, whatever their number in the source.
+    """
     _, stream = collect(journal, Stream(GENERATION), frames)
     new, after = collect(journal, stream, frames, seen_ms=2000)
     _, trailer = decoded(new)
@@ -91,7 +94,7 @@ def test_the_next_segment_continues_the_epoch(journal: Journal, frames: Frames) 
 
 
 def test_pieces_make_the_same_content(journal: Journal, frames: Frames) -> None:
-    """However the frames come, what is stored is the same."""
+    """However the frames come, the stored bytes are the same."""
     first = frames.upto(frames.commits[0])
     size = len(frames.data) // frames.count
     header_of_rest = frames.data[first.count * size :]
@@ -113,7 +116,7 @@ def test_pieces_make_the_same_content(journal: Journal, frames: Frames) -> None:
 
 
 def test_a_large_one_goes_to_a_spool_file(journal: Journal, frames: Frames) -> None:
-    """Its compressed bytes are not held in memory; the body is the same."""
+    """Its compressed bytes are not held in memory, and the body is the same."""
     small, _ = collect(journal, Stream(GENERATION), frames)
     large, _ = collect(journal, Stream(GENERATION), frames, memory_bytes_max=0)
     assert isinstance(large.body, SpoolFile)
@@ -131,7 +134,7 @@ def test_one_that_is_given_up_leaves_no_file(journal: Journal, frames: Frames, t
 def test_one_that_is_too_large_leaves_no_file(
     journal: Journal, frames: Frames, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Larger than the spool, or than the disk; beside others that wait, or on a disk that is not its doing, later."""
+    """It exceeds the spool, or the disk. If other rows fill the spool, or other files the disk, it is tried later."""
     spool = tmp_path / "state" / "spool"
 
     def take(limit: int) -> None:
@@ -177,7 +180,7 @@ def test_times_never_decrease(journal: Journal, frames: Frames) -> None:
 
 
 def test_a_segment_says_what_it_changes_in_the_page_map(journal: Journal, frames: Frames) -> None:
-    """The last version of each page, and the sizes that its commits state."""
+    """It has the last version of each page, and the sizes that its commits state."""
     builder = SegmentBuilder(journal, Stream(GENERATION), page_size=4096, salts=(1, 2), seen_ms=1000)
     for piece in frames.pieces(7):
         builder.add(piece)

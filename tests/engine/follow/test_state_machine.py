@@ -1,9 +1,10 @@
-"""Nothing missed, by chance: applications do what they like, the daemon lives, dies and looks when it may.
+"""Random tests that nothing is missed: applications do anything, and the daemon is started, killed, and looks at any
+time.
 
-Two machines over real SQLite in other processes, several versions of it. The gentle one looks after every step of
-applications that never leave: there the promise is that no gap ever comes. The rough one looks when it likes, while
-applications are killed, machines lose power, files are swapped and journals restored: there gaps are right, and what
-is promised is that nothing false is ever stored. After each step every stored position is held against the oracle.
+There are two machines with real SQLite in other processes, in several versions. The gentle one looks after every step
+of applications that never end: there must never be a gap. The rough one looks at any time, while applications are
+killed, machines lose power, files are swapped and journals restored: there gaps are right, and nothing false may ever
+be stored. After each step every stored position is compared with the oracle.
 
     MACHINE_EXAMPLES=500 MACHINE_STEPS=100 pytest -s tests/engine/follow/test_state_machine.py  # hours, new each time
 """
@@ -31,7 +32,7 @@ LONG = "MACHINE_EXAMPLES" in os.environ
 
 
 class Rough(Gentle):
-    """What is not gentle, and looks only now and then."""
+    """All that is not gentle, with a look only now and then."""
 
     def after(self) -> None:
         self.note()
@@ -64,7 +65,7 @@ class Rough(Gentle):
     @precondition(lambda self: len(self.applications) == 1)
     @rule(size=sizes, pause_ms=st.sampled_from([0, 0, 1, 3, 10]))
     def kill_in_a_commit(self, size: int, pause_ms: int) -> None:
-        """What was committed is what the next one to open it finds."""
+        """What was committed is what the next process that opens it finds."""
         application = self.applications.pop()
         opening = [] if application.writes or application.reads else ["BEGIN"]
         application.process.begin(*opening, *self._changes(size, 4), "COMMIT")
@@ -92,7 +93,7 @@ class Rough(Gentle):
     @precondition(lambda self: not self.keeping.alive)
     @rule(back=st.booleans())
     def journal(self, back: bool) -> None:
-        """The state directory is saved, or restored from what was saved."""
+        """Save the state directory, or restore it from what was saved."""
         if back:
             self.keeping.put_journal_back()
         else:
@@ -106,7 +107,7 @@ class Rough(Gentle):
 
     @rule(commits=st.integers(0, 2), module=st.sampled_from(["sqlite3", "apsw"]), stale=st.booleans())
     def open_exclusively(self, commits: int, module: str, stale: bool) -> None:
-        """With a wal-index of its own, invisible to all; the -shm of others may still lie there."""
+        """Open with a wal-index of its own, invisible to all others. An old -shm may still exist."""
         if stale:
             self._kill_all()
         else:
@@ -127,7 +128,7 @@ class Rough(Gentle):
         up=st.booleans(),
     )
     def lose_power(self, lost: float, damage: str, shm: bool, up: bool) -> None:
-        """Everything ends at once; of what was not synced a part is gone. The daemon is back first, or later."""
+        """Everything ends at once, and of what was not synced a part is lost. The daemon is back first, or later."""
         if self.keeping.alive:
             self.keeping.stop()
         self._kill_all()
@@ -141,7 +142,7 @@ class Rough(Gentle):
             self.keeping.start()
 
     def _damage_wal(self, lost: float, damage: str) -> None:
-        """Only frames that no checkpoint copied: before it copies one, it has the WAL synced."""
+        """Damage only frames that no checkpoint copied, because SQLite syncs the WAL before it copies them."""
         wal, shm = Path(f"{self.path}-wal"), Path(f"{self.path}-shm")
         if not (wal.exists() and shm.exists()):
             return
@@ -171,7 +172,7 @@ class Rough(Gentle):
         wal=st.booleans(),
     )
     def swap_the_file(self, how: str, drained: bool, wal: bool) -> None:
-        """Nobody has it open; another one comes to its place, or it is gone for a moment."""
+        """While nobody has the file open, replace it by another one, or remove it for a moment."""
         self._kill_all()
         away = self.path.with_name("away")
         other = self.path.with_name("other")
@@ -203,7 +204,9 @@ class Rough(Gentle):
 
 
 def _profile(steps: int, examples: int) -> settings:
-    """Short and the same each time; or as long as one likes, and another each time."""
+    """Return the default profile, which is short and the same each time, or one of any length that differs
+    each time.
+    """
     return settings(
         max_examples=int(os.environ.get("MACHINE_EXAMPLES", examples)),
         stateful_step_count=int(os.environ.get("MACHINE_STEPS", steps)),
@@ -225,7 +228,7 @@ pytestmark = [pytest.mark.slow, *([pytest.mark.timeout(0)] if LONG else [])]
 
 @pytest.fixture(autouse=True, scope="module")
 def totals() -> Iterator[None]:
-    """What both machines saw, for long runs."""
+    """Print what both machines saw, for long runs."""
     yield
     for what, count in sorted(TOTALS.items()):
         print(f"{count:8} {what}")

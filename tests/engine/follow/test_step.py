@@ -15,7 +15,7 @@ G1 = "20261122T105600Z-00000001"
 
 
 def test_the_two_ways_to_look_again() -> None:
-    """Neither has caught up, neither changes anything."""
+    """Neither has caught up, and neither changes anything."""
     assert Step(again_s=0) == AT_ONCE
     assert Step(moving=True) == SHORTLY
     for step in (AT_ONCE, SHORTLY):
@@ -47,13 +47,13 @@ def database(path: Path, scans: Any, mode: str = "rollback") -> FollowedDatabase
 
 
 def test_only_without_a_map_and_a_wal_bases_hold_the_changes(tmp_path: Path) -> None:
-    """Then `sync` waits for a base."""
+    """`sync` waits for a base in that case."""
     for has_map, mode, needs in ((True, "rollback", False), (False, "rollback", True), (False, "wal", False)):
         assert database(tmp_path / "app.db", StillScans(has_map=has_map), mode).needs_bases() is needs
 
 
 def test_the_trouble_of_scans_is_reported_before_that_of_bases(tmp_path: Path) -> None:
-    """It is why the base is not ready, too."""
+    """It is also the reason why the base is not ready."""
     tracked = database(tmp_path / "app.db", StillScans(has_map=True, trouble=("a writer", "wait")))
     tracked.note_base(problem="no base could be taken")
     assert tracked.trouble("pause") == ("a writer", "wait")
@@ -62,7 +62,7 @@ def test_the_trouble_of_scans_is_reported_before_that_of_bases(tmp_path: Path) -
 
 
 def test_scans_are_dropped_with_all_that_they_follow(tmp_path: Path) -> None:
-    """When the generation ends, when the spool is taken back, and when the daemon stops."""
+    """This happens when the generation ends, when the spool is taken back, and when the daemon stops."""
     scans = StillScans(has_map=True)
     tracked = database(tmp_path / "app.db", scans)
     assert tracked.state is not None

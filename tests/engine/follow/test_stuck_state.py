@@ -1,4 +1,4 @@
-"""Tests of stuck_state: a moment in between that does not pass is said, or the WAL itself is read."""
+"""Tests of stuck_state: a temporary state that does not pass is reported, or the WAL itself is read."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _LOCKER = (
 
 
 def tear(path: Path) -> None:
-    """As a writer leaves the wal-index that dies between the two copies of its header."""
+    """Leave the wal-index as a writer does that dies between the two copies of its header."""
     with path.with_name("app.db-shm").open("r+b") as file:
         file.seek(48 + 8)
         file.write(b"torn")
 
 
 def name_another(path: Path) -> None:
-    """A WAL header that is valid, but not the one of the wal-index."""
+    """Write a WAL header that is valid, but not the one of the wal-index."""
     with path.with_name("app.db-wal").open("r+b") as file:
         file.write(format_wal_header(page_size=4096, big_endian=False, sequence=9, salt1=8, salt2=7))
 
 
 @contextmanager
 def setting_up(path: Path) -> Iterator[None]:
-    """A process that holds the lock under which a wal-index is set up."""
+    """Run a process that holds the lock under which a wal-index is set up."""
     arguments = [sys.executable, "-c", _LOCKER, str(path.with_name("app.db-shm"))]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -49,7 +49,7 @@ def setting_up(path: Path) -> Iterator[None]:
 
 
 def test_a_header_that_stays_torn(app: SqliteProcess, follow: Following) -> None:
-    """The WAL is scanned, and that is said; once a reader has mended the wal-index, it is believed again."""
+    """The WAL is scanned, and this is reported. Once a reader has repaired the wal-index, it is believed again."""
     follow.look()
     app.execute(insert(1))
     tear(follow.path)
@@ -65,7 +65,7 @@ def test_a_header_that_stays_torn(app: SqliteProcess, follow: Following) -> None
 
 
 def test_a_new_wal_whose_header_stays_torn(follow: Following) -> None:
-    """The first one after a time without is scanned just so."""
+    """The first WAL after a time without one is scanned in the same way."""
     with SqliteProcess(follow.path) as app:
         app.execute("SELECT * FROM t")
         follow.look()
@@ -78,7 +78,7 @@ def test_a_new_wal_whose_header_stays_torn(follow: Following) -> None:
 
 
 def test_a_wal_that_is_never_the_one_of_the_wal_index(app: SqliteProcess, follow: Following) -> None:
-    """Whatever it is, it does not continue where we stand: a gap."""
+    """Whatever it is, it does not continue from our position, so there is a gap."""
     follow.look()
     app.execute(insert(1))
     name_another(follow.path)
@@ -89,7 +89,7 @@ def test_a_wal_that_is_never_the_one_of_the_wal_index(app: SqliteProcess, follow
 
 
 def test_a_wal_whose_header_is_never_written(app: SqliteProcess, follow: Following) -> None:
-    """Nobody uses it any more: what is in it can't be read."""
+    """Nobody uses it any more, and its content can't be read."""
     follow.look()
     app.kill()
     with follow.path.with_name("app.db-wal").open("r+b") as file:
@@ -100,7 +100,7 @@ def test_a_wal_whose_header_is_never_written(app: SqliteProcess, follow: Followi
 
 
 def test_a_wal_index_that_is_set_up_for_ever(app: SqliteProcess, follow: Following) -> None:
-    """A stopped process: only its user can help, so it is said; nothing is lost meanwhile."""
+    """A process is stopped. Only its user can help, so it is reported. Nothing is lost meanwhile."""
     path = follow.path
     follow.look()
     app.kill()
@@ -118,7 +118,10 @@ def test_a_wal_index_that_is_set_up_for_ever(app: SqliteProcess, follow: Followi
 
 @pytest.mark.parametrize("is_killed", [True, False])
 def test_a_wal_index_that_somebody_deleted(app: SqliteProcess, follow: Following, *, is_killed: bool) -> None:
-    """A last close deletes the WAL right after it; if that does not come, it was none, whoever uses it still."""
+    """A last close deletes the WAL right after it.
+
+    If that does not follow, it was none, even if somebody still uses it.
+    """
     follow.look()
     if is_killed:
         app.kill()
@@ -133,7 +136,7 @@ def test_a_wal_index_that_somebody_deleted(app: SqliteProcess, follow: Following
 @pytest.mark.parametrize("looked", [True, False])
 @pytest.mark.usefixtures("app")
 def test_a_new_wal_index_beside_the_old_wal(follow: Following, *, looked: bool) -> None:
-    """Two processes that know nothing of each other write to one WAL: that is said at once."""
+    """Two processes that do not know of each other write to one WAL, which is reported at once."""
     path = follow.path
     if looked:
         follow.look()
@@ -147,7 +150,7 @@ def test_a_new_wal_index_beside_the_old_wal(follow: Following, *, looked: bool) 
 
 @pytest.mark.usefixtures("app")
 def test_a_change_begins_the_patience_anew(follow: Following) -> None:
-    """As long as something moves it may pass."""
+    """As long as something changes, the state may pass."""
     path = follow.path
     follow.look()
     tear(path)
@@ -159,7 +162,7 @@ def test_a_change_begins_the_patience_anew(follow: Following) -> None:
 
 
 def test_a_generation_begins_behind_a_torn_header(tmp_path: Path) -> None:
-    """Before the first frame of the WAL that there is; a wal-index being set up is waited for and said."""
+    """It begins before the first frame of the present WAL. A wal-index being set up is waited for and reported."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
         tear(path)

@@ -1,4 +1,4 @@
-"""The file itself: replaced, moved, truncated, copied over, reached by links; and the folder that it lies in."""
+"""Tests of the file itself: replaced, moved, truncated, copied over, reached by links, and its folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIDES = ("-wal", "-shm")
 
 
 def another(path: Path, *, rows: int = 50) -> Path:
-    """A sound database elsewhere, in WAL mode and closed."""
+    """Return a sound database elsewhere, in WAL mode and closed."""
     with SqliteProcess(path) as app:
         app.execute("PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", *(insert(-value) for value in range(rows)))
         app.close()
@@ -59,7 +59,7 @@ SWAPS = [renamed_over, copied_over, created_anew, truncated_and_filled]
 def test_another_database_in_its_place(
     tmp_path: Path, swap: Callable[[Path, Path], None], daemon: str, state: str
 ) -> None:
-    """A generation never continues across it, whoever sees it happen; the old one keeps every position."""
+    """A generation never continues across it, whoever notices it. The old generation keeps every position."""
     folder = tmp_path / "data"
     folder.mkdir()
     path = folder / "app.db"
@@ -87,7 +87,7 @@ def test_another_database_in_its_place(
 
 
 def test_moved_away_and_back(tmp_path: Path) -> None:
-    """Missing, then a new generation; nobody can know what it went through."""
+    """It is missing, then a new generation begins, because its history meanwhile is unknown."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Keeping(path, tmp_path / "f") as keeping:
         keeping.note()
@@ -105,7 +105,7 @@ def test_moved_away_and_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("back", ["the same", "another"])
 def test_its_folder_is_renamed(tmp_path: Path, back: str) -> None:
-    """The database is gone with it; what comes to its place is looked at again, and the old descriptors are let go."""
+    """The database is gone with it. What takes its place is looked at, and the old descriptors are closed."""
     folder, away = tmp_path / "data", tmp_path / "away"
     folder.mkdir()
     path = folder / "app.db"
@@ -129,7 +129,7 @@ def test_its_folder_is_renamed(tmp_path: Path, back: str) -> None:
 
 
 def test_reached_by_a_link(tmp_path: Path) -> None:
-    """SQLite's files lie beside the file that the link leads to, which is the one that is followed."""
+    """SQLite's files are beside the file to which the link leads, and that file is followed."""
     (tmp_path / "real").mkdir()
     path, link = tmp_path / "real/app.db", tmp_path / "link.db"
     link.symlink_to(path)
@@ -141,7 +141,7 @@ def test_reached_by_a_link(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("daemon", ["up", "away"])
 def test_a_wal_of_a_different_database(tmp_path: Path, daemon: str) -> None:
-    """SQLite takes it for the database's own: what becomes of the database by that is what is kept, to the byte."""
+    """SQLite takes it for the database's own. The resulting database is what is stored, to the byte."""
     path, other = tmp_path / "app.db", tmp_path / "other.db"
     with SqliteProcess(other) as stranger:
         stranger.execute("PRAGMA journal_mode=WAL", "CREATE TABLE t (y)", *(insert(-value) for value in range(9)))

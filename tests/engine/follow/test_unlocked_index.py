@@ -1,4 +1,4 @@
-"""An application that drops SQLite's locks on the wal-index, and that publishes frames without salts."""
+"""Tests of an application that drops SQLite's locks on the wal-index, and publishes frames without salts."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ for line in sys.stdin:
 
 
 class Unlocked:
-    """The application. What it closes by itself drops the locks of its connection (fcntl(2))."""
+    """The application. A file that it closes by itself drops the locks of its connection (fcntl(2))."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def execute(self, *statements: str) -> list[Any]:
-        """Run the statements. Returns the rows of the last one."""
+        """Run the statements. Return the rows of the last one."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(statements), file=self._process.stdin, flush=True)
@@ -59,7 +59,7 @@ def unlocked(path: Path) -> Iterator[Unlocked]:
 
 
 def test_a_commit_between_the_chain_and_the_wal_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wal-index has more than the WAL had when it was read, and counts on; but the WAL holds that, too."""
+    """The wal-index has more than the WAL had when it was read, and goes on counting. The WAL holds that, too."""
     path = tmp_path / "app.db"
     wal_database(path).close()
     left_index = SourceReader.left_index
@@ -78,7 +78,7 @@ def test_a_commit_between_the_chain_and_the_wal_index(tmp_path: Path, monkeypatc
 
 @pytest.mark.skipif(sqlite3.sqlite_version_info >= SALTED, reason="this SQLite publishes no frame without salts")
 def test_no_sync_while_commits_are_not_stored(tmp_path: Path) -> None:
-    """The WAL's chain ends before them, so what looks like a wal-index that nobody uses has more than the WAL."""
+    """The WAL's chain ends before them, so a wal-index that seems unused has more than the WAL."""
     place = Place(tmp_path)
     path = place.database()
     with wal_database(path) as maker:

@@ -1,4 +1,4 @@
-"""Tests of walsyncd.engine.follow.wal_pair: which look at the wal-index shows all of an incarnation that is over."""
+"""Tests of walsyncd.engine.follow.wal_pair: which read of the wal-index shows all of an incarnation that is over."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def good(index_reads: IndexReads, *, followed: bool) -> list[int]:
 def test_an_index_read_is_good_until_a_commit_may_have_come_and_gone(
     events: list[str], *, before_its_first_frame: bool, after: bool
 ) -> None:
-    """Written to the WAL, copied back, and overwritten."""
+    """Such a commit is written to the WAL, copied back, and overwritten."""
     index_reads = IndexReads()
     index_reads.add(shows(1), moving=False)
     tell(index_reads, *events)
@@ -65,7 +65,7 @@ def test_frames_that_stood_there_need_not_be_written_any_more() -> None:
 
 
 def test_events_while_the_index_is_read_count() -> None:
-    """It begins before the wal-index is read."""
+    """The index read begins before the wal-index is read."""
     index_reads = IndexReads()
     index_read = index_reads.begin()
     tell(index_reads, "wal", "database", "wal")
@@ -99,7 +99,7 @@ def test_a_look_and_one_that_is_put_off_read_at_the_same_time() -> None:
 
 
 def test_an_index_read_while_events_were_lost_is_none() -> None:
-    """Nor is any before."""
+    """No earlier one is good either."""
     index_reads = IndexReads()
     index_reads.add(shows(1), moving=False)
     index_read = index_reads.begin()
@@ -109,7 +109,7 @@ def test_an_index_read_while_events_were_lost_is_none() -> None:
 
 
 def test_the_last_index_reads_are_kept() -> None:
-    """As many as may be of use."""
+    """As many are kept as may be of use."""
     index_reads = IndexReads()
     for last in range(10):
         index_reads.take(index_reads.begin(), shows(last), moving=False)
@@ -117,7 +117,7 @@ def test_the_last_index_reads_are_kept() -> None:
 
 
 def is_behind(path: Path, **changed: Any) -> bool:
-    """Of the wal-index as it is, but for what is changed."""
+    """Return whether frames come after the last one, for the wal-index as it is, with these changes."""
     shm, wal = open_file(side_path(path, Role.SHM)), open_file(side_path(path, Role.WAL))
     assert shm is not None
     assert wal is not None
@@ -128,7 +128,7 @@ def is_behind(path: Path, **changed: Any) -> bool:
 
 
 def test_frames_behind_the_last_one(tmp_path: Path) -> None:
-    """Those of a transaction that spilled; not those of an incarnation before."""
+    """Frames of a transaction that spilled count, and those of an earlier incarnation do not."""
     path = tmp_path / "app.db"
 
     with wal_database(path) as app, SqliteProcess(path) as other:
@@ -143,7 +143,7 @@ def test_frames_behind_the_last_one(tmp_path: Path) -> None:
 
 
 def test_frames_of_an_emptied_wal_that_was_begun_with_other_salts(tmp_path: Path) -> None:
-    """The wal-index tells of them with their commit."""
+    """The wal-index shows them together with their commit."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, SqliteProcess(path) as other:
         other.execute("SELECT * FROM t")

@@ -1,4 +1,4 @@
-"""What the WALs of a WAL may cost, and what is known after an event that could not be taken in."""
+"""Tests of what old pairs of -wal and -shm may cost, and of what is known after an event that could not be taken in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from walsyncd.errors import TransientError
 
 
 def test_an_event_that_could_not_be_taken_in_counts_as_lost(tmp_path: Path) -> None:
-    """As if the queue had overflowed: nothing is known from the absence of events, and the next look looks around."""
+    """This is like an overflow of the queue: nothing follows from the absence of events, and the next look checks all
+    files.
+    """
     pairs = WalPairs(tmp_path / "app.db")
     pairs.confirm_known(pairs.database_writes)
     before = pairs.is_unwritten
@@ -19,7 +21,7 @@ def test_an_event_that_could_not_be_taken_in_counts_as_lost(tmp_path: Path) -> N
 
 
 def test_earlier_wal_indexes_are_let_go_between_two_looks(tmp_path: Path) -> None:
-    """And more than ``LIVES_MAX`` of them between two looks are a gap."""
+    """More than ``LIVES_MAX`` of them between two looks are a gap."""
     path = tmp_path / "app.db"
     path.with_name("app.db-wal").write_bytes(b"")
     shm = path.with_name("app.db-shm")

@@ -16,7 +16,7 @@ from walsyncd.errors import RefusedError
 
 
 class Folder:
-    """A database's files, changed by hand, with the events that belong to that."""
+    """A database's files, changed by hand, with the events that belong to the changes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,13 +39,13 @@ class Folder:
         self.wal_pairs.note(Event(self.path, role, kind))
 
     def open(self) -> WalPair:
-        """As the first connection does it."""
+        """Open the database as the first connection does."""
         self.create(Role.WAL)
         self.create(Role.SHM)
         return self.wal_pairs.queue[-1]
 
     def close(self) -> None:
-        """As the last connection does it."""
+        """Close the database as the last connection does."""
         self.delete(Role.SHM)
         self.note(Role.SHM, Kind.CLOSE_WRITE)
         self.delete(Role.WAL)
@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
 
 
 def test_a_wal_from_open_to_close(folder: Folder) -> None:
-    """Held whole, ended in order, and its content is known if the database was known before."""
+    """It is held open throughout, and ends in order. Its content is known if the database was known before."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     wal_pair = folder.open()
     assert wal_pair.known_since
@@ -72,7 +72,7 @@ def test_a_wal_from_open_to_close(folder: Folder) -> None:
 
 
 def test_wals_follow_each_other(folder: Folder) -> None:
-    """The deletion of a -wal makes the database known; so each next WAL is known from its start."""
+    """The deletion of a -wal makes the database known, so each next WAL is known from its start."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     wal_pairs = []
     for _ in range(3):
@@ -85,7 +85,7 @@ def test_wals_follow_each_other(folder: Folder) -> None:
 
 
 def test_nothing_is_known_at_the_start(folder: Folder) -> None:
-    """Before anybody looked, what came before the first event is unknown."""
+    """What came before the first event is unknown before the first look."""
     assert not folder.open().known_since
 
 
@@ -103,7 +103,7 @@ def test_nothing_is_known_at_the_start(folder: Folder) -> None:
     ],
 )
 def test_what_takes_the_witness_away(folder: Folder, role: Role, kind: Kind) -> None:
-    """Something else than a WAL may have changed the database between two WALs."""
+    """Something other than a WAL may have changed the database between two WALs."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     folder.note(role, kind)
     assert not folder.open().known_since
@@ -111,7 +111,7 @@ def test_what_takes_the_witness_away(folder: Folder, role: Role, kind: Kind) -> 
 
 @pytest.mark.parametrize("kind", [Kind.CREATE, Kind.MOVED_TO, Kind.DELETE, Kind.MOVED_FROM])
 def test_another_file_in_its_place(folder: Folder, kind: Kind) -> None:
-    """Whatever is named like the database, it is not what we followed."""
+    """A new file of the database's name is not the one that we followed."""
     folder.note(Role.DATABASE, kind)
     assert folder.wal_pairs.replaced
 
@@ -126,7 +126,7 @@ def test_the_checkpoint_of_the_last_close_is_no_touch(folder: Folder) -> None:
 
 
 def test_a_writer_without_a_wal_index(folder: Folder) -> None:
-    """Only the -wal goes away: not in order."""
+    """Only the -wal is deleted, which is not in order."""
     folder.create(Role.WAL)
     folder.delete(Role.WAL)
     wal_pair = folder.wal_pairs.current
@@ -136,7 +136,7 @@ def test_a_writer_without_a_wal_index(folder: Folder) -> None:
 
 @pytest.mark.parametrize("event", [(Role.WAL, Kind.MODIFY), (Role.DATABASE, Kind.OVERFLOW), (Role.WAL, Kind.CREATE)])
 def test_a_wal_that_was_gone_before_it_could_be_opened(folder: Folder, event: tuple[Role, Kind]) -> None:
-    """It is lost if it was written, or if that can't be told."""
+    """It is lost if it was written, or if that is unknown."""
     folder.note(Role.WAL, Kind.CREATE)
     assert not folder.wal_pairs.lost
     folder.note(*event)
@@ -144,7 +144,7 @@ def test_a_wal_that_was_gone_before_it_could_be_opened(folder: Folder, event: tu
 
 
 def test_a_wal_that_nobody_saw_and_nobody_wrote(folder: Folder) -> None:
-    """Opened, read and closed: nothing was in it, and the next one is known from its start."""
+    """It was opened, read and closed, so it was empty, and the next one is known from its start."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     folder.note(Role.WAL, Kind.CREATE)
     folder.note(Role.WAL, Kind.DELETE)
@@ -154,7 +154,7 @@ def test_a_wal_that_nobody_saw_and_nobody_wrote(folder: Folder) -> None:
 
 
 def test_a_wal_that_cannot_be_opened_is_lost(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is there, so it may be written unseen."""
+    """The file exists, so it may be written unseen."""
 
     def refuse(_path: Path, **_options: object) -> None:
         raise RefusedError("no permission")
@@ -176,7 +176,7 @@ def test_the_next_wal_was_opened_in_place_of_the_first(folder: Folder, role: Rol
 
 
 def test_the_next_wal_was_opened_in_place_of_one_that_was_never_written(folder: Folder) -> None:
-    """Nothing is missing: it is the next one's life, which its own CREATE announces."""
+    """Nothing is missing. The file belongs to the next WAL, whose own CREATE is still to come."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     folder.create(Role.WAL, told=False)
     folder.delete(Role.WAL, told=False)
@@ -192,7 +192,7 @@ def test_the_next_wal_was_opened_in_place_of_one_that_was_never_written(folder: 
 
 
 def test_the_next_wal_was_opened_and_deleted_as_well(folder: Folder) -> None:
-    """Then the CREATE of the second finds nothing; its frames, or those of the first, were not seen."""
+    """The CREATE of the second finds no file. Its frames, or those of the first, were not seen."""
     folder.create(Role.WAL)
     folder.delete(Role.WAL, told=False)
     folder.note(Role.WAL, Kind.DELETE)
@@ -203,7 +203,7 @@ def test_the_next_wal_was_opened_and_deleted_as_well(folder: Folder) -> None:
 
 @pytest.mark.parametrize("third", [True, False])
 def test_an_empty_wal_in_place_of_one_that_was_written(folder: Folder, *, third: bool) -> None:
-    """The first was written, what was opened in its place was not: the next CREATE shows that it is another."""
+    """The first was written, and the file opened in its place was not. The next CREATE shows that it is another one."""
     folder.create(Role.WAL)
     folder.note(Role.WAL, Kind.MODIFY)
     folder.delete(Role.WAL)
@@ -216,7 +216,7 @@ def test_an_empty_wal_in_place_of_one_that_was_written(folder: Folder, *, third:
 
 
 def test_what_was_written_after_a_checkpoint(folder: Folder) -> None:
-    """Only that can have overwritten a frame; the order of the events tells."""
+    """Only such a write can have overwritten a frame. The order of the events shows it."""
     wal_pair = folder.open()
     folder.note(Role.WAL, Kind.MODIFY)
     assert (wal_pair.written, wal_pair.checkpointed, wal_pair.overwritten) == (True, False, False)
@@ -228,7 +228,7 @@ def test_what_was_written_after_a_checkpoint(folder: Folder) -> None:
 
 @pytest.mark.parametrize("kind", [Kind.CLOSE_WRITE, Kind.MODIFY])
 def test_a_count_that_may_have_begun_anew(folder: Folder, kind: Kind) -> None:
-    """Behind the first frame, before or after a checkpoint: a survivor of a killed writer rebuilds it in place."""
+    """A survivor of a killed writer rebuilds it in place, after the first frame, before or after a checkpoint."""
     wal_pair = folder.open()
     folder.note(Role.SHM, kind)
     assert not wal_pair.uncounted
@@ -238,7 +238,7 @@ def test_a_count_that_may_have_begun_anew(folder: Folder, kind: Kind) -> None:
 
 
 def test_a_wal_that_those_who_died_left_empty(folder: Folder) -> None:
-    """It is a new life if nobody wrote after the first of them, as the order of the events tells."""
+    """It is a new WAL if nobody wrote after the first of them, as the order of the events shows."""
     wal_pair = folder.open()
     folder.note(Role.WAL, Kind.MODIFY)
     mark = CounterMark(1, 0, wal_pair.serial, wal_pair.index_rebuilds, wal_pair.closed)
@@ -253,7 +253,7 @@ def test_a_wal_that_those_who_died_left_empty(folder: Folder) -> None:
 
 
 def test_a_wal_opened_before_its_event_was_read(folder: Folder) -> None:
-    """One life, which its CREATE announces, also if it is deleted by then."""
+    """It is one WAL, whose CREATE comes later, also if it is deleted by then."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     folder.create(Role.WAL, told=False)
     folder.create(Role.SHM, told=False)
@@ -270,7 +270,7 @@ def test_a_wal_opened_before_its_event_was_read(folder: Folder) -> None:
 
 
 def test_the_wal_index_of_the_next_wal_is_not_taken_for_this_ones(folder: Folder) -> None:
-    """A -shm counts only if the life's -wal still has its name."""
+    """A -shm counts only if the pair's -wal still has its name."""
     folder.create(Role.WAL)
     (wal_pair,) = folder.wal_pairs.queue
     folder.delete(Role.WAL, told=False)
@@ -282,7 +282,7 @@ def test_the_wal_index_of_the_next_wal_is_not_taken_for_this_ones(folder: Folder
 
 @pytest.mark.parametrize("kind", [Kind.MODIFY, Kind.CREATE, Kind.MOVED_FROM, Kind.MOVED_TO])
 def test_what_may_begin_a_counter_anew(folder: Folder, kind: Kind) -> None:
-    """Events after which iChange may be that of a rebuilt wal-index."""
+    """After these events iChange may be that of a rebuilt wal-index."""
     wal_pair = folder.open()
     mark = CounterMark(1, 0, wal_pair.serial, wal_pair.index_rebuilds, wal_pair.closed)
     assert wal_pair.evidence(mark) == ShmEvidence()
@@ -291,7 +291,7 @@ def test_what_may_begin_a_counter_anew(folder: Folder, kind: Kind) -> None:
 
 
 def test_lost_events_may_hide_a_rebuild(folder: Folder) -> None:
-    """An overflow counts as one for every life."""
+    """For every pair an overflow counts as a rebuild."""
     wal_pair = folder.open()
     mark = CounterMark(1, 0, wal_pair.serial, wal_pair.index_rebuilds, wal_pair.closed)
     folder.note(Role.DATABASE, Kind.OVERFLOW)
@@ -301,7 +301,7 @@ def test_lost_events_may_hide_a_rebuild(folder: Folder) -> None:
 
 
 def test_a_close_is_evidence_unless_it_is_the_last(folder: Folder) -> None:
-    """A writer may have been killed; after the -shm's own deletion it was its deleter who closed it."""
+    """A writer may have been killed. After the -shm's own deletion, the process that deleted it closed it."""
     wal_pair = folder.open()
     mark = CounterMark(1, 0, wal_pair.serial, wal_pair.index_rebuilds, wal_pair.closed)
     folder.close()
@@ -314,7 +314,7 @@ def test_a_close_is_evidence_unless_it_is_the_last(folder: Folder) -> None:
 
 
 def test_a_new_wal_index_beside_the_same_wal(folder: Folder) -> None:
-    """Another descriptor, another serial; the old one stays open for whoever reads it."""
+    """It has another descriptor and another serial. The old one stays open for its readers."""
     wal_pair = folder.open()
     before, serial = wal_pair.shm, wal_pair.serial
     assert before is not None
@@ -336,7 +336,7 @@ def test_nothing_watches(folder: Folder) -> None:
 
 
 def test_after_lost_events_what_exists_is_opened(folder: Folder) -> None:
-    """The life that was held has ended, in what order is unknown; the content of the one that exists is not known."""
+    """The pair that was held has ended, in an unknown order. The content of the present one is not known."""
     wal_pair = folder.open()
     folder.delete(Role.SHM, told=False)
     folder.delete(Role.WAL, told=False)
@@ -348,7 +348,7 @@ def test_after_lost_events_what_exists_is_opened(folder: Folder) -> None:
 
 
 def test_too_many_wals(folder: Folder) -> None:
-    """Descriptors are not without limit."""
+    """The number of descriptors is limited."""
     for _ in range(LIVES_MAX + 1):
         folder.open()
         folder.close()
@@ -357,7 +357,7 @@ def test_too_many_wals(folder: Folder) -> None:
 
 
 def test_a_file_that_cannot_be_opened(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cause is kept, and is gone when it can."""
+    """The cause is kept until the file can be opened."""
 
     def refuse(_path: Path, **_options: object) -> None:
         raise RefusedError("no permission")
@@ -390,7 +390,7 @@ def test_asleep(folder: Folder) -> None:
 
 
 def test_forgotten(folder: Folder) -> None:
-    """A new generation asks for nothing of the old one, but the events continue counting."""
+    """A new generation needs nothing of the old one, but the event numbers continue."""
     folder.open()
     folder.note(Role.DATABASE, Kind.MOVED_TO)
     folder.wal_pairs.clear()

@@ -18,7 +18,7 @@ def fill(app: SqliteProcess, commits: int, *, start: int = 1000) -> None:
 
 
 def test_a_restart_with_nothing_missed(app: SqliteProcess, follow: Following) -> None:
-    """Caught up before the restart: nothing is to be recovered, and following continues."""
+    """The follower had caught up before the restart, so nothing is recovered, and following continues."""
     follow.look()
     app.execute(CHECKPOINT, insert(1))
     assert not follow.look().gap
@@ -27,7 +27,10 @@ def test_a_restart_with_nothing_missed(app: SqliteProcess, follow: Following) ->
 
 
 def test_commits_before_a_restart_are_recovered(app: SqliteProcess, follow: Following) -> None:
-    """Two commits came before the restart and still are after the new incarnation: counted, found, taken."""
+    """Two commits came before the restart and are still after the new incarnation.
+
+    They are counted, found and taken.
+    """
     fill(app, 10)
     follow.look()
     fill(app, 2, start=5000)
@@ -48,7 +51,7 @@ def test_overwritten_commits_are_a_gap_with_numbers(app: SqliteProcess, follow: 
 
 
 def test_a_truncated_wal_with_nothing_missed(app: SqliteProcess, follow: Following) -> None:
-    """TRUNCATE, then a commit by the same process, each looked at or both at once."""
+    """TRUNCATE and then a commit of the same process are each looked at, or both at once."""
     follow.look()
     app.execute(TRUNCATE)
     assert not follow.look().gap
@@ -60,7 +63,7 @@ def test_a_truncated_wal_with_nothing_missed(app: SqliteProcess, follow: Followi
 
 
 def test_a_truncated_wal_that_another_process_goes_on_with(tmp_path: Path) -> None:
-    """It draws both salts again; the count proves it anyway."""
+    """The other process draws both salts again, but the count proves the restart."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
         other.execute("SELECT * FROM t")
@@ -75,21 +78,21 @@ def test_a_truncated_wal_that_another_process_goes_on_with(tmp_path: Path) -> No
 
 
 def test_a_commit_before_a_truncation_is_a_gap(app: SqliteProcess, follow: Following) -> None:
-    """It is in the database file, but no frame of it is left."""
+    """The commit is in the database file, but no frame of it is left."""
     follow.look()
     app.execute(insert(1), TRUNCATE)
     assert follow.gap().startswith("1 transactions after frame")
 
 
 def test_several_restarts_between_two_looks_are_a_gap(app: SqliteProcess, follow: Following) -> None:
-    """The commits of the incarnation between are gone, and they were counted."""
+    """The commits of the incarnation in between are gone, and they were counted."""
     follow.look()
     app.execute(CHECKPOINT, insert(1), CHECKPOINT, insert(2))
     follow.finds_gap("1 transactions after frame")
 
 
 def test_automatic_checkpoints(app: SqliteProcess, follow: Following) -> None:
-    """A WAL that restarts every ten pages or so, looked at after each commit: all proven by count."""
+    """The WAL restarts about every ten pages. With a look after each commit, all restarts are proven by count."""
     app.execute("PRAGMA wal_autocheckpoint=10")
     salts = set()
     for value in range(60):
@@ -101,7 +104,7 @@ def test_automatic_checkpoints(app: SqliteProcess, follow: Following) -> None:
 
 
 def test_automatic_checkpoints_looked_at_rarely(app: SqliteProcess, follow: Following) -> None:
-    """Looks every third commit: the tails are recovered after the new frames."""
+    """With a look at every third commit, the tails are recovered after the new frames."""
     app.execute("PRAGMA wal_autocheckpoint=20")
     for value in range(90):
         app.execute(insert(value))
@@ -113,7 +116,7 @@ def test_automatic_checkpoints_looked_at_rarely(app: SqliteProcess, follow: Foll
 
 
 def test_the_mark_moves_with_recovered_commits(app: SqliteProcess, follow: Following) -> None:
-    """After a recovery the next restart counts from there, not from before."""
+    """After a recovery the next restart counts from there, and not from before."""
     for drain in range(4):
         fill(app, 10, start=drain * 100)
         assert not follow.look().gap
@@ -126,7 +129,10 @@ def test_the_mark_moves_with_recovered_commits(app: SqliteProcess, follow: Follo
 
 
 def test_a_rebuilt_wal_index_is_not_counted_by(app: SqliteProcess, follow: Following) -> None:
-    """The writer is killed and the next opener rebuilds the -shm with iChange 0: only what remains could prove it."""
+    """The writer is killed and the next opener rebuilds the -shm with iChange 0.
+
+    Only what remains could prove the restart.
+    """
     fill(app, 5)
     follow.look()
     assert follow.tracked.evidence.mark is not None
@@ -138,7 +144,7 @@ def test_a_rebuilt_wal_index_is_not_counted_by(app: SqliteProcess, follow: Follo
 
 
 def test_a_rebuild_that_was_looked_at_is_counted_from(app: SqliteProcess, follow: Following) -> None:
-    """A look in the same incarnation takes the new iChange over."""
+    """A look in the same incarnation adopts the new iChange."""
     fill(app, 5)
     follow.look()
     app.kill()
@@ -153,7 +159,7 @@ def test_a_rebuild_that_was_looked_at_is_counted_from(app: SqliteProcess, follow
 
 
 def test_a_restart_in_an_unwatched_folder_is_not_counted(app: SqliteProcess, follow: Following) -> None:
-    """Where no events come from, their absence proves nothing."""
+    """If no events come from a folder, their absence proves nothing."""
     follow.look()
     follow.tracked.wal_pairs.watched = False
     app.execute(CHECKPOINT, insert(1))
@@ -171,7 +177,7 @@ def test_too_large_a_tail_is_a_gap(tmp_path: Path) -> None:
 
 
 def grown_twice(app: SqliteProcess) -> None:
-    """An old incarnation of 30 frames, then one that ends before it: what is after it shows its end."""
+    """Make an old incarnation of 30 frames, then one that ends before it. What is after that shows its end."""
     fill(app, 30)
     app.execute(CHECKPOINT)
     fill(app, 8, start=2000)
@@ -179,7 +185,7 @@ def grown_twice(app: SqliteProcess) -> None:
 
 @pytest.fixture
 def away(app: SqliteProcess, tmp_path: Path) -> Iterator[Following]:
-    """A follower that has looked at a WAL that was ``grown_twice``, and is gone since then."""
+    """Return a follower that has looked at a WAL that was ``grown_twice``, and has been away since."""
     grown_twice(app)
     with Following(tmp_path / "app.db", tmp_path / "f").begin() as follow:
         follow.look()
@@ -198,14 +204,14 @@ def test_one_restart_while_the_daemon_was_away(app: SqliteProcess, away: Followi
 
 
 def test_one_restart_with_nothing_missed_while_the_daemon_was_away(app: SqliteProcess, away: Following) -> None:
-    """No tail at all: the frame after the cursor is of a third incarnation."""
+    """There is no tail, because the frame after the cursor is of a third incarnation."""
     app.execute(CHECKPOINT, insert(1))
     assert not away.restart().look().gap
     away.proves(app)
 
 
 def test_two_restarts_while_the_daemon_was_away(app: SqliteProcess, away: Following) -> None:
-    """Salt-1 went up by two: a gap, whatever remains."""
+    """Salt 1 went up by two, which is a gap, whatever remains."""
     app.execute(CHECKPOINT, insert(1), CHECKPOINT, insert(2))
     assert "more than once" in away.restart().gap()
 
@@ -218,7 +224,7 @@ def test_one_restart_whose_frames_passed_ours(app: SqliteProcess, away: Followin
 
 
 def test_one_restart_with_the_old_end_at_the_end_of_the_file(app: SqliteProcess, follow: Following) -> None:
-    """Where the file ends nothing shows that the old incarnation ended there, too."""
+    """At the end of the file nothing shows that the old incarnation ended there, too."""
     fill(app, 10)
     follow.look()
     follow.die()
@@ -227,14 +233,14 @@ def test_one_restart_with_the_old_end_at_the_end_of_the_file(app: SqliteProcess,
 
 
 def test_one_restart_across_a_reboot(app: SqliteProcess, away: Following) -> None:
-    """What remains proves nothing when blocks may have been lost."""
+    """What remains proves nothing if blocks may have been lost."""
     away.reboot()
     app.execute(CHECKPOINT, insert(1))
     assert away.restart().gap() == "the WAL restarted across a reboot"
 
 
 def test_a_tail_that_is_not_in_the_database_is_a_gap(tmp_path: Path) -> None:
-    """A commit that failed leaves frames, and its pages never come into the database."""
+    """A commit that failed leaves frames, and its pages never reach the database."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
         grown_twice(app)

@@ -1,4 +1,4 @@
-"""Somebody writes over the -wal of a database in use with an older copy of it: frames that were committed are gone."""
+"""Tests of an older copy that somebody writes over the -wal of a database in use: committed frames are lost."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ LOOKS_MAX = 200
 
 
 def copy(old: Path, wal: Path) -> None:
-    """Like cp: the file is cut to nothing, and written."""
+    """Copy like cp: the file is cut to nothing, and written."""
     shutil.copyfile(old, wal)
 
 
 def truncate(old: Path, wal: Path) -> None:
-    """No CLOSE_WRITE tells of it."""
+    """Truncate it without a CLOSE_WRITE."""
     os.truncate(wal, old.stat().st_size)
 
 
 def write_in_place(old: Path, wal: Path) -> None:
-    """Like dd conv=notrunc, and rsync --inplace."""
+    """Write like dd conv=notrunc, and rsync --inplace."""
     with wal.open("r+b") as file:
         file.write(old.read_bytes())
 
@@ -53,7 +53,7 @@ def old(tmp_path: Path) -> Path:
 def test_an_older_copy_of_the_same_incarnation(
     app: SqliteProcess, follow: Following, old: Path, act: Act, *, is_long: bool, commits: int
 ) -> None:
-    """It is shorter, or it is as long and ends with another incarnation; the application commits after it, or not."""
+    """It is shorter, or it is as long and ends with another incarnation. The application may commit after it."""
     wal = side(follow.path, "-wal")
     if is_long:
         app.execute(*(insert(value) for value in range(20)), CHECKPOINT)
@@ -82,7 +82,7 @@ def test_a_copy_that_has_all_that_was_shipped(app: SqliteProcess, follow: Follow
 
 
 def test_a_copy_that_changes_nothing(app: SqliteProcess, follow: Following, old: Path) -> None:
-    """A prefix that is written over itself, and a whole copy."""
+    """A prefix is written over itself, or a whole copy."""
     wal = side(follow.path, "-wal")
     app.execute(insert(1))
     shutil.copyfile(wal, old)
@@ -102,7 +102,7 @@ def test_a_copy_that_changes_nothing(app: SqliteProcess, follow: Following, old:
 def test_a_copy_of_another_incarnation(
     app: SqliteProcess, follow: Following, old: Path, *, has_index: bool, commits: int
 ) -> None:
-    """Also if the -shm of that time is copied with it."""
+    """This holds also if the -shm of that time is copied with it."""
     wal, shm, old_shm = side(follow.path, "-wal"), side(follow.path, "-shm"), old.with_name("old-shm")
     app.execute(insert(1))
     assert not follow.settled().gap
@@ -126,7 +126,7 @@ def test_a_copy_of_another_incarnation(
 
 
 def test_status_reports_it_and_the_next_application_is_followed(tmp_path: Path, old: Path) -> None:
-    """The state is degraded, with the cause, until the WAL is recovered: without what was written over."""
+    """The state is degraded, with the cause, until the WAL is recovered without the frames that were written over."""
     place = Place(tmp_path)
     path = place.database()
     wal = side(path, "-wal")
@@ -139,7 +139,7 @@ def test_status_reports_it_and_the_next_application_is_followed(tmp_path: Path, 
         place.sync()
         copy(old, wal)
         app.execute(insert(3))
-        # A look may fall into the copying, when the file is short.
+        # A look may come during the copying, when the file is short.
         wait_for(lambda: place.row().state is DatabaseState.DEGRADED and WORDS in place.row().cause)
         app.kill()
         with SqliteProcess(path) as other:
@@ -155,7 +155,7 @@ def test_status_reports_it_and_the_next_application_is_followed(tmp_path: Path, 
 def test_a_wal_that_is_emptied_during_a_look(
     app: SqliteProcess, follow: Following, monkeypatch: pytest.MonkeyPatch, *, is_idle: bool
 ) -> None:
-    """The last close does that to a persistent WAL (SQLITE_FCNTL_PERSIST_WAL), before it gives up its locks."""
+    """The last close does that to a persistent WAL (SQLITE_FCNTL_PERSIST_WAL), before it releases its locks."""
     app.execute(insert(1))
     assert not follow.settled().gap
     holds, wal = SourceReader.holds, side(follow.path, "-wal")
@@ -174,9 +174,9 @@ def test_a_wal_that_is_emptied_during_a_look(
 def test_an_exclusive_application_empties_its_wal_during_a_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, call: int
 ) -> None:
-    """Nothing else than the WAL itself tells of it.
+    """Only the WAL itself shows it.
 
-    The first call of ``read`` is the scan. That of ``holds`` asks whether what was shipped is there.
+    The first call of ``read`` is the scan. The first call of ``holds`` asks whether what was shipped is there.
     """
     path, real, begun = tmp_path / "app.db", getattr(SourceReader, method), list[int]()
     closed_database(path)

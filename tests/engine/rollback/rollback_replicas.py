@@ -14,13 +14,13 @@ TABLE = ("CREATE TABLE t (x INTEGER PRIMARY KEY, y)",)
 
 
 def filled(rows: int, size: int = 3000) -> str:
-    """A transaction that inserts so many rows of so many bytes."""
+    """Return a transaction that inserts so many rows of so many bytes."""
     numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})"
     return f"{numbers} INSERT INTO t (y) SELECT randomblob({size}) FROM n"
 
 
 def restored(place: Place, target: Target = Head()) -> bytes:  # noqa: B008  a frozen value
-    """The replica of ``app``, restored to its head or to another target."""
+    """Return the replica of ``app``, restored to its head or to another target."""
     path: Path = place.folder / "restored.db"
     path.unlink(missing_ok=True)
     replica = Replica(DirectoryStorage(place.replica), "app")
@@ -29,5 +29,5 @@ def restored(place: Place, target: Target = Head()) -> bytes:  # noqa: B008  a f
 
 
 def objects(place: Place, pattern: str = "*") -> list[str]:
-    """The stored objects of ``app`` whose name fits."""
+    """Return the stored objects of ``app`` whose name fits."""
     return sorted(path.name for path in (place.replica / "app").rglob(pattern) if path.is_file())

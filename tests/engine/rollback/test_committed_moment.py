@@ -1,8 +1,8 @@
-"""Tests of the moment: a writer's and a reader's steps in many orders, on a model of a database of three pages.
+"""Tests of committed moments: a writer's and a reader's steps in many orders, on a model of a database of three pages.
 
 The model has what a reader can see: pages, locks, the journal, times, and events. A write changes the page first and
-queues its event after that, as write() does. Times are those of a coarse clock, which never tick, or those of a fine
-one, in which case no events come.
+queues its event after that, as write() does. File times come from a coarse clock that never ticks, or from a fine one,
+in which case no events come.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Model:
 
 
 class Interleaved:
-    """The reader's looks at a model; before each of them the writer may go on."""
+    """The reader's looks at a model. Before each of them the writer may continue."""
 
     def __init__(self, model: Model, script: Sequence[Callable[[], None]], stops: Sequence[int]) -> None:
         self.model = model
@@ -126,11 +126,14 @@ def a_kill_and_recovery(model: Model) -> list[Callable[[], None]]:
 
 
 LOOKS_MAX = 6 + PAGES + 7
-ORDERS = 6000  # of some hundred thousand; each step of the writer meets each look many times
+ORDERS = 6000  # of some hundred thousand orders; each step of the writer meets each look many times
 
 
 def orders(length: int) -> Iterator[list[int]]:
-    """How many steps of the writer come before each look: drawn, with a pause of the writer at up to four looks."""
+    """Yield how many steps of the writer come before each look.
+
+    They are drawn, with a pause of the writer at up to four looks.
+    """
     draw = random.Random(length)
     for _ in range(ORDERS):
         cuts = sorted(draw.choices(range(length + 1), k=3))
@@ -143,7 +146,7 @@ def orders(length: int) -> Iterator[list[int]]:
 
 
 def read(looks: Interleaved) -> list[str] | None:
-    """What the reader believes, or None if it believes nothing."""
+    """Return what the reader believes, or None if it believes nothing."""
     start = begin_moment(looks)  # type: ignore[arg-type]
     if isinstance(start, Hindrance):
         return None
@@ -156,7 +159,7 @@ def read(looks: Interleaved) -> list[str] | None:
 def test_no_order_of_steps_lets_a_mixture_pass(
     script_of: Callable[[Model], list[Callable[[], None]]], *, watched: bool
 ) -> None:
-    """What is believed is the database before the writer or after it, and it is believed if nobody writes."""
+    """What is believed is the database before the writer or after it. If nobody writes, it is believed."""
     believed = 0
     length = len(script_of(Model()))
     for stops in orders(length):
@@ -170,13 +173,13 @@ def test_no_order_of_steps_lets_a_mixture_pass(
 
 
 def test_a_quiet_database_is_believed_and_read_once() -> None:
-    """Nobody writes: the pages are a committed state."""
+    """Nobody writes, so the pages are a committed state."""
     model = Model()
     assert read(Interleaved(model, [], [])) == ["old"] * PAGES
 
 
 def test_a_hot_journal_is_never_read_past() -> None:
-    """Its writer is gone. A writer that holds RESERVED has only written its journal."""
+    """The journal's writer is gone. A writer that holds RESERVED has only written its journal."""
     model = Model()
     model.sight = JournalSight.HOT
     assert begin_moment(model) is Hindrance.HOT
@@ -187,14 +190,14 @@ def test_a_hot_journal_is_never_read_past() -> None:
 
 
 def test_a_journal_whose_super_journal_is_gone_waits_for_an_opener() -> None:
-    """The transaction is committed, but who opens the database next decides that, not the reader."""
+    """The transaction is committed, but the next process that opens the database decides that, not the reader."""
     model = Model()
     model.sight = JournalSight.SUPER_JOURNAL_GONE
     assert begin_moment(model) is Hindrance.SUPER_JOURNAL
 
 
 def test_another_file_in_its_place_voids_what_was_read() -> None:
-    """The pages are those of a file that the path does not name any more."""
+    """The pages are those of a file that the path no longer names."""
     model = Model()
     start = begin_moment(model)
     assert isinstance(start, MomentStart)
@@ -203,7 +206,7 @@ def test_another_file_in_its_place_voids_what_was_read() -> None:
 
 
 def test_page_1_must_be_the_one_of_the_start() -> None:
-    """It is read three times: before, among the pages, and after."""
+    """Page 1 is read three times: before, among the pages, and after."""
     model = Model()
     start = begin_moment(model)
     assert isinstance(start, MomentStart)
@@ -213,7 +216,7 @@ def test_page_1_must_be_the_one_of_the_start() -> None:
 
 
 def test_without_events_a_file_must_have_been_quiet() -> None:
-    """A write within the grain of the times would not change them."""
+    """A write within the grain of the file's times would not change them."""
     assert begin_moment(Model(watched=False, settled=False)) is Hindrance.UNSETTLED
     assert isinstance(begin_moment(Model(watched=True, settled=False)), MomentStart)
 

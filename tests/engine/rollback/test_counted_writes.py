@@ -1,4 +1,4 @@
-"""How long the writes to a kept journal are counted, with real SQLite and real events."""
+"""Tests of how long the writes to a kept journal are counted, with real SQLite and real events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 def test_a_steady_writer_is_counted_for_ever_and_a_long_transaction_is_not(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only what one transaction writes is limited."""
+    """Only the writes of one transaction are limited."""
     monkeypatch.setattr(CountedFile, "__init__", partialmethod(CountedFile.__init__, left=200))
     scene.first.execute("PRAGMA journal_mode = PERSIST")
     scene.change(3)
@@ -39,7 +39,7 @@ def test_a_steady_writer_is_counted_for_ever_and_a_long_transaction_is_not(
 
 
 def test_the_writes_to_a_journal_that_is_emptied_are_not_counted(scene: Scene) -> None:
-    """It never names a page, so that would be for nothing."""
+    """Such a journal never names a page, so counting would be useless."""
     scene.first.execute("PRAGMA journal_mode = TRUNCATE")
     for _ in range(2):
         scene.change(3)

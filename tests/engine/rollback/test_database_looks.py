@@ -19,7 +19,10 @@ def looks_at(follow: Following) -> DatabaseLooks:
 
 
 def test_what_other_processes_do_between_the_looks(tmp_path: Path) -> None:
-    """Nothing, an open reader, RESERVED: believed. A commit, a spill that is rolled back, another file: not."""
+    """With nothing, an open reader, or RESERVED the pages are believed.
+
+    With a commit, a spill that is rolled back, or another file they are not.
+    """
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app, SqliteProcess(path) as other:
         app.execute("CREATE TABLE t (x)", "INSERT INTO t VALUES (1)")

@@ -41,7 +41,7 @@ def place(tmp_path: Path) -> Place:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("page_size", [512, 4096, 65536])
 def test_each_change_is_one_transaction_of_the_same_generation(place: Place, mode: str, page_size: int) -> None:
-    """Updates, growth, shrinking and VACUUM: every state that was synced can be restored, byte for byte."""
+    """There are updates, growth, shrinking and VACUUM. Every state that was synced can be restored, byte for byte."""
     path = place.database()
     states: dict[str, bytes] = {}
     with SqliteProcess(path) as app, running(place.settings("app")):
@@ -65,7 +65,7 @@ def test_each_change_is_one_transaction_of_the_same_generation(place: Place, mod
 
 
 def test_what_did_not_change_is_not_stored_again(place: Place) -> None:
-    """A commit in a database of some megabytes stores its own pages."""
+    """A commit in a database of some megabytes stores only its own pages."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(*TABLE, filled(2000))
@@ -79,7 +79,7 @@ def test_what_did_not_change_is_not_stored_again(place: Place) -> None:
 
 
 def test_a_scan_of_another_file_is_not_taken(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file was replaced between the look that ordered the scan and the scan's opening of it: that is a gap."""
+    """The file was replaced between the look that ordered the scan and the scan's opening of it, so there is a gap."""
     path = place.database()
     taken: list[ScanResult] = []
     original = Scanning.take
@@ -121,7 +121,7 @@ def test_a_restart_of_the_daemon_scans_and_goes_on(place: Place) -> None:
 
 
 def test_a_spilled_and_rolled_back_transaction_ships_no_mixture(place: Place) -> None:
-    """While it is open nothing is shipped, and after the rollback the database is as it was."""
+    """While it is open nothing is shipped. After the rollback the database is as it was."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(*TABLE, filled(200))
@@ -135,7 +135,7 @@ def test_a_spilled_and_rolled_back_transaction_ships_no_mixture(place: Place) ->
 
 
 def test_a_hot_journal_is_reported_and_waited_for(place: Place) -> None:
-    """A writer is killed in the middle: nothing is shipped until somebody has opened the database."""
+    """A writer is killed in the middle. Nothing is shipped until somebody has opened the database."""
     path = place.database()
     with running(place.settings("app")):
         with SqliteProcess(path) as app:
@@ -154,7 +154,7 @@ def test_a_hot_journal_is_reported_and_waited_for(place: Place) -> None:
 
 
 def test_an_exclusive_holder_is_reported_once_it_lasts(place: Place) -> None:
-    """Nothing can be proven while a process keeps the file for itself; afterwards everything is there."""
+    """Nothing can be proven while a process holds the file exclusively. Afterwards everything is shipped."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app"), limits=Limits(busy_file_s=0.5)):
         app.execute(*TABLE, filled(20))
@@ -168,7 +168,7 @@ def test_an_exclusive_holder_is_reported_once_it_lasts(place: Place) -> None:
 
 
 def test_a_lock_that_stays_is_reported_when_it_is_time() -> None:
-    """However long the pause until the next scan is."""
+    """This holds however long the pause until the next scan is."""
     assert again_in_s(9.0, Hindrance.WRITER, 4.0) == 4.0
     assert again_in_s(2.0, Hindrance.WRITER, 4.0) == 2.0
     assert again_in_s(9.0, Hindrance.WRITER, -1.0) == 9.0
@@ -176,7 +176,7 @@ def test_a_lock_that_stays_is_reported_when_it_is_time() -> None:
 
 
 def test_a_base_is_taken_while_the_database_is_written(place: Place) -> None:
-    """A base needs no quiet time: the scan that closes it ships what it lacks."""
+    """A base needs no quiet time, because the scan that closes it ships what it lacks."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(*TABLE, filled(100))
@@ -205,7 +205,7 @@ def test_a_base_of_many_parts_is_closed_too(place: Place) -> None:
 
 
 def test_an_idle_database_is_not_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After its last change nothing scans it, and transactions that write nothing are no change."""
+    """After its last change nothing scans it. Transactions that write nothing are no change."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(*TABLE, filled(20))
@@ -220,7 +220,7 @@ def test_an_idle_database_is_not_read(place: Place, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("mode", ["MEMORY", "OFF"])
 def test_a_database_without_a_journal_is_reported_for_what_a_crash_does_to_it(place: Place, mode: str) -> None:
-    """Each state is shipped, and the state is degraded until a change comes with a journal."""
+    """Each state is shipped. The state of the database is degraded until a change comes with a journal."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(*TABLE, filled(20))
@@ -235,7 +235,7 @@ def test_a_database_without_a_journal_is_reported_for_what_a_crash_does_to_it(pl
 
 
 def test_the_first_base_shows_a_writer_without_a_journal(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The base begins in the middle of its transaction, and before the first look has noted anything."""
+    """The base begins in the middle of its transaction, before the first look has noted anything."""
     monkeypatch.setattr(database_scans.DatabaseScans, "note_known", lambda *_: None)
     path = place.database()
     with SqliteProcess(path) as app:
@@ -251,7 +251,7 @@ def test_the_first_base_shows_a_writer_without_a_journal(place: Place, monkeypat
 
 @pytest.mark.parametrize("mode", ["DELETE", "TRUNCATE", "PERSIST"])
 def test_journals_are_seen(place: Place, mode: str) -> None:
-    """No honest mode is taken for one without a journal, however the transactions lie."""
+    """No mode with a journal is taken for one without, however the transactions come."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(f"PRAGMA journal_mode={mode}", *TABLE, filled(20))
@@ -265,7 +265,7 @@ def test_journals_are_seen(place: Place, mode: str) -> None:
 
 
 def test_how_it_is_followed_is_said(place: Place) -> None:
-    """By its WAL, or by its pages, with the reason."""
+    """It is followed by its WAL, or by its pages with the reason."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(*TABLE, filled(20))
@@ -279,7 +279,7 @@ def test_how_it_is_followed_is_said(place: Place) -> None:
 
 
 def test_an_encrypted_file_is_said_to_be_copied_whole(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """With what helps, which is true: in WAL mode its commits are shipped."""
+    """The message has a remedy, which is true: in WAL mode its commits are shipped."""
     if not hasattr(apsw, "mc_version"):
         pytest.skip("another apsw than that of apsw-sqlite3mc is installed")
     with SqliteProcess(place.database(), module="apsw") as app, running(place.settings("app")):
@@ -294,7 +294,9 @@ def test_an_encrypted_file_is_said_to_be_copied_whole(place: Place, capsys: pyte
 
 
 def test_a_copy_for_readers_follows_each_state(place: Place) -> None:
-    """`restore --follow` of a source in rollback mode: page by page what was synced, but for the copy's own mode."""
+    """`restore --follow` of a source in rollback mode has what was synced, page by page, except for the copy's own
+    mode.
+    """
     path, copy = place.database(), place.folder / "copy.db"
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(*TABLE, filled(60))
@@ -316,7 +318,7 @@ def test_a_copy_for_readers_follows_each_state(place: Place) -> None:
 def test_a_file_that_was_cut_is_reported_until_it_is_filled_again(
     place: Place, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Meanwhile nothing is shipped, and it is not scanned again and again. After that the generation goes on."""
+    """Meanwhile nothing is shipped, and it is not scanned again and again. After that the generation continues."""
     path = place.database()
     with SqliteProcess(path) as app:
         app.execute(*TABLE, filled(20))

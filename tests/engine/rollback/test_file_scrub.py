@@ -1,4 +1,4 @@
-"""Tests of walsyncd.engine.rollback.file_scrub, in a whole daemon: what nobody committed is found and healed."""
+"""Tests of walsyncd.engine.rollback.file_scrub, in a whole daemon: pages that nobody committed are found and healed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def has_differed(place: Place) -> bool:
-    """Whether a scrub has ever found something."""
+    """Return whether a scrub has ever found something."""
     with place.journal() as journal:
         return GapKind.DIFFERS in journal.gaps()
 
@@ -42,7 +42,9 @@ def has_differed(place: Place) -> bool:
 def test_a_page_that_nobody_committed_is_found_and_healed(
     place: Place, capsys: pytest.CaptureFixture[str], mode: str, rows: int
 ) -> None:
-    """It is an error once, the positions since the last good scrub are suspect, and the next scrub is clean."""
+    """It is reported once as an error, the positions since the last good scrub are suspect, and the next scrub is
+    clean.
+    """
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(f"PRAGMA journal_mode={mode}", *TABLE, filled(rows))
@@ -73,7 +75,7 @@ def test_a_page_that_nobody_committed_is_found_and_healed(
 
 
 def test_a_page_that_went_back_is_found_after_a_restart(place: Place) -> None:
-    """The daemon has read nothing of the file since it started, because the file looks as it did when it stopped."""
+    """The daemon has not read the file since it started, because the file looks as it did when it stopped."""
     path = place.database()
     with SqliteProcess(path) as app:
         app.execute(*TABLE, filled(300))
@@ -109,7 +111,7 @@ def test_free_leaves_are_no_difference(place: Place) -> None:
 
 
 def test_what_an_application_writes_is_no_difference(place: Place) -> None:
-    """Scrubs beside commits, spills, rollbacks, kills with hot journals, VACUUM and all journal modes."""
+    """Scrubs run beside commits, spills, rollbacks, kills with hot journals, VACUUM and all journal modes."""
     path = place.database()
     with (
         SqliteProcess(path) as app,
@@ -127,7 +129,7 @@ def test_what_an_application_writes_is_no_difference(place: Place) -> None:
             stop.set()
             writer.join()
     with running(place.settings("app")):
-        with SqliteProcess(path) as other:  # the writer may have been killed in the middle
+        with SqliteProcess(path) as other:  # the writer may have been killed in the middle of a transaction
             other.execute("UPDATE t SET y = 1 WHERE x = 1")
         place.sync()
         results.append(scrub(place))
@@ -138,7 +140,7 @@ def test_what_an_application_writes_is_no_difference(place: Place) -> None:
 
 
 def write_honestly(path: Path, stop: threading.Event) -> None:
-    """In processes of their own, some of which are killed in the middle of a transaction."""
+    """Write in other processes, some of which are killed in the middle of a transaction."""
     random = Random(7)
     while not stop.is_set():
         with SqliteProcess(path) as app:
@@ -156,7 +158,7 @@ def write_honestly(path: Path, stop: threading.Event) -> None:
 
 
 def test_a_hot_journal_is_no_difference_and_ends(place: Place) -> None:
-    """The file is a mixture until somebody opens the database: nothing is read, and the scrub says why."""
+    """The file is a mixture until somebody opens the database. Nothing is read, and the scrub says why."""
     path = place.database()
     with running(place.settings("app"), limits=Limits(scrub_attempt_s=0.01, shipped_moment_s=2.0)):
         with SqliteProcess(path) as app:
@@ -174,7 +176,7 @@ def test_a_hot_journal_is_no_difference_and_ends(place: Place) -> None:
 
 
 def test_a_writer_that_never_pauses_postpones_it(place: Place) -> None:
-    """A difference that no moment confirms is none, and the scrub says so."""
+    """A difference that no moment confirms does not count, and the scrub says so."""
     path = place.database()
     with (
         SqliteProcess(path) as app,
@@ -192,7 +194,7 @@ def test_a_writer_that_never_pauses_postpones_it(place: Place) -> None:
 
 
 def begun_after_an_event(looks: FileLooks) -> MomentStart:
-    """A moment before which something was written that no scan has shipped."""
+    """Return a moment before which something was written that no scan has shipped."""
     start = begin_moment(looks)
     assert isinstance(start, MomentStart)
     return replace(start, events=start.events + 1)
@@ -202,9 +204,9 @@ def begun_after_an_event(looks: FileLooks) -> MomentStart:
 def test_a_difference_counts_only_at_a_moment_whose_content_is_shipped(
     place: Place, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    """What was committed and not shipped yet differs too, and so does what a writer writes meanwhile.
+    """Pages that were committed and not shipped yet differ too, and so do those that a writer writes meanwhile.
 
-    Such a moment is waited for once, and then the next database has its turn.
+    The scrub waits for such a moment once, and then the next database has its turn.
     """
     waits, read = list[str](), ShippedMoments.read
 

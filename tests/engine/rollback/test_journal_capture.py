@@ -1,4 +1,4 @@
-"""Journals are held by their own descriptors, and the order of events is kept."""
+"""Tests of how journals are held by their own descriptors, and of the order of events."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Scene:
         self.capture.note(Event(self.path, role, kind))
 
     def later(self, role: Role, kind: Kind) -> None:
-        """The event is in the queue, and read at the next drain."""
+        """The event is in the queue, and is read at the next drain."""
         self._late.append(Event(self.path, role, kind))
 
     def drain(self) -> None:
@@ -90,7 +90,7 @@ def contents(captured: Captured) -> list[str]:
 
 
 def test_deleted_journals_are_readable_in_their_order(scene: Scene) -> None:
-    """From the known state on."""
+    """They are readable from the known state on."""
     scene.commits("before")
     scene.known()
     scene.commits("first")
@@ -101,7 +101,7 @@ def test_deleted_journals_are_readable_in_their_order(scene: Scene) -> None:
 
 
 def test_counted_writes_of_a_long_transaction_are_few(scene: Scene) -> None:
-    """Events may be taken in between any two of its writes, and only whether there was more than one counts."""
+    """Events may be taken in between any two of its writes. It only matters whether there was more than one."""
     scene.journal.write_text("kept")
     scene.capture.entries_max = 8
     scene.known()
@@ -121,7 +121,7 @@ def test_counted_writes_of_a_long_transaction_are_few(scene: Scene) -> None:
 
 
 def test_a_journal_whose_writes_are_not_counted_to_the_end_is_not_whole(scene: Scene) -> None:
-    """Its other events are as they were."""
+    """Its other events stay as they were."""
     scene.journal.write_text("kept")
     scene.known()
     for kind in (Kind.MODIFY, Kind.COUNTED, Kind.MODIFY, Kind.UNCOUNTED, Kind.COUNTED):
@@ -134,7 +134,7 @@ def test_a_journal_whose_writes_are_not_counted_to_the_end_is_not_whole(scene: S
 
 
 def test_a_counted_write_before_a_mark_stays_there(scene: Scene) -> None:
-    """What comes after the mark is not moved to before it."""
+    """What comes after the mark is not moved before it."""
     scene.journal.write_text("kept")
     scene.known()
     for kind in (Kind.MODIFY, Kind.COUNTED, Kind.MODIFY, Kind.COUNTED, Kind.MODIFY):
@@ -147,7 +147,7 @@ def test_a_counted_write_before_a_mark_stays_there(scene: Scene) -> None:
 
 
 def test_nothing_is_known_before_the_first_scan(scene: Scene) -> None:
-    """Journals may have come and gone."""
+    """Journals may have come and gone before it."""
     scene.commits("first")
     assert scene.now().doubt is Doubt.JOURNAL_UNKNOWN
 
@@ -174,7 +174,7 @@ def test_what_follows_a_mark_stays_when_the_state_at_the_mark_becomes_known(scen
 
 
 def test_a_write_after_a_mark_is_not_merged_with_one_before(scene: Scene) -> None:
-    """Two commits in mode MEMORY: the second one came after the scan."""
+    """There were two commits in mode MEMORY, and the second one came after the scan."""
     scene.known()
     scene.writes()
     mark = scene.mark()
@@ -184,7 +184,7 @@ def test_a_write_after_a_mark_is_not_merged_with_one_before(scene: Scene) -> Non
 
 
 def test_a_journal_that_was_gone_before_it_was_opened(scene: Scene) -> None:
-    """Its transaction is not accounted for."""
+    """Its transaction can't be accounted for."""
     scene.known()
     scene.begins("first", tell=False)
     scene.ends(tell=False)
@@ -225,7 +225,7 @@ def test_a_transaction_that_is_open_at_the_known_state_is_seen_to_its_end(scene:
 
 
 def test_a_transaction_that_was_open_before_anything_was_watched(scene: Scene) -> None:
-    """Its journal was created without an event, so the next scan reads all."""
+    """Its journal was created without an event, so the next scan reads all pages."""
     scene.begins("first", tell=False)
     scene.reserved = True
     scene.known()
@@ -233,7 +233,7 @@ def test_a_transaction_that_was_open_before_anything_was_watched(scene: Scene) -
 
 
 def test_a_kept_journal(scene: Scene) -> None:
-    """It is not held, because it is read where it is."""
+    """It is not held, because it is read in its place."""
     scene.begins("kept", tell=False)
     scene.known()
     assert not scene.now().is_kept_written
@@ -245,7 +245,7 @@ def test_a_kept_journal(scene: Scene) -> None:
 
 
 def test_a_kept_journal_is_touched_by_any_event_after_the_mark(scene: Scene) -> None:
-    """Also by one that is equal to the last one before it."""
+    """An event that equals the last one before the mark counts, too."""
     scene.begins("kept")
     mark = scene.mark()
     assert scene.capture.is_untouched(mark)
@@ -254,7 +254,7 @@ def test_a_kept_journal_is_touched_by_any_event_after_the_mark(scene: Scene) -> 
 
 
 def test_no_mark_while_the_journal_comes_and_goes(scene: Scene) -> None:
-    """What exists and what was told of never agree."""
+    """The existing journal never agrees with the events."""
 
     def drain() -> None:
         scene.event(Role.JOURNAL, Kind.MODIFY)
@@ -276,7 +276,7 @@ def test_no_mark_while_the_journal_comes_and_goes(scene: Scene) -> None:
     ],
 )
 def test_events_that_leave_doubt(scene: Scene, role: Role, kind: Kind, doubt: Doubt) -> None:
-    """Until the next scan of all pages."""
+    """The doubt lasts until the next scan of all pages."""
     scene.known()
     scene.event(role, kind)
     scene.commits("first")
@@ -286,7 +286,7 @@ def test_events_that_leave_doubt(scene: Scene, role: Role, kind: Kind, doubt: Do
 
 
 def test_an_event_that_could_not_be_taken_in_is_lost(scene: Scene) -> None:
-    """It may have been any."""
+    """It may have been any event."""
     scene.known()
     scene.capture.lose()
     assert scene.now().doubt is Doubt.EVENTS_LOST
@@ -320,7 +320,7 @@ def test_limits(scene: Scene, tmp_path: Path, limit: str, value: int) -> None:
 
 
 def test_a_moment_whose_following_events_were_dropped_makes_nothing_known(scene: Scene) -> None:
-    """A scan that is accepted late: too many transactions ended since its moment, and nobody knows what they did."""
+    """The scan is accepted late. Too many transactions ended since its moment, and it is unknown what they did."""
     scene.capture.journals_max = 4
     scene.known()
     mark = scene.mark()
@@ -335,7 +335,7 @@ def test_a_moment_whose_following_events_were_dropped_makes_nothing_known(scene:
 
 
 def test_a_later_known_state_ends_the_one_before(scene: Scene) -> None:
-    """A rolling scan that had no result has moved it, and what the map holds is older."""
+    """A rolling scan without a result has moved the state, and the map is older."""
     scene.known()
     map_is_of = scene.origin
     scene.commits("in between")
@@ -349,7 +349,7 @@ def test_a_later_known_state_ends_the_one_before(scene: Scene) -> None:
 
 
 def test_what_is_lost_is_seen_without_a_quiet_moment(scene: Scene) -> None:
-    """A transaction that is under way leaves doubt only while it lasts."""
+    """A transaction under way leaves doubt only while it lasts."""
     scene.known()
     scene.begins("first")
     scene.writes()

@@ -19,7 +19,7 @@ from walsyncd.engine.rollback.journal_use import JournalUse
 
 
 def moment(counter: int | None, *, journal_events: int) -> CommittedScan:
-    """A moment at which the change counter was this, after so many events of the journal."""
+    """Return a moment at which the change counter was this, after so many events of the journal."""
     return CommittedScan(0, journal_events, 0.0, 0, counter)
 
 
@@ -36,7 +36,7 @@ def moment(counter: int | None, *, journal_events: int) -> CommittedScan:
 def test_only_sqlite_counts_its_commits(
     counter: int | None, events: int, *, unjournalled: bool, logged: list[str]
 ) -> None:
-    """After a moment with counter 7 and 5 events of the journal."""
+    """Each case comes after a moment with counter 7 and 5 events of the journal."""
     use = JournalUse("app")
     use.accepted(moment(7, journal_events=5), is_changed=False, before="")
     with capture_logs() as logs:
@@ -46,7 +46,7 @@ def test_only_sqlite_counts_its_commits(
 
 
 def test_a_copy_over_the_file_is_shipped_and_nothing_is_left_to_say(tmp_path: Path) -> None:
-    """`cp`, and a write by another name: each is in the log, with the position before it, and the state is well."""
+    """`cp` and a write by another name are each in the log, with the position before it, and the state is well."""
     place = Place(tmp_path)
     path, backup, link = place.database(), tmp_path / "backup.db", tmp_path / "link.db"
     with SqliteProcess(path) as app, running(place.settings("app")), capture_logs() as logs:

@@ -1,4 +1,4 @@
-"""Tests of bridges into rollback mode: what they say, and that another mode takes over."""
+"""Tests of bridges into rollback mode: what they say, and that the other mode takes over."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_it_waits_for_a_committed_moment(place: Place) -> None:
-    """A writer has spilled when the WAL is gone: the bridge is made after its rollback."""
+    """A writer has spilled when the WAL is deleted, so the bridge is made after its rollback."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute("PRAGMA journal_mode=WAL", *TABLE, filled(300))
@@ -40,7 +40,7 @@ def test_it_waits_for_a_committed_moment(place: Place) -> None:
 
 
 def test_it_says_what_was_missed(place: Place) -> None:
-    """The old position, and why."""
+    """The bridge has the old position and the reason."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(*TABLE, filled(20))

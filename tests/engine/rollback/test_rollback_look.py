@@ -1,4 +1,4 @@
-"""Tests of walsyncd.engine.rollback.rollback_look with scans that only note what is asked of them."""
+"""Tests of walsyncd.engine.rollback.rollback_look with scans that only note their requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from walsyncd.engine.rollback.rollback_look import has_page_size, look_in_rollba
 
 
 class NotedScans:
-    """Scans that are asked, and answer that they are at work."""
+    """Scans that note requests, and answer that they are at work."""
 
     def __init__(self, follow: Following, *, has_map: bool = True) -> None:
         self.follow = follow
@@ -74,7 +74,7 @@ def scanned(follow: Following, *, has_map: bool = True) -> Any:
 
 
 def test_what_a_scan_found_is_taken_without_a_look_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The result is of a moment that has passed. The look after it sees what the file is by then."""
+    """The result is of a past moment. The look after it sees the present file."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("CREATE TABLE t (x)")
@@ -86,7 +86,7 @@ def test_what_a_scan_found_is_taken_without_a_look_at_the_file(tmp_path: Path, m
 
 
 def test_a_change_is_scanned_and_an_empty_transaction_is_not(tmp_path: Path) -> None:
-    """Only events of the file count: a transaction that writes nothing touches its journal alone."""
+    """Only events of the file count, because a transaction that writes nothing touches only its journal."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("CREATE TABLE t (x)")
@@ -123,7 +123,7 @@ def test_an_event_that_comes_after_the_facts_is_not_known(tmp_path: Path, monkey
 
 
 def test_without_a_map_a_base_is_wanted(tmp_path: Path) -> None:
-    """Once for each change, and the position stays, because the base brings the map."""
+    """A base is wanted once for each change, and the position stays, because the base brings the map."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("CREATE TABLE t (x)")
@@ -140,7 +140,7 @@ def test_without_a_map_a_base_is_wanted(tmp_path: Path) -> None:
 
 
 def test_a_wal_ends_the_reading(tmp_path: Path) -> None:
-    """Checkpoints put parts of states into the file: the WAL is followed from now on, after a bridge."""
+    """Checkpoints put parts of states into the file. The WAL is followed from now on, after a bridge."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("CREATE TABLE t (x)")
@@ -170,7 +170,7 @@ def test_a_file_whose_page_size_is_not_known_is_copied_whole(tmp_path: Path) -> 
 
 
 def test_a_lost_map_is_a_gap(tmp_path: Path) -> None:
-    """A scan that closes the next base compares with that base alone, which says nothing of the frames before."""
+    """A scan that closes the next base compares only with that base, which says nothing about the frames before it."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("CREATE TABLE t (x)")
@@ -185,7 +185,10 @@ def test_a_lost_map_is_a_gap(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("machine_ms", "true_ms"), [(0, -9_000_000), (0, 9_000_000), (-9_000_000, -9_000_000)])
 def test_a_look_is_noted_by_the_clock_of_the_file(tmp_path: Path, machine_ms: int, true_ms: int) -> None:
-    """The store's clock differs, or the clock was ahead when the file was written: it was looked at until that date."""
+    """The store's clock may differ, or the clock was ahead when the file was written.
+
+    Otherwise it would be looked at until that date.
+    """
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("CREATE TABLE t (x)")

@@ -1,4 +1,4 @@
-"""Tests of switches between WAL and rollback modes, in a whole daemon: the generation goes on by bridges."""
+"""Tests of switches between WAL and rollback modes, in a whole daemon: bridges continue the generation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def has_map(place: Place) -> bool:
 
 @pytest.mark.parametrize("mode", ["DELETE", "PERSIST", "TRUNCATE", "MEMORY"])
 def test_into_wal_mode_and_back(place: Place, mode: str) -> None:
-    """Each way is a bridge, and nothing of what was committed on either side is missing."""
+    """Each switch is a bridge, and no commit on either side is missing."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(f"PRAGMA journal_mode={mode}", *TABLE, filled(50))
@@ -41,7 +41,7 @@ def test_into_wal_mode_and_back(place: Place, mode: str) -> None:
 
 
 def test_quick_switches_back_and_forth(place: Place) -> None:
-    """However often it changes between two looks: the state at the end is exact, in the same generation."""
+    """However often it changes between two looks, the state at the end is exact, in the same generation."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(*TABLE, filled(50))
@@ -60,7 +60,7 @@ def test_quick_switches_back_and_forth(place: Place) -> None:
 
 
 def test_a_database_that_began_in_wal_mode(place: Place) -> None:
-    """Its map was made by a scan beside the WAL; the bridge out of WAL mode uses it."""
+    """A scan beside the WAL made its map, and the bridge out of WAL mode uses it."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute("PRAGMA journal_mode=WAL", *TABLE, filled(50))
@@ -88,7 +88,7 @@ def test_another_page_size_begins_another_generation(place: Place) -> None:
 
 
 def test_the_daemon_is_away_while_the_mode_changes(place: Place) -> None:
-    """At its start it finds a database in the other mode, and bridges."""
+    """At its start the daemon finds a database in the other mode, and makes a bridge."""
     path = place.database()
     with SqliteProcess(path) as app:
         app.execute(*TABLE, filled(50))
@@ -107,7 +107,7 @@ def test_the_daemon_is_away_while_the_mode_changes(place: Place) -> None:
 
 @pytest.mark.parametrize("is_away", [False, True])
 def test_an_encrypted_database_leaves_wal_mode(place: Place, is_away: bool) -> None:
-    """Without a WAL its page size can't be read, so there is no bridge: a base is taken, and following goes on."""
+    """Without a WAL its page size can't be read, so there is no bridge. A base is taken, and following continues."""
     path = place.database()
     with SqliteProcess(path, module="apsw") as app:
         with running(place.settings("app")):
@@ -129,7 +129,7 @@ def test_an_encrypted_database_leaves_wal_mode(place: Place, is_away: bool) -> N
 
 
 def test_a_database_is_encrypted_while_it_is_followed(place: Place) -> None:
-    """No SQLite could apply the encrypted pages to a base that is not, so that another generation begins."""
+    """No SQLite could apply the encrypted pages to a base that is not encrypted, so another generation begins."""
     path = place.database()
     with SqliteProcess(path, module="apsw") as app, running(place.settings("app")):
         app.execute(*TABLE, filled(50))

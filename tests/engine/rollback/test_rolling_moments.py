@@ -1,4 +1,4 @@
-"""Tests of rolling scans: their moments with proofs and looks that are made up, and whole scans beside real SQLite."""
+"""Tests of rolling scans: their moments with made-up proofs and looks, and whole scans beside real SQLite."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def scene() -> Scene:
 
 
 def test_what_changed_up_to_each_moment_is_left(scene: Scene) -> None:
-    """A pass reads it, and what changes after the last moment belongs to the next one."""
+    """A pass reads these pages. What changes after the last moment is left to the next pass."""
     assert scene.left() == []
     scene.commits(3, 7)
     assert scene.left() == []
@@ -127,7 +127,7 @@ def test_what_changed_up_to_each_moment_is_left(scene: Scene) -> None:
 
 
 def test_no_moment_while_a_writer_is_at_work(scene: Scene) -> None:
-    """It is tried again, and nothing is lost by that."""
+    """The moment is tried again, and nothing is lost by that."""
     scene.commits(3)
     scene.looks.writing = True
     assert scene.moments.take() is None
@@ -139,7 +139,7 @@ def test_no_moment_while_a_writer_is_at_work(scene: Scene) -> None:
 
 @pytest.mark.parametrize("doubt", [None, NoProof.STEP_MISSING])
 def test_a_commit_while_the_journals_are_read_voids_the_moment(scene: Scene, doubt: NoProof | None) -> None:
-    """What they seemed to prove, or not to prove, is not believed."""
+    """Whatever they seemed to prove is not believed."""
     scene.commits(3)
     scene.proofs.doubt = doubt
     scene.proofs.while_proving = lambda: scene.commits(4)
@@ -164,7 +164,7 @@ def test_a_kept_journal_that_is_used_meanwhile_voids_the_moment(scene: Scene) ->
 
 
 def test_doubt_at_a_moment_ends_the_scan(scene: Scene) -> None:
-    """Only a scan from the start tells what the file is."""
+    """Only a scan from the start can find what the file is."""
     scene.commits(3)
     scene.proofs.doubt = NoProof.STEP_MISSING
     assert scene.moments.take() is None
@@ -185,7 +185,7 @@ def test_a_scan_that_is_over_stays_over(scene: Scene) -> None:
 
 
 def test_a_missed_journal_ends_the_scan_at_once(scene: Scene) -> None:
-    """A writer that never rests leaves no moment in which the journals could be looked at."""
+    """A writer that never pauses leaves no moment in which the journals could be looked at."""
     scene.commits(3)
     scene.looks.writing = scene.proofs.lost = True
     assert scene.moments.take() is None
@@ -193,7 +193,7 @@ def test_a_missed_journal_ends_the_scan_at_once(scene: Scene) -> None:
 
 
 def test_a_proof_from_another_state_ends_the_scan(scene: Scene) -> None:
-    """It says nothing of what happened between."""
+    """The proof says nothing about what happened in between."""
     scene.commits(3)
     scene.proofs.known = 4
     assert scene.moments.take() is None
@@ -202,7 +202,7 @@ def test_a_proof_from_another_state_ends_the_scan(scene: Scene) -> None:
 
 @pytest.mark.parametrize("what", ["another file", "WAL mode"])
 def test_another_database_ends_the_scan(scene: Scene, what: str) -> None:
-    """It does not come back."""
+    """The first database does not come back."""
     if what == "WAL mode":
         scene.looks.version = 2
     else:
@@ -212,7 +212,9 @@ def test_another_database_ends_the_scan(scene: Scene, what: str) -> None:
 
 
 def test_a_scan_rolls_from_a_moment_only(scene: Scene) -> None:
-    """The journals count from its place in the order of events, so nothing may have happened since page 1 was read."""
+    """The journals count from their place in the order of events, so nothing may have happened since page 1
+    was read.
+    """
     start = scene.start()
     scene.commits(3)
     assert begin_rolling(scene.proofs, scene.looks, start) is None
@@ -220,14 +222,14 @@ def test_a_scan_rolls_from_a_moment_only(scene: Scene) -> None:
 
 
 def test_a_header_that_is_not_plain_has_no_counter_to_begin_at(scene: Scene) -> None:
-    """An old version of SQLite has written it."""
+    """An old version of SQLite has written such a header."""
     scene.looks.pages = 0
     assert begin_rolling(scene.proofs, scene.looks, scene.start()) is None
 
 
 @pytest.mark.parametrize("mode", ["delete", "persist"])
 def test_scans_beside_transactions_find_committed_states(mode: str) -> None:
-    """Spills, rollbacks, savepoints, kills, and journals that are missed: each result is the file at a moment."""
+    """There are spills, rollbacks, savepoints, kills, and missed journals. Each result is the file at a moment."""
     total = rolling.Outcome()
     for seed in range(20):
         total.add(rolling.run(seed, scans=3, modes=(mode,)))

@@ -35,7 +35,7 @@ from walsyncd.errors import TransientError
 
 @pytest.mark.parametrize("hindrance", [*Hindrance, None])
 def test_only_what_the_database_has_become_is_a_gap(hindrance: Hindrance | None) -> None:
-    """A writer, a journal or a change is waited for."""
+    """The scan waits for a writer, a journal or a change."""
     gap = gap_of(hindrance)
     assert (gap is not None) == (hindrance in {Hindrance.WAL, Hindrance.PAGE_SIZE, Hindrance.UNREADABLE})
     assert gap is None or gap.kind is GapKind.CHANGED
@@ -53,7 +53,7 @@ def test_a_base_may_begin_where_a_scan_left() -> None:
 
 @pytest.mark.parametrize(("has_map", "other"), [(True, True), (True, False), (False, False)])
 def test_what_a_base_took_is_no_map_where_one_was_lost(*, has_map: bool, other: bool) -> None:
-    """What was shipped since the base began is in the map alone."""
+    """Only the map has what was shipped since the base began."""
     fake: Any = SimpleNamespace(row_id=1, maps=SimpleNamespace(open=lambda _row_id: None))
     opened = Scanning(fake, fake)._opener(Stream("20261122T105600Z-00000001"), fake if other else None, has_map=has_map)
     with pytest.raises(BridgeImpossibleError):
@@ -64,7 +64,9 @@ def test_what_a_base_took_is_no_map_where_one_was_lost(*, has_map: bool, other: 
 def test_a_base_is_given_up_if_the_map_is_lost_before_it_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_noticed: bool
 ) -> None:
-    """What was shipped since the base began is in no map then, and what the base took does not show it undone."""
+    """In that case no map has what was shipped since the base began, and the base does not show whether it
+    was undone.
+    """
     place = Place(tmp_path)
     path, app = place.database(), SqliteProcess(place.database())
     is_copied, may_close = threading.Event(), threading.Event()
@@ -85,7 +87,7 @@ def test_a_base_is_given_up_if_the_map_is_lost_before_it_is_closed(
         monkeypatch.setattr(DatabaseScans, "step", step_without_map)
         monkeypatch.setattr(DatabaseScans, "close_base", close_base)
         monkeypatch.setattr(Scanning, "wait_s", lambda *_arguments, **_named: 0.0)
-        execute("UPDATE t SET y = zeroblob(3000) WHERE x = 20")  # as the base has it
+        execute("UPDATE t SET y = zeroblob(3000) WHERE x = 20")  # the value that the base has
         return close_base(self, *arguments)
 
     def step_without_map(self: DatabaseScans, *arguments: Any) -> Step:
@@ -108,7 +110,7 @@ def test_a_base_is_given_up_if_the_map_is_lost_before_it_is_closed(
         execute("UPDATE t SET y = randomblob(3000) WHERE x = 20")
         wait_for(lambda: restored(place) == states[-1])
         may_close.set()
-        # Not even a look for somebody who asks comes between the loss and what is made of it.
+        # Not even a look for a waiting client comes between the loss and what follows from it.
         wait_for(lambda: place.row().generation != generation or len(objects(place, "*.json.zst")) > 1)
         place.sync()
         assert restored(place) == states[-1]
@@ -131,7 +133,7 @@ class NoManifests(DirectoryStorage):
 
 
 def test_after_a_lost_map_the_base_before_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What closes the next base is the difference from that base. Without it, a restore gives the last state before."""
+    """The next base is closed by its difference from that base. Without it, a restore gives the last state before."""
     place = Place(tmp_path)
     path, app = place.database(), SqliteProcess(place.database())
     storage, is_copied, may_close = NoManifests(place.replica), threading.Event(), threading.Event()

@@ -37,7 +37,7 @@ def read(daemon: Daemon) -> tuple[FollowState, bytes]:
 
 
 def test_what_is_read_beside_a_writer_is_what_its_position_restores(tmp_path: Path) -> None:
-    """Each time, byte for byte."""
+    """Each reading equals the restore, byte for byte."""
     place = Place(tmp_path)
     stop = threading.Event()
     with SqliteProcess(place.database()) as app, running(place.settings("app")) as daemon:
@@ -61,7 +61,7 @@ def test_what_is_read_beside_a_writer_is_what_its_position_restores(tmp_path: Pa
 
 
 def test_an_open_transaction_is_waited_for_and_not_for_ever(tmp_path: Path) -> None:
-    """The error says what is in the way."""
+    """The error says what prevents it."""
     place = Place(tmp_path)
     with (
         SqliteProcess(place.database()) as app,
@@ -76,7 +76,10 @@ def test_an_open_transaction_is_waited_for_and_not_for_ever(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("watched", [True, False])
 def test_what_only_the_next_base_will_hold_is_not_shipped(tmp_path: Path, watched: bool) -> None:
-    """Without a page map a look notes the change, and wants a base. Until that is stored no position has the change."""
+    """Without a page map a look notes the change, and wants a base.
+
+    Until that base is stored no position has the change.
+    """
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app, Following(path, tmp_path / "f") as follow:
         app.execute(*TABLE, filled(5))

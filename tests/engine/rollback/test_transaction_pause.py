@@ -49,7 +49,7 @@ def scene(tmp_path: Path) -> Scene:
 
 @pytest.mark.parametrize("mode", BEGINS)
 def test_events_wake_the_database_at_the_end_of_each_transaction(scene: Scene, mode: str) -> None:
-    """Until then its looks rest."""
+    """There are no looks until then."""
     for _ in range(3):
         for event in BEGINS[mode]:
             scene.note(event)
@@ -59,20 +59,20 @@ def test_events_wake_the_database_at_the_end_of_each_transaction(scene: Scene, m
 
 
 def test_a_write_without_a_journal_wakes_it_at_once(scene: Scene) -> None:
-    """Nothing would tell of an end."""
+    """No event would report its end."""
     scene.note((D, MODIFY), (D, MODIFY), (Role.WAL, CREATE))
     assert not scene.is_resting
 
 
 def test_the_pause_ends_by_itself(tmp_path: Path) -> None:
-    """A writer may be killed, or its transaction may last."""
+    """A writer may be killed, or its transaction may last long."""
     scene = Scene(tmp_path, pause_s=-1.0)
     scene.note((J, CREATE))
     assert scene.tracked.pace.rest_until_s < time.monotonic()
 
 
 def test_the_rest_that_a_look_has_set_is_left_alone(scene: Scene) -> None:
-    """Whether the transaction began before it or after it."""
+    """This holds whether the transaction began before the look or after it."""
     until_s = time.monotonic() + 300
     scene.schedule.rest(scene.tracked, until_s)
     scene.note(*BEGINS["DELETE"], ENDS["DELETE"])

@@ -1,4 +1,4 @@
-"""Two writers that never rest, and are killed: whatever is shipped was committed."""
+"""Tests of two writers that never pause, and are killed: whatever is shipped was committed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ SOAK_S = float(os.environ.get("WALSYNCD_TESTS_SOAK_S", "8"))
     ],
 )
 def test_no_mixture_is_shipped(tmp_path: Path, modes: tuple[str, ...], page_size: int, seconds: float) -> None:
-    """Spills, rollbacks, VACUUM, other modes, exclusive locks and kills; the end is the file, byte for byte."""
+    """There are spills, rollbacks, VACUUM, other modes, exclusive locks and kills.
+
+    The end is the file, byte for byte.
+    """
     place = Place(tmp_path)
     writers = TwoWriters(place.database(), modes, seed=page_size)
     writers.create(page_size)

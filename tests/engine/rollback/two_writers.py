@@ -57,7 +57,7 @@ while True:
 
 @dataclass
 class TwoWriters:
-    """Writers of ``path``; ``modes`` are the journal modes that they choose from."""
+    """Writers of ``path``. ``modes`` are the journal modes that they choose from."""
 
     path: Path
     modes: tuple[str, ...]
@@ -74,7 +74,7 @@ class TwoWriters:
             app.executemany("INSERT INTO t VALUES (?, 0, randomblob(900))", [(row,) for row in range(ROWS)])
 
     def write_for(self, seconds: float) -> None:
-        """Write, and kill a writer now and then, until the time is over; the last ones are killed, too."""
+        """Write, and kill a writer now and then, until the time is over. The last ones are killed, too."""
         draw = random.Random(self.seed)
         until_s = time.monotonic() + seconds
         while time.monotonic() < until_s:
@@ -98,7 +98,7 @@ class TwoWriters:
 
 
 def states_of(replica: Path) -> Iterator[tuple[str, bytes]]:
-    """Each state of the newest generation that a restore could give from its first base on, with its position."""
+    """Yield each state of the newest generation that a restore could give from its first base on, with its position."""
     generation = max(folder.name for folder in replica.iterdir() if folder.is_dir())
     keys = [parse_key(str(path.relative_to(replica))) for path in (replica / generation).rglob("*.zst")]
     manifest = min((key for key in keys if isinstance(key, ManifestKey)), key=lambda key: (key.epoch, key.frame))
@@ -138,7 +138,7 @@ def _unpacked(path: Path) -> bytes:
 
 
 def mixture_in(content: bytes, scratch: Path) -> str:
-    """Why a state is none that was ever committed, or an empty text."""
+    """Return why a state was never committed, or an empty text."""
     scratch.write_bytes(content)
     try:
         with closing(sqlite3.connect(f"file:{scratch}?immutable=1", uri=True)) as app:
