@@ -73,7 +73,7 @@ transaction (``adapters.journal.journal``). ``engine.ship.uploader`` ships it.
 Where it is decided. Modules are named from ``walsyncd.`` on; a test checks that they have what is named here::
 
     a commit is read and proven         engine.follow.look.take_step ─> core.follow.decision
-    a restart of the WAL is proven      core.follow.restart.prove_by_count, asked in engine.follow.wal_restart
+    a restart of the WAL is proven      core.follow.restart_seen.prove_restart, seen by engine.follow.wal_restart
     something was missed (a gap)        core.follow.gap.GapKind ─> engine.follow.follower, engine.content.bridges
     an epoch is closed                  engine.follow.copy_frames.close_epoch_if_due, engine.content.epoch_start
     the next look                       core.follow.look_pace, engine.follow.schedule.Schedule

@@ -27,6 +27,7 @@ EYES = "engine/follow/source_reader.py"
 FOLLOW = "core/follow/decision.py"
 LIVES = "engine/follow/wal_pairs.py"
 RESTART = "core/follow/restart.py"
+RESTART_SEEN = "core/follow/restart_seen.py"
 RESUMPTION = "engine/follow/resume.py"
 SEAM = "engine/follow/wal_restart.py"
 SNAPSHOTTER = "engine/base/snapshotter.py"
@@ -210,8 +211,8 @@ MUTANTS = (
     ),
     mutant(
         "how far the new frames came is not looked at again",
-        SEAM,
-        "return max(new_last, index.max_frame)",
+        RESTART_SEEN,
+        "return max(new_last, after_tail.index.max_frame)",
         "return new_last",
         "engine/follow/test_interleavings.py::test_new_frames_that_pass_ours_while_the_tail_is_read",
     ),
@@ -219,22 +220,22 @@ MUTANTS = (
         "the old tail is read last",
         SEAM,
         (
-            ("    after_tail = reader.observe_after_tail()\n", ""),
-            ("    behind = None\n", "    after_tail = reader.observe_after_tail()\n    behind = None\n"),
+            ("    after_tail = reader.observe_after_tail()\n    new = ", "    new = "),
+            ("    behind = _salts", "    after_tail = reader.observe_after_tail()\n    behind = _salts"),
         ),
         ("engine/follow/test_interleavings.py::test_the_old_tail_is_read_before_anything_else",),
     ),
     mutant(
         "the tail need not be in the database",
-        SEAM,
-        "return _not_written_back(reader, proof, found, remains) or proof",
-        "return proof",
+        RESTART_SEEN,
+        "if held.get(page) != digest:",
+        "if False:",
         "engine/follow/test_wal_restart.py::test_a_tail_that_is_not_in_the_database_is_a_gap",
     ),
     mutant(
         "what remains is believed after a reboot",
-        SEAM,
-        "if state.file.boot_id != reader.environment.boot_id:",
+        RESTART_SEEN,
+        "if not seen.is_same_boot:",
         "if False:",
         "engine/follow/test_wal_restart.py::test_one_restart_across_a_reboot",
     ),

@@ -117,8 +117,8 @@ PRESENCE_MUTANTS = (
     mutant(
         "a count is believed for good because no close has come so far",
         SEAM,
-        "        if not whole:\n            reader.accept_provisionally()",
-        "        if False:\n            reader.accept_provisionally()",
+        "if proof.is_provisional:",
+        "if False:",
         "engine/follow/test_closed_index.py::test_a_killed_writer_whose_close_comes_late_is_a_gap",
     ),
     mutant(

@@ -86,9 +86,9 @@ def test_a_mark_holds_until_an_event(follow: Following) -> None:
     """Events are counted from the mark on, whichever look they come in."""
     follow.look()
     index = eyes_of(follow).observe().index
-    assert eyes_of(follow).ichange_holds(index)
+    assert eyes_of(follow).counter_evidence().holds(index)
     follow.tracked.wal_pairs.note(Event(follow.path, Role.SHM, Kind.MODIFY))
-    assert not eyes_of(follow).ichange_holds(index)
+    assert not eyes_of(follow).counter_evidence().holds(index)
 
 
 def test_batches(tmp_path: Path) -> None:

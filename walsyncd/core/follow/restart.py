@@ -74,11 +74,13 @@ class Counter:
 class RestartProof:
     """The restart is proven: take the old incarnation up to commit frame ``last``, then continue.
 
-    Nothing is taken if ``last`` is the cursor's own frame.
+    Nothing is taken if ``last`` is the cursor's own frame. ``is_provisional``: the count is believed only because no
+    CLOSE_WRITE has come so far (``ProvisionalProof``).
     """
 
     last: int
     by: Literal["count", "count_tail", "remains"] = "count"
+    is_provisional: bool = False
 
 
 def prove_by_count(

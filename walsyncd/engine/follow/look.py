@@ -12,7 +12,8 @@ whole:
 3. What the decision asks for: frames, or what is left of an incarnation that is over. After that, or without frames,
    the header of the cursor's frame, which is another one if somebody has written over the -wal.
 4. The headers again (``FramesSeen``). This is the one thing that is read twice by proof: what was read is good only if
-   the WAL has not restarted meanwhile (``settle``). At a restart they are read after the old tail, and after all.
+   the WAL has not restarted meanwhile (``settle``). At a restart they are read after the old tail, and after all
+   frames (``RestartRead``). What shows whether the counter may be used is taken after that (``RestartSeen``).
 5. Without frames, the next frame's header and then the wal-index, to see whether a commit is being written. With
    frames, these show it.
 6. The database file, and before it how far the WAL was copied back (``DatabaseLook``). SQLite may overwrite frames

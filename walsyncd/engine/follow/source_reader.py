@@ -22,10 +22,11 @@ from walsyncd.core.follow.decision import (
     DmsHolder,
     Observation,
     ProvisionalProof,
-    mark_holds,
+    ShmEvidence,
 )
 from walsyncd.core.follow.follow_state import FileFacts, SeenBesideWal
 from walsyncd.core.follow.restart import Counter
+from walsyncd.core.follow.restart_seen import CounterEvidence
 from walsyncd.core.sqlite.wal import (
     FRAME_HEADER_SIZE,
     FrameHeader,
@@ -159,12 +160,11 @@ class SourceReader:
         """Return the database file's size and mtime now, and how far the WAL had been copied back before that."""
         return look_at_database(self.tracked, self.wal_pair).seen
 
-    def ichange_holds(self, index: IndexHeader | None, *, whole: bool = False) -> bool:
-        """Whether iChange at the mark and in ``index`` are of one unbroken counter, by all events so far."""
-        mark, wal_pair = self.evidence.mark, self.wal_pair
-        if mark is None or index is None or not self.tracked.wal_pairs.watched:
-            return False
-        return mark_holds(mark, index, wal_pair.evidence(mark), shm_serial=wal_pair.serial, whole=whole)
+    def counter_evidence(self) -> CounterEvidence:
+        """Return what all events so far show of the counter since the mark."""
+        mark, wal_pair, is_watched = self.evidence.mark, self.wal_pair, self.tracked.wal_pairs.watched
+        events = wal_pair.evidence(mark) if mark is not None else ShmEvidence()
+        return CounterEvidence(mark, is_watched, events, wal_pair.serial)
 
     def index_read(self, index: IndexHeader, *, goes_on: bool | None = None) -> None:
         """Keep what the wal-index showed at this look, after all of it was read.

@@ -4,9 +4,12 @@
    the headers again: they show how far the new one had come by then.
 2. Count the commits of the new incarnation, as far as the wal-index had published it at first.
 3. Look at the headers again: the incarnation must still be the same.
-4. Prove the restart by iChange if it can be used, else by what remains. The latter is possible only in the same boot,
-   and only if the database file shows that the WAL was copied back whole before it restarted.
-5. Ship the rest, and move the cursor before frame 1 of the new incarnation.
+4. Take what shows whether iChange can be used. It is taken after everything else, because events only make it weaker.
+5. Prove the restart by iChange if it can be used, else by what remains. The latter is possible only in the same boot,
+   and only if the database file, which is read now, shows that the WAL was copied back whole before it restarted.
+6. Ship the rest, and move the cursor before frame 1 of the new incarnation.
+
+Each of these readings becomes one value, and ``core.follow.restart_seen`` decides on these values alone.
 
 A CLOSE_WRITE on the wal-index may be that of a writer that was killed between the two copies of its header. Then the
 counter was rebuilt from 0, and no event shows it. Let C be the count at the mark, T the commits that were made after it
@@ -42,29 +45,32 @@ into a gap (``look``).
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from walsyncd.adapters.journal.journal import NewObject
 from walsyncd.core.follow.decision import (
+    Again,
     CounterMark,
     Cursor,
     Observation,
     Restarted,
-    broken_chain,
     cursor_before,
-    salts_now,
 )
 from walsyncd.core.follow.follow_state import FollowState
-from walsyncd.core.follow.gap import Gap, GapKind
-from walsyncd.core.follow.restart import (
-    EMPTY_TALLY,
-    CommitTally,
-    RestartProof,
-    prove_by_count,
-    prove_by_remains,
-    tail_is_complete,
+from walsyncd.core.follow.gap import Gap
+from walsyncd.core.follow.restart import EMPTY_TALLY, RestartProof
+from walsyncd.core.follow.restart_seen import (
+    NewFrames,
+    OldTail,
+    PagesWanted,
+    RestartRead,
+    RestartSeen,
+    TailEvidence,
+    prove_copied_back,
+    prove_restart,
+    settle_restart,
 )
-from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Frames
+from walsyncd.core.sqlite.wal import Frames, Salts
 from walsyncd.engine.follow.copy_frames import (
     close_epoch_if_due,
     finish_or_keep,
@@ -75,176 +81,105 @@ from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.step import AT_ONCE, Step
 
 
-@dataclass(frozen=True, slots=True)
-class _Remains:
-    """What the WAL held of both incarnations: of the new one up to ``new_last``, of the old one after the cursor."""
-
-    new: CommitTally
-    new_last: int
-    tail: CommitTally
-    frames: list[Frames]
-    behind: tuple[int, int] | None
-    after_tail: Observation
-    """What was seen after the rest of the old one was read."""
-
-
 def cross_restart(
     reader: SourceReader, state: FollowState, cursor: Cursor, found: Restarted, seen: Observation
 ) -> Step:
     """Prove the restart between ``cursor``'s incarnation and the one found, and cross it."""
     reader.drop_pending()
-    remains = _read_remains(reader, cursor, found)
-    if salts_now(reader.observe()) != found.salts:
-        return AT_ONCE
-    if isinstance(remains, Gap):
-        return Step(gap=remains)
-    if salts_now(remains.after_tail) != found.salts:
-        return AT_ONCE
-    proof = _prove(reader, state, cursor, found, remains, seen=seen)
+    read = _read(reader, cursor, found, seen)
+    match settle_restart(read):
+        case Again():
+            return AT_ONCE
+        case Gap() as gap:
+            return Step(gap=gap)
+    proof = prove_restart(_see(reader, state, read))
+    if isinstance(proof, PagesWanted):
+        proof = _look_into_database(reader, read, proof)
     if isinstance(proof, Gap):
         return Step(gap=proof)
     if fault := why_not_appendable(state.stream, cursor.header.page_size) if cursor.header is not None else None:
         return Step(gap=fault)
-    return _cross(reader, state, cursor, found, proof, remains, seen)
+    return _cross(reader, state, read, proof)
 
 
-def _read_remains(reader: SourceReader, cursor: Cursor, found: Restarted) -> _Remains | Gap:
-    tail, kept = EMPTY_TALLY, list[Frames]()
-    if cursor.header is not None and (found.last is None or found.last <= cursor.frames):
-        bytes_max = reader.environment.limits.tail_bytes_max
-        counter, size = reader.counter(cursor), 0
-        for frames in reader.run(cursor, None):
-            counter.feed(frames)
-            kept.append(frames)
-            size += len(frames.data)
-            if size > bytes_max:
-                text = "more than {mib} MiB of an old WAL were left when it restarted"
-                return Gap.of(GapKind.OVERWRITTEN, text, mib=bytes_max >> 20)
-        tail = counter.tally()
+def _read(reader: SourceReader, cursor: Cursor, found: Restarted, seen: Observation) -> RestartRead:
+    """Read what the WAL holds of both incarnations, the old one first."""
+    old = _read_tail(reader, cursor, found)
+    if old.is_too_long:
+        return RestartRead(cursor, found, seen, old, None, NewFrames(), None, reader.observe())
     after_tail = reader.observe_after_tail()
-    new, new_last = EMPTY_TALLY, 0
-    if found.header is not None:
-        start = cursor_before(found.header)
-        new_last = found.last if found.last is not None else reader.last_commit(start)
-        counter, held = reader.counter(start), 0
-        for frames in reader.run(start, new_last):
-            counter.feed(frames)
-            held = frames.last
-        new = counter.tally()
-        if held != new_last:
-            return broken_chain(held + 1, new_last, new.next_salts, start.salts)
-    if new_last > cursor.frames:
-        tail, kept = EMPTY_TALLY, []
-    behind = None
-    if cursor.header is not None:
-        behind = reader.salts_at(max(cursor.frames, new_last) + 1, cursor.header)
-    return _Remains(new, new_last, tail, kept, behind, after_tail)
+    new = _read_new(reader, found)
+    behind = _salts_behind(reader, cursor, new)
+    return RestartRead(cursor, found, seen, old, after_tail, new, behind, reader.observe())
 
 
-def _prove(
-    reader: SourceReader,
-    state: FollowState,
-    cursor: Cursor,
-    found: Restarted,
-    remains: _Remains,
-    *,
-    seen: Observation,
-) -> RestartProof | Gap:
-    reached = _reached_by(reader, found, remains)
-    index, mark = seen.index, reader.evidence.mark
-    whole = mark is not None and _is_whole(reader, cursor, found, remains, mark)
-    if index is not None and mark is not None and reader.ichange_holds(index, whole=whole):
-        if not whole:
-            reader.accept_provisionally()
-        proof = prove_by_count(
-            cursor,
-            ichange_delta=(index.ichange - mark.ichange) % 2**32,
-            new_salts=found.salts,
-            new=remains.new,
-            new_last=reached,
-            tail=remains.tail,
-            behind=remains.behind,
-        )
-        if isinstance(proof, RestartProof) and whole and reader.wal_pair.evidence(mark).closed:
-            return replace(proof, by="count_tail")
-        return proof
-    if state.file.boot_id != reader.environment.boot_id:
-        return Gap.of(GapKind.UNCERTAIN, "the WAL restarted across a reboot")
-    proof = prove_by_remains(cursor, new_salts=found.salts, new_last=reached, tail=remains.tail)
-    if isinstance(proof, RestartProof):
-        return _not_written_back(reader, proof, found, remains) or proof
-    return proof
+def _read_tail(reader: SourceReader, cursor: Cursor, found: Restarted) -> OldTail:
+    bytes_max = reader.environment.limits.tail_bytes_max
+    if cursor.header is None or (found.last is not None and found.last > cursor.frames):
+        return OldTail((), EMPTY_TALLY, bytes_max)
+    counter, kept, size = reader.counter(cursor), list[Frames](), 0
+    for frames in reader.run(cursor, None):
+        counter.feed(frames)
+        kept.append(frames)
+        size += len(frames.data)
+        if size > bytes_max:
+            break
+    return OldTail(tuple(kept), counter.tally(), bytes_max)
 
 
-def _is_whole(reader: SourceReader, cursor: Cursor, found: Restarted, remains: _Remains, mark: CounterMark) -> bool:
-    wal_pair = reader.wal_pair
-    return wal_pair.shm is not None and tail_is_complete(
-        cursor,
-        new_salts=found.salts,
-        tail=remains.tail,
-        stands=reader.still_holds(cursor),
-        mark=mark,
-        index_bytes=wal_pair.shm.size(),
-        last_glances=wal_pair.index_reads.last(followed=found.header is not None),
-    )
+def _read_new(reader: SourceReader, found: Restarted) -> NewFrames:
+    if found.header is None:
+        return NewFrames()
+    start = cursor_before(found.header)
+    last = found.last if found.last is not None else reader.last_commit(start)
+    counter, held = reader.counter(start), 0
+    for frames in reader.run(start, last):
+        counter.feed(frames)
+        held = frames.last
+    return NewFrames(last, held, counter.tally())
 
 
-def _reached_by(reader: SourceReader, found: Restarted, remains: _Remains) -> int:
-    """Return how far the new incarnation had come when the rest of the old one was read, or further."""
-    new_last, index = remains.new_last, remains.after_tail.index
-    if index is not None:
-        return max(new_last, index.max_frame)
-    return max(new_last, reader.last_commit(cursor_before(found.header))) if found.header is not None else new_last
+def _salts_behind(reader: SourceReader, cursor: Cursor, new: NewFrames) -> Salts | None:
+    if cursor.header is None or new.held != new.last:
+        return None
+    return reader.salts_at(max(cursor.frames, new.last) + 1, cursor.header)
 
 
-def _not_written_back(reader: SourceReader, proof: RestartProof, found: Restarted, remains: _Remains) -> Gap | None:
-    """Return a gap for the first page of the tail that was not copied back, or None if all of them were.
+def _see(reader: SourceReader, state: FollowState, read: RestartRead) -> RestartSeen:
+    """Add what shows whether the counter may be used, and how far the new incarnation had come."""
+    header, after_tail, searched = read.found.header, read.after_tail, 0
+    if header is not None and (after_tail is None or after_tail.index is None):
+        searched = reader.last_commit(cursor_before(header))
+    tail, wal_pair = None, reader.wal_pair
+    if reader.evidence.mark is not None and wal_pair.shm is not None:
+        stands = reader.still_holds(read.cursor)
+        tail = TailEvidence(stands, wal_pair.shm.size(), wal_pair.index_reads.last(followed=header is not None))
+    is_same_boot = state.file.boot_id == reader.environment.boot_id
+    return RestartSeen(read, searched, tail, reader.counter_evidence(), is_same_boot)
 
-    A WAL is copied back whole before it restarts, so such a page belongs to a commit that failed.
-    """
-    wanted, page_size = _last_versions(remains.frames, proof.last)
-    if found.header is not None:
-        for frames in reader.run(cursor_before(found.header), remains.new_last):
-            for page in frames.page_numbers.tolist():
-                wanted.pop(page, None)
+
+def _look_into_database(reader: SourceReader, read: RestartRead, wanted: PagesWanted) -> RestartProof | Gap:
+    """Read the pages of the tail that the new incarnation does not have."""
+    if read.found.header is not None:
+        newer = set[int]()
+        for frames in reader.run(cursor_before(read.found.header), read.new.last):
+            newer.update(frames.page_numbers.tolist())
+        wanted = wanted.without(newer)
     database = reader.tracked.open()
     if database is None:
-        return Gap.of(GapKind.REPLACED, "the database file is gone")
+        return prove_copied_back(wanted, None)
+    size, held = wanted.page_size, dict[int, bytes]()
     with database:
-        for page, digest in wanted.items():
-            if hashlib.sha256(database.pread((page - 1) * page_size, page_size)).digest() != digest:
-                text = "page {page} of the old WAL's last transactions is not in the database: a commit failed"
-                return Gap.of(GapKind.UNCERTAIN, text, page=page)
-    return None
+        for page in wanted.digests:
+            held[page] = hashlib.sha256(database.pread((page - 1) * size, size)).digest()
+    return prove_copied_back(wanted, held)
 
 
-def _last_versions(tail: list[Frames], last: int) -> tuple[dict[int, bytes], int]:
-    """Return the page size, and the digest of each page's last version up to frame ``last``.
-
-    Only pages that the last commit keeps are in it.
-    """
-    versions: dict[int, bytes] = {}
-    page_size, page_count = 0, 0
-    for frames in tail:
-        size = len(frames.data) // frames.count if frames.count else 0
-        for row in range(min(frames.count, last - frames.first + 1)):
-            page_size = size - FRAME_HEADER_SIZE
-            content = frames.data[row * size + FRAME_HEADER_SIZE : (row + 1) * size]
-            versions[int(frames.page_numbers[row])] = hashlib.sha256(content).digest()
-            page_count = int(frames.sizes[row]) or page_count
-    return {page: digest for page, digest in versions.items() if page <= page_count}, page_size
-
-
-def _cross(
-    reader: SourceReader,
-    state: FollowState,
-    cursor: Cursor,
-    found: Restarted,
-    proof: RestartProof,
-    remains: _Remains,
-    seen: Observation,
-) -> Step:
+def _cross(reader: SourceReader, state: FollowState, read: RestartRead, proof: RestartProof) -> Step:
     """Take the proven tail, and move the cursor before the first frame of the new incarnation."""
+    cursor, found, index = read.cursor, read.found, read.before.index
+    if proof.is_provisional:
+        reader.accept_provisionally()
     entered = cursor_before(found.header) if found.header is not None else Cursor(found.salts, None, 0, (0, 0))
     if proof.by == "count" and not reader.tracked.was_deferred:
         reader.read_ahead(entered)
@@ -253,15 +188,15 @@ def _cross(
         state = close_epoch_if_due(reader, state, cursor)
         collector = new_collector(reader, state.stream, cursor)
         size = 0
-        for frames in remains.frames:
+        for frames in read.old.frames:
             if frames.count and frames.first <= proof.last:
                 collector.add(frames.upto(min(proof.last, frames.last)))
                 size += len(frames.data)
         objects, stream = finish_or_keep(reader, collector, size)
         state = replace(state, stream=stream)
-    if seen.index is not None:
-        reader.index_read(seen.index)  # an emptied WAL may begin again, with any salts, before the next look
-    reader.note(mark=_mark_at_start(reader, remains.new, seen))
+    if index is not None:
+        reader.index_read(index)  # an emptied WAL may begin again, with any salts, before the next look
+    reader.note(mark=_mark_at_start(reader, read))
     return Step(
         state=replace(state.entered(entered), file=reader.facts()),
         objects=objects,
@@ -271,11 +206,11 @@ def _cross(
     )
 
 
-def _mark_at_start(reader: SourceReader, new: CommitTally, seen: Observation) -> CounterMark | None:
+def _mark_at_start(reader: SourceReader, read: RestartRead) -> CounterMark | None:
     """Return the mark before frame 1 of the new incarnation. The old mark is at the old cursor."""
-    old = reader.evidence.mark
-    if seen.index is None or new.doubtful:
+    old, index, new = reader.evidence.mark, read.before.index, read.new.tally
+    if index is None or new.doubtful:
         return None
-    ichange = (seen.index.ichange - len(new.commits)) % 2**32
+    ichange = (index.ichange - len(new.commits)) % 2**32
     mark = reader.new_mark(ichange)
     return mark if mark is not None or old is None else replace(old, ichange=ichange)
