@@ -74,6 +74,7 @@ Where it is decided. Modules are named from ``walsyncd.`` on; a test checks that
 
     a commit is read and proven         engine.follow.look.take_step ─> core.follow.decision
     a restart of the WAL is proven      core.follow.restart_seen.prove_restart, seen by engine.follow.wal_restart
+    a WAL that appears is accepted      core.follow.first_wal.accept, seen by engine.follow.new_wal
     something was missed (a gap)        core.follow.gap.GapKind ─> engine.follow.follower, engine.content.bridges
     an epoch is closed                  engine.follow.copy_frames.close_epoch_if_due, engine.content.epoch_start
     the next look                       core.follow.look_pace, engine.follow.schedule.Schedule

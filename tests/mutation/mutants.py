@@ -24,6 +24,7 @@ def mutant(name: str, file: str, old: str, new: str, *asked: str) -> Mutant:
 
 COPYING = "engine/follow/copy_frames.py"
 EYES = "engine/follow/source_reader.py"
+FIRST_WAL = "core/follow/first_wal.py"
 FOLLOW = "core/follow/decision.py"
 LIVES = "engine/follow/wal_pairs.py"
 RESTART = "core/follow/restart.py"
@@ -71,9 +72,9 @@ MUTANTS = (
     ),
     mutant(
         "a new WAL that is deleted during a look never held anything",
-        "engine/follow/new_wal.py",
-        "again_s=0) if reader.ended else AT_ONCE",
-        "again_s=0)",
+        FIRST_WAL,
+        "return NeverUsed() if first.was_ended else Repeat()",
+        "return NeverUsed()",
         "engine/follow/test_interleavings.py::test_a_first_commit_and_a_last_close_during_a_look",
     ),
     mutant(
@@ -242,15 +243,15 @@ MUTANTS = (
     # -- from one WAL to the next
     mutant(
         "the first WAL need not be the first",
-        "engine/follow/new_wal.py",
-        "if wal_pair.overwritten and (header.sequence != 0 or wal_pair.uncounted):",
-        "if wal_pair.overwritten and wal_pair.uncounted:",
+        FIRST_WAL,
+        "if pair.overwritten and (header.sequence != 0 or pair.uncounted):",
+        "if pair.overwritten and pair.uncounted:",
         "engine/follow/test_new_wal.py::test_an_incarnation_that_is_not_the_first_is_a_gap",
     ),
     mutant(
         "the first WAL may lack a commit",
-        "engine/follow/new_wal.py",
-        "(commits < index.ichange or (wal_pair.overwritten and commits != index.ichange))",
+        FIRST_WAL,
+        "(commits < index.ichange or (pair.overwritten and commits != index.ichange))",
         "(abs(commits - index.ichange) > 1)",
         "engine/follow/test_new_wal.py::test_another_process_restarts_with_sequence_zero",
     ),

@@ -124,7 +124,7 @@ PRESENCE_MUTANTS = (
     mutant(
         "the count of a new WAL is believed for good because no close has come so far",
         "engine/follow/new_wal.py",
-        "if index is not None and reader.wal_pair.overwritten:",
+        "if accepted.is_provisional:",
         "if False:",
         "engine/follow/test_closed_index.py::test_a_killed_writer_whose_close_comes_late_in_a_new_wal_is_a_gap",
     ),

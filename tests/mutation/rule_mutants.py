@@ -4,7 +4,18 @@ history.
 
 from __future__ import annotations
 
-from tests.mutation.mutants import EYES, FOLLOW, LIVES, RESTART, RESUMPTION, SNAPSHOTTER, Mutant, mutant
+from tests.mutation.mutants import (
+    EYES,
+    FIRST_WAL,
+    FOLLOW,
+    LIVES,
+    RESTART,
+    RESTART_SEEN,
+    RESUMPTION,
+    SNAPSHOTTER,
+    Mutant,
+    mutant,
+)
 
 ABSENCE = "engine/follow/no_wal.py"
 LOOK = "engine/follow/look.py"
@@ -159,6 +170,49 @@ RULE_MUTANTS = (
         "tail.next_salts in (cursor.salts, new_salts, (0, 0)):",
         "tail.next_salts in (cursor.salts, new_salts):",
         "core/follow/test_restart.py",
+    ),
+    mutant(
+        "a WAL that restarts once more while its restart is looked at is the same",
+        RESTART_SEEN,
+        "if salts_now(read.after) != salts:",
+        "if False:",
+        "core/follow/test_restart_seen.py",
+    ),
+    mutant(
+        "the old tail may have been read in another incarnation",
+        RESTART_SEEN,
+        "return RESTARTED_AGAIN if salts_now(read.after_tail) != salts else None",
+        "return None",
+        "core/follow/test_restart_seen.py",
+    ),
+    mutant(
+        "what was read of the old tail counts though new frames passed it",
+        RESTART_SEEN,
+        "return EMPTY_TALLY if self.new.last > self.cursor.frames else self.old.tally",
+        "return self.old.tally",
+        "core/follow/test_restart_seen.py",
+    ),
+    # -- a WAL where there was none
+    mutant(
+        "a first WAL may restart while it is read",
+        FIRST_WAL,
+        "if salts_now(after) != read.cursor.salts or (after",
+        "if (after",
+        "core/follow/test_first_wal.py",
+    ),
+    mutant(
+        "a first WAL may be taken into use while its chain is read",
+        FIRST_WAL,
+        " or (after.index is None) != (index is None):",
+        ":",
+        "core/follow/test_first_wal.py",
+    ),
+    mutant(
+        "commits of a first WAL may have been overwritten without a wal-index that counts them",
+        FIRST_WAL,
+        "if first.pair.overwritten:",
+        "if False:",
+        "core/follow/test_first_wal.py",
     ),
     # -- beside the WAL
     mutant(

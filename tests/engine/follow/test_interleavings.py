@@ -10,15 +10,14 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import CHECKPOINT, Following, insert, rows
 from tests.engine.running import Place, running
-from walsyncd.core.follow.decision import Cursor, Observation
-from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.follow.decision import Cursor
+from walsyncd.core.follow.first_wal import FirstDecision, FirstSeen, Search
 from walsyncd.core.sqlite.walindex import parse_index_header
 from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.base.base_copy import BaseCopy
 from walsyncd.engine.follow import new_wal, source_reader
 from walsyncd.engine.follow.source_reader import SourceReader
-from walsyncd.engine.follow.step import Step
 
 
 def test_an_event_while_the_headers_are_read_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,17 +130,17 @@ def test_a_first_commit_and_a_last_close_during_a_look(tmp_path: Path, monkeypat
         with SqliteProcess(path) as killed:
             killed.execute("SELECT * FROM t")
             killed.kill()
-        first_scan = new_wal._first_scan
+        search = new_wal._search
 
-        def scan_while_it_ends(reader: SourceReader, state: FollowState, seen: Observation) -> Step:
+        def search_while_it_ends(reader: SourceReader, first: FirstSeen, wanted: Search) -> FirstDecision:
             monkeypatch.undo()
             with SqliteProcess(path) as other:
                 other.execute(insert(1))
                 other.close()
             reader.environment.drain()
-            return first_scan(reader, state, seen)
+            return search(reader, first, wanted)
 
-        monkeypatch.setattr(new_wal, "_first_scan", scan_while_it_ends)
+        monkeypatch.setattr(new_wal, "_search", search_while_it_ends)
         assert not follow.look().gap
         assert follow.restored() == rows(path)
 

@@ -37,6 +37,7 @@ from walsyncd.adapters.files.source import (
 )
 from walsyncd.core.follow.checkpoint_evidence import CheckpointEvidence
 from walsyncd.core.follow.decision import CounterMark, ShmEvidence, may_go_on
+from walsyncd.core.follow.first_wal import PairHistory
 from walsyncd.core.follow.follow_state import SeenBesideWal
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.restart import succeeds
@@ -273,6 +274,18 @@ class WalPair:
     def evidence(self, mark: CounterMark) -> ShmEvidence:
         """Return the events of the -shm since the mark was set."""
         return ShmEvidence(index_rebuilds=self.index_rebuilds != mark.index_rebuilds, closed=self.closed != mark.closed)
+
+    def history(self) -> PairHistory:
+        """Return what the events have told so far."""
+        return PairHistory(
+            announced=self.announced,
+            known_since=self.known_since,
+            written=self.written,
+            overwritten=self.overwritten,
+            uncounted=self.uncounted,
+            ended=self.ended,
+            orderly=self.orderly,
+        )
 
     def may_be_recovered(self) -> bool:
         """Whether somebody may have recovered the WAL since pages were last taken from the file."""
