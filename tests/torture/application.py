@@ -20,6 +20,7 @@ import select
 import sqlite3
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ ITEMS_MAX = 600
 MODES = ("PASSIVE", "FULL", "RESTART", "TRUNCATE")
 AUTOCHECKPOINTS = (0, 5, 50, 1000)
 UNSOUND = 3  # exit code: SQLite itself found the database damaged
+UNREADABLE = 4  # exit code: SQLite found less in a file than the wal-index counts; the last line says when (monotonic)
 _BUSY_WORDS = ("locked", "busy", "locking protocol", "schema has changed")
 _FAULTS = (sqlite3.DatabaseError, apsw.Error)
 
@@ -194,6 +196,10 @@ def main() -> int:
     try:
         application.run()
     except _FAULTS as error:
+        if "disk I/O error" in str(error):
+            traceback.print_exc()
+            print(time.monotonic(), flush=True)
+            return UNREADABLE
         if "malformed" not in str(error) and "not a database" not in str(error):
             raise
         print(f"unsound: {error}", flush=True)

@@ -34,6 +34,7 @@ STALL_S = 2.0  # the highest number of databases
 STALL_SHARE = 0.4  # the share of administrators' acts that the daemon notices only later
 PRESENCE_SHARE = 0.4  # the share of databases, by default
 CHAPTER_S = 7.0  # seconds of storm between two pauses
+LET_GO_S = 2.0  # a daemon that goes on gives presence up within milliseconds, unless the machine is too busy
 HASTY_SYNC = "4s"
 SAMPLES = 12  # positions restored in each pause, besides the ends of all generations
 SALTS_POLL_S = 0.01
@@ -76,6 +77,8 @@ class Report:
     daemon_kills: int = 0
     daemon_stops: int = 0
     daemon_stalls: int = 0
+    errors_beside_presence: int = 0
+    """Applications that could not read a WAL which an administrator had changed while the daemon was stopped."""
     administrators: dict[str, int] = field(default_factory=dict)
     bridges: int = 0
     heads_compared: int = 0
@@ -102,6 +105,7 @@ class Storm:
         self._still = Event()
         self._files = [self._place(number) for number in range(options.databases)]
         self._oracles = {file: folder / f"{file.stem}.oracle" for file in self._files}
+        self._present: dict[Path, bool] = {}
         self._daemon = Daemon(folder, [self._entry(file) for file in self._files], defaults={"snapshot_interval": "4s"})
         self._judges = [
             Judge(file, self._oracles[file], self._daemon.replica, folder, self._chance) for file in self._files
@@ -142,6 +146,7 @@ class Storm:
         if presence is None:
             presence = self._chance.random() < PRESENCE_SHARE
         self.report.presence += presence
+        self._present[file] = presence
         return {"path": str(file), "name": file.stem, "presence": presence}
 
     def _populate(self, file: Path, *, crowd: bool) -> None:
@@ -231,12 +236,20 @@ class Storm:
         self.report.daemon_stalls += 1
 
     def _administer_stalled(self, number: int) -> None:
-        """Let the daemon notice all of it at once, and perhaps what the applications did next."""
-        if self._chance.random() < STALL_SHARE:
-            with self._stalled_daemon():
-                self._administer(number)
-        else:
+        """Administer, perhaps beside a stopped daemon, which sees all of it at once and what the applications did next.
+
+        A stopped daemon can't give up presence at a wal-index that does not fit its WAL any more. As beside any open
+        connection, an application that opens the database then believes that wal-index, and fails.
+        """
+        if self._chance.random() >= STALL_SHARE:
             self._administer(number)
+            return
+        file = self._files[number]
+        with self._stalled_daemon():
+            self._administer(number)
+        for victim in self._victims:
+            if victim.file == file and self._present[file]:
+                victim.excused_until = time.monotonic() + LET_GO_S
 
     def _administer(self, number: int) -> None:
         """Change the files of a database: after its applications ended, or beside idle connections."""
@@ -306,6 +319,7 @@ class Storm:
             report.inside_refused += judge.verdicts.refused
             report.wrong += judge.verdicts.wrong
             report.unsound_sources += judge.verdicts.unsound_sources
+        report.errors_beside_presence = sum(victim.excused for victim in self._victims)
         report.transactions = sum(path.read_text().count("\n") for path in self._oracles.values() if path.exists())
         for line in self._daemon.lines():
             self._count(line)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.e2e.comparison import differing_pages, file_of
 from tests.engine.following import insert
 from tests.torture import __main__ as program
+from tests.torture.ledger import create
 from tests.torture.storm import Options, Report, torture
+from tests.torture.victim import Victim
 
 
 @pytest.mark.slow
@@ -85,6 +89,27 @@ def test_storms_without_a_verdict_do_not_count_as_right(
     monkeypatch.setattr(program, "torture", pretend)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert program.main(["--seed", *map(str, range(1, storms + 1))]) == code
+
+
+def test_an_error_beside_an_emptied_wal_is_excused_only_in_time(tmp_path: Path) -> None:
+    """Somebody holds the wal-index of a WAL that was emptied. The error counts unless it came while it was excused."""
+    path = tmp_path / "app.db"
+    create(path, page_size=4096, filler_bytes=0)
+    arguments = ("writer", str(path), str(tmp_path / "oracle"), "--kind", "module")
+    victim = Victim(*arguments, file=path, seed="1", log=tmp_path / "log")
+    with SqliteProcess(path) as holder:
+        holder.execute("CREATE TABLE other (x)")
+        os.truncate(f"{path}-wal", 0)
+        try:
+            with pytest.raises(AssertionError, match="disk I/O error"):
+                victim.start().await_pause()
+            victim.kill()
+            victim.start().excused_until = math.inf
+            victim.await_pause()
+        finally:
+            victim.kill()
+    assert victim.excused == 1
+    assert not victim.runs
 
 
 def test_what_was_never_published_is_not_committed(tmp_path: Path) -> None:
