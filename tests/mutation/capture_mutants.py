@@ -104,7 +104,7 @@ CAPTURE_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "a kept journal may be used while it is read",
         PAGES,
-        "return not self._source.is_reserved() and self._source.capture.is_untouched(self._mark)",
+        "return not self._is_reserved() and self._source.capture.is_untouched(self._mark)",
         "return True",
         PAGES_TEST,
     ),

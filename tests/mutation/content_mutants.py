@@ -33,6 +33,20 @@ CONTENT_MUTANTS: tuple[Mutant, ...] = (
         "engine/content/test_page_maps.py::test_only_what_is_stored_reaches_the_file",
     ),
     mutant(
+        "the rows of another map belong to the file that is open",
+        "engine/content/page_maps.py",
+        "is_current = self._journal.page_map(database_id) == row and _is_of(row, file)",
+        "is_current = _is_of(row, file)",
+        "engine/content/test_page_maps.py::test_a_map_that_is_made_meanwhile_is_not_mixed_with_the_one_before",
+    ),
+    mutant(
+        "a short scan believes a map file of another history",
+        "engine/content/page_maps.py",
+        "is_current = self._journal.page_map(database_id) == row and _is_of(row, file)",
+        "is_current = self._journal.page_map(database_id) == row",
+        "engine/content/test_page_maps.py::test_another_thread_does_not_judge_a_map",
+    ),
+    mutant(
         "redo rows stay when their segments are dropped",
         "adapters/journal/rows.py",
         "if row.kind is ObjectKind.SEGMENT:",

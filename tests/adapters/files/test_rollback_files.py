@@ -12,6 +12,7 @@ from walsyncd.adapters.files.rollback_files import (
     JournalSight,
     WriterLocks,
     journal_sight,
+    journal_size,
     writer_locks,
 )
 from walsyncd.adapters.files.source import open_file
@@ -24,6 +25,17 @@ def locks(path: Path) -> WriterLocks:
     assert file is not None
     with file:
         return writer_locks(file)
+
+
+def test_how_large_a_journal_is(tmp_path: Path) -> None:
+    """The -journal of a database without one, or in no folder, has no size."""
+    path = tmp_path / "app.db"
+    assert journal_size(path) is None
+    assert journal_size(tmp_path / "gone" / "app.db") is None
+    (tmp_path / "app.db-journal").write_bytes(b"")
+    assert journal_size(path) == 0
+    (tmp_path / "app.db-journal").write_bytes(b"1234")
+    assert journal_size(path) == 4
 
 
 def test_the_locks_of_a_writer(tmp_path: Path) -> None:

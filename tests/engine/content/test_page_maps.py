@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -244,3 +245,90 @@ def _opened(maps: PageMaps) -> None:
     page_map = maps.open(1)
     assert page_map is not None
     page_map.close()
+
+
+def peeked(maps: PageMaps) -> list[int] | None:
+    page_map = maps.peek(1)
+    if page_map is None:
+        return None
+    with page_map:
+        return [int(entry) for entry in page_map.entries(1, PAGES)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_another_thread_sees_the_same_map_while_the_file_takes_rows_over(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read the rows before, so the file says nothing else of any page afterwards."""
+    life = Life(tmp_path, seed, UnsafeFile(Deaths(), monkeypatch))
+    for _ in range(4):
+        life.commit()
+    for row in rows_of(life.journal)[: seed % 4]:
+        life.journal.stored(row.id, now_ms=1, tokens=1.0)
+    maps = PageMaps(life.journal)
+    expected = peeked(maps)
+    page_map = maps.peek(1)
+    assert page_map is not None
+    with page_map:
+        assert maps.write(1) == seed % 4
+        assert page_map.entries(1, PAGES).tolist() == expected == peeked(maps)
+    life.check()
+    life.journal.close()
+
+
+def test_another_thread_leaves_a_map_with_many_rows_to_the_scan_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one writes the file."""
+    life = Life(tmp_path, 1, UnsafeFile(Deaths(), monkeypatch))
+    maps = PageMaps(life.journal, redo_rows=2)
+    life.commit()
+    assert peeked(maps) is not None
+    life.commit()
+    assert peeked(maps) is None
+    life.check()
+    life.journal.close()
+
+
+@pytest.mark.parametrize("how", ["gone", "torn", "older"])
+def test_another_thread_does_not_judge_a_map(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with it may be a write that is under way."""
+    life = Life(tmp_path, 1, UnsafeFile(Deaths(), monkeypatch))
+    path, maps = tmp_path / "maps" / "1.map", PageMaps(life.journal)
+    older = path.read_bytes()
+    for _ in range(2):
+        life.commit()
+        life.journal.stored(rows_of(life.journal)[0].id, now_ms=1, tokens=1.0)
+        maps.write(1)
+    match how:
+        case "gone":
+            path.unlink()
+        case "torn":
+            path.write_bytes(path.read_bytes()[:20])
+        case _:
+            path.write_bytes(older)
+    assert maps.peek(1) is None
+    assert life.journal.page_map(1) is not None
+    life.journal.close()
+
+
+def test_a_map_that_is_made_meanwhile_is_not_mixed_with_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows do not belong to the file that is open."""
+    life = Life(tmp_path, 1, UnsafeFile(Deaths(), monkeypatch))
+    life.commit()
+    maps, redo_rows = PageMaps(life.journal), life.journal.redo_rows
+
+    def make_another(database_id: int) -> Any:
+        with maps.writer(database_id, 4096) as writer:
+            writer.add(np.arange(100, PAGES + 100, dtype=np.uint64))
+            writer.finish(PAGES)
+            assert life.journal.page_map_made(1, G1, writer.map_id, 4096, Position(G1, 1, 1))
+        return redo_rows(database_id)
+
+    monkeypatch.setattr(life.journal, "redo_rows", make_another)
+    assert maps.peek(1) is None
+    monkeypatch.setattr(life.journal, "redo_rows", redo_rows)
+    assert peeked(maps) == list(range(100, PAGES + 100))
+    life.journal.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from structlog.testing import capture_logs
 
 from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import wait_for
-from walsyncd.adapters.files.inotify import InotifyReader
+from walsyncd.adapters.files.inotify import Event, InotifyReader, Kind
 from walsyncd.adapters.files.source import Role, side_path
 from walsyncd.config import DatabaseSpec, NewNames
-from walsyncd.engine.follow.event_pump import QUICK_DRAINS, EventPump
+from walsyncd.engine.follow.event_pump import QUICK_DRAINS, RECHECK_S, EventPump
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.wal_pairs import WalPairs
 
@@ -109,6 +110,73 @@ def test_presence_is_taken_before_anybody_looks(tmp_path: Path) -> None:
             thread.join()
         tracked.presence.want(wanted=False)
         tracked.wal_pairs.clear()
+
+
+class Scans:
+    """The scans of a database in rollback mode, of which a transaction is under way until ``until_s``."""
+
+    until_s = 0.0
+
+    def in_transaction_until_s(self) -> float:
+        return self.until_s
+
+    def note(self, event: Event) -> None:
+        pass
+
+
+def test_a_transaction_wakes_its_database_once(tmp_path: Path) -> None:
+    """At its end, or when it lasts too long. Another thread that takes in events wakes it as before."""
+    woken: list[FollowedDatabase] = []
+    with InotifyReader() as watcher:
+        watch = EventPump(watcher, woken.extend, lambda: None)
+        tracked, scans = tracked_at(tmp_path / "app.db"), Scans()
+        tracked.scans = scans  # type: ignore[assignment]
+        watch.add(tracked)
+
+        def write(until_s: float, *, waits: bool = True) -> int:
+            woken.clear()
+            scans.until_s = until_s
+            (tmp_path / "app.db").write_bytes(b"x")
+            watch._take_in(waits=waits)
+            watch._wake_inside()
+            return len(woken)
+
+        later_s = time.monotonic() + 600
+        assert write(0.0) == 1
+        assert write(later_s) == 0
+        assert watch._pause_s() == RECHECK_S
+        assert write(later_s, waits=False) == 1
+        assert write(0.0) == 1
+        assert write(later_s) == 0
+        watch._wake_inside()
+        assert woken == []
+        scans.until_s = time.monotonic() - 1.0
+        watch._inside[tracked.row_id] = tracked, scans.until_s
+        assert watch._pause_s() == 0.0
+        watch._wake_inside()
+        assert woken == [tracked]
+        assert watch._pause_s() == RECHECK_S
+        assert write(later_s) == 0
+        scans.until_s = 0.0  # another thread has taken in the end
+        watch._wake_inside()
+        assert woken == []
+        assert watch._pause_s() == RECHECK_S
+        tracked.wal_pairs.clear()
+
+
+def test_the_count_of_a_write_wakes_nobody(tmp_path: Path) -> None:
+    """The write itself has done that."""
+    woken: list[FollowedDatabase] = []
+    with InotifyReader() as watcher:
+        watch = EventPump(watcher, woken.extend, lambda: None)
+        tracked = tracked_at(tmp_path / "app.db")
+        watch.add(tracked)
+        watch._events.extend(Event(tracked.path, Role.JOURNAL, kind) for kind in (Kind.COUNTED, Kind.UNCOUNTED))
+        watch.drain()
+        assert woken == []
+        watch._events.append(Event(tracked.path, Role.JOURNAL, Kind.MODIFY))
+        watch.drain()
+        assert woken == [tracked]
 
 
 def test_a_database_that_was_removed_is_not_woken(tmp_path: Path) -> None:

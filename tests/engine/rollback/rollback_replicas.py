@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.engine.running import Place
+from walsyncd.adapters.files.rollback_files import WriterLocks, writer_locks
+from walsyncd.adapters.files.source import open_file
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.restore.plan import Head, Target
 from walsyncd.engine.restore.replica import Replica
@@ -31,3 +33,16 @@ def restored(place: Place, target: Target = Head()) -> bytes:  # noqa: B008  a f
 def objects(place: Place, pattern: str = "*") -> list[str]:
     """Return the stored objects of ``app`` whose name fits."""
     return sorted(path.name for path in (place.replica / "app").rglob(pattern) if path.is_file())
+
+
+class Locks:
+    """The locks of writers on a database, which are the only looks that a proof by journals takes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def locks(self) -> WriterLocks:
+        file = open_file(self._path)
+        assert file is not None
+        with file:
+            return writer_locks(file)

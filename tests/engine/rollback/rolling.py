@@ -264,6 +264,7 @@ def run(seed: int, *, scans: int = 8, modes: tuple[str, ...] = ("delete",), miss
         mock.patch.object(page_scan, "CACHED_BLOCKS", rng.choice([1, 1, 4])),
         mock.patch.object(page_scan, "LAST_BYTES_MAX", rng.choice([2, 10, 60]) * PAGE),
         mock.patch.object(page_scan, "TRY_S", 1e-4),
+        mock.patch.object(page_scan, "TURN_BYTES", 1),
         mock.patch.object(page_scan, "HINDERED_S_MAX", 0.5),
     ):
         rolled = Rolled(Path(folder), seed, modes, missed)

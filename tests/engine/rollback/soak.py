@@ -188,7 +188,7 @@ class Soak:
     def _moment(self, looks: Looks, start: MomentStart, file: OpenFile) -> None:
         pages = self._proofs.pages(start.times.size, PAGE, is_all=False)
         assert pages is not None
-        listed = pages.at_moment(start)
+        listed = pages.at_moment(looks, start)
         count = int.from_bytes(start.page_1[28:32])
         numbers = sorted({1, *listed.numbers.tolist(), *range(listed.beyond + 1, count + 1)})
         read = {number: file.pread((number - 1) * PAGE, PAGE) for number in numbers if number <= count}

@@ -14,7 +14,7 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.following import open_files
 from tests.engine.rollback import soak
-from tests.engine.rollback.rollback_replicas import filled, objects, restored
+from tests.engine.rollback.rollback_replicas import Locks, filled, objects, restored
 from tests.engine.running import Place, running
 from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.source import open_file
@@ -42,6 +42,7 @@ class Followed:
         count_writes = partial(self.watcher.count_journal_writes, path)
         self.source = JournalSource(self.capture, lambda: open_file(path), self.drain, count_writes)
         self.proofs = JournalProofs(self.source, file_bytes_min=0)
+        self.looks: Any = Locks(path)
         self.pages: dict[int, bytes] = {}
 
     def drain(self) -> None:
@@ -54,7 +55,7 @@ class Followed:
         raw = self.path.read_bytes()
         pages = self.proofs.pages(len(raw), PAGE, is_all=False, is_early=is_early)
         assert pages is not None
-        listed = pages.at_moment(MomentStart(raw[:PAGE], FileTimes(len(raw), 0, 0, settled=True), 0))
+        listed = pages.at_moment(self.looks, MomentStart(raw[:PAGE], FileTimes(len(raw), 0, 0, settled=True), 0))
         assert pages.are_complete()
         count = int.from_bytes(raw[28:32])
         named = {1, *(int(n) for n in listed.numbers), *range(listed.beyond + 1, count + 1)}
@@ -189,7 +190,7 @@ def test_a_kept_journal_that_is_used_while_it_is_read(scene: Scene) -> None:
     raw = scene.path.read_bytes()
     pages = scene.followed.proofs.pages(len(raw), PAGE, is_all=False)
     assert pages is not None
-    pages.at_moment(MomentStart(raw[:PAGE], FileTimes(len(raw), 0, 0, settled=True), 0))
+    pages.at_moment(scene.followed.looks, MomentStart(raw[:PAGE], FileTimes(len(raw), 0, 0, settled=True), 0))
     assert pages.reason is None
     assert pages.are_complete()
     scene.transaction("UPDATE t SET v = randomblob(200) WHERE k < 100", end="ROLLBACK")
@@ -290,7 +291,7 @@ def test_an_early_scan_reads_what_the_journals_name_and_nothing_if_they_leave_do
     scene.followed.drain()
     pages = proofs.pages(len(raw), PAGE, is_all=False, is_early=True)
     assert pages is not None
-    listed = pages.at_moment(MomentStart(raw[:PAGE], FileTimes(len(raw), 0, 0, settled=True), 0))
+    listed = pages.at_moment(scene.followed.looks, MomentStart(raw[:PAGE], FileTimes(len(raw), 0, 0, settled=True), 0))
     assert not len(listed.numbers)
     assert listed.beyond * PAGE > len(raw)
     assert not pages.are_complete()

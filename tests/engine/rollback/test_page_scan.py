@@ -30,10 +30,15 @@ NOTHING = PageList(np.empty(0, np.uint32), 1 << 32)
 class Listed(AllPages):
     """Only the listed pages are read."""
 
-    def __init__(self, *numbers: int, complete: bool = True) -> None:
-        self._numbers, self._complete = np.array(numbers, np.uint32), complete
+    def __init__(self, *numbers: int, complete: bool = True, is_found_soon: bool = True) -> None:
+        self._numbers, self._complete, self._is_found_soon = np.array(numbers, np.uint32), complete, is_found_soon
+        self.asked = 0
 
-    def at_moment(self, _start: MomentStart) -> PageList:
+    def is_found_soon(self, _start: MomentStart) -> bool:
+        return self._is_found_soon
+
+    def at_moment(self, _looks: FileLooks, _start: MomentStart) -> PageList:
+        self.asked += 1
         return PageList(self._numbers, 1 << 32)
 
     def are_complete(self) -> bool:
@@ -49,13 +54,19 @@ class Scanned:
         self.known = BaseEntries(PageMapWriter(folder / "maps" / "1.map", SIZE), SIZE)
         self.base = path.read_bytes()
         self.known.took(0, self.base)
+        self.bodies = 0
 
     def steps(
-        self, pages: PagesToRead, *, is_current: Callable[[], bool] = lambda: True
+        self, pages: PagesToRead, *, is_current: Callable[[], bool] = lambda: True, is_body_late: bool = False
     ) -> tuple[Iterator[object], Future[ScanResult]]:
         tracked, environment = self.follow.tracked, self.follow.environment
 
-        def body(_size: int) -> BridgeBody:
+        late = [is_body_late]
+
+        def body(_size: int) -> BridgeBody | None:
+            if late and late.pop():
+                return None
+            self.bodies += 1
             return BridgeBody(environment.journal, self.known, self.follow.state.stream, (1, 2), body_bytes_max=1 << 24)
 
         order = ScanOrder(tracked, self.follow.state.stream, SIZE, pages, body, is_current, lambda: None)
@@ -110,6 +121,32 @@ def test_what_differs_is_taken(scanned: Scanned, app: SqliteProcess) -> None:
     found = scanned.scan()
     assert found.hindrance is None
     assert scanned.applied(found) == scanned.path.read_bytes()
+
+
+def test_a_scan_that_reads_little_is_over_in_its_first_step(scanned: Scanned, app: SqliteProcess) -> None:
+    """The thread that ordered it takes that step. What reads more takes turns with other scans."""
+    app.execute("PRAGMA user_version = 7")
+    steps, answer = scanned.steps(Listed(1, 2, 4, 9))
+    assert list(steps) == []
+    assert answer.result(0).new is not None
+    steps, answer = scanned.steps(AllPages())
+    assert next(steps, None) is not None
+    assert not answer.done()
+    assert list(steps)
+    assert answer.result(0).hindrance is None
+
+
+@pytest.mark.parametrize("what", ["body", "pages"])
+def test_what_only_the_scan_thread_may_do_is_left_to_it(scanned: Scanned, what: str) -> None:
+    """To open a map that has many rows, and to find pages in large journals."""
+    pages = Listed(1, is_found_soon=what == "body")
+    steps, answer = scanned.steps(pages, is_body_late=what == "body")
+    assert next(steps, None) is not None
+    assert scanned.bodies == (what == "pages")
+    assert pages.asked == 0
+    assert list(steps) == []
+    assert scanned.bodies == pages.asked == 1
+    assert answer.result(0).hindrance is None
 
 
 def test_page_1_is_always_read(scanned: Scanned, app: SqliteProcess) -> None:

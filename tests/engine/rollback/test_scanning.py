@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,11 +25,13 @@ from walsyncd.engine.base.base_copy import FinishedBase
 from walsyncd.engine.base.base_origin import BaseOrigin
 from walsyncd.engine.base.snapshotter import Snapshotter
 from walsyncd.engine.content.bridge_body import BridgeImpossibleError
+from walsyncd.engine.content.scan_queue import ScanSteps, ScanWait
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import CommittedScan, Step
 from walsyncd.engine.rollback.committed_moment import Hindrance
 from walsyncd.engine.rollback.database_scans import DatabaseScans
 from walsyncd.engine.rollback.page_scan import ScanResult
+from walsyncd.engine.rollback.pages_to_read import AllPages
 from walsyncd.engine.rollback.scanning import Scanning, after_scan, gap_of
 from walsyncd.errors import TransientError
 
@@ -58,6 +61,44 @@ def test_what_a_base_took_is_no_map_where_one_was_lost(*, has_map: bool, other: 
     opened = Scanning(fake, fake)._opener(Stream("20261122T105600Z-00000001"), fake if other else None, has_map=has_map)
     with pytest.raises(BridgeImpossibleError):
         opened(0)
+
+
+@pytest.mark.parametrize("waits", [0, 1])
+def test_a_short_scan_is_over_when_it_was_ordered(monkeypatch: pytest.MonkeyPatch, waits: int) -> None:
+    """Its first step is taken at once, and wakes nobody. The scan thread takes those that are left."""
+
+    class Short:
+        def __init__(
+            self, _environment: Any, _order: Any, answer: Future[ScanResult], done: Callable[[], None]
+        ) -> None:
+            self.answer, self.done = answer, done
+
+        def steps(self) -> ScanSteps:
+            for _ in range(waits):
+                yield ScanWait()
+            self.answer.set_result(ScanResult(Hindrance.WRITER, 0.0, 0))
+            self.done()
+
+    woken: list[int] = []
+    fake: Any = SimpleNamespace(row_id=1, mailbox=SimpleNamespace(ticket=int))
+    fake.schedule = SimpleNamespace(at=lambda *_: woken.append(1))
+    fake.environment, fake.queue = None, SimpleNamespace(add=lambda steps, urgent: left.append(steps))
+    left: list[ScanSteps] = []
+    monkeypatch.setattr("walsyncd.engine.rollback.scanning.PageScan", Short)
+    scanning = Scanning(fake, fake)
+    scanning.begin(Stream("20261122T105600Z-00000001"), 4096, AllPages(), is_short=True)
+    assert (scanning.is_done, len(left), woken) == (not waits, waits, [])
+    for steps in left:
+        assert list(steps) == []
+    assert (scanning.is_done, len(woken)) == (True, waits)
+
+
+def test_the_follower_opens_no_map_that_the_scan_thread_has_to_open() -> None:
+    """It asks for what can be read, and leaves the scan to that thread if there is nothing."""
+    fake: Any = SimpleNamespace(row_id=1, maps=SimpleNamespace(peek=lambda _row_id: None))
+    scanning = Scanning(fake, fake)
+    scanning._is_here = True
+    assert scanning._opener(Stream("20261122T105600Z-00000001"), None, has_map=True)(0) is None
 
 
 @pytest.mark.parametrize("is_noticed", [False, True])

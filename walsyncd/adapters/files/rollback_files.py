@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from walsyncd.adapters.files.source import OpenFile, Role, lock_of_others, open_file, side_path
+from walsyncd.adapters.files.source import OpenFile, Role, file_access, lock_of_others, open_file, side_path
 from walsyncd.core.sqlite.rollback_journal import super_journal_name
 
 _PENDING = (0x40000000, 1)
@@ -47,6 +47,16 @@ def writer_locks(database: OpenFile) -> WriterLocks:
     """Ask which locks of writers others hold on the database file. PENDING and EXCLUSIVE are asked first."""
     writing = any(lock_of_others(database, *place) == fcntl.F_WRLCK for place in (_PENDING, _SHARED))
     return WriterLocks(reserved=lock_of_others(database, *_RESERVED) == fcntl.F_WRLCK, writing=writing)
+
+
+def journal_size(database: Path) -> int | None:
+    """Return the size in bytes of the -journal beside the database now, or None if there is none."""
+    path = side_path(database, Role.JOURNAL)
+    with file_access("stat", path):
+        try:
+            return os.lstat(path).st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
 
 def journal_sight(database: Path, *, own_only: bool = False) -> JournalSight:

@@ -153,6 +153,11 @@ def changed_pages(
     return ChangedPages(in_file[in_file <= now.page_count], now.page_count, now.change_counter, counter_before)
 
 
+def free_page_count(page_1: bytes) -> int:
+    """Return how many pages are free by page 1, or 0 if it is shorter than that."""
+    return _FREELIST.unpack_from(page_1, _FREELIST_AT)[1] if len(page_1) >= _FREELIST_AT + _FREELIST.size else 0
+
+
 def _fault(seen: SeenJournal, now: DatabaseHeader) -> ScanReason | None:
     """Return why a journal does not account for what was written while it existed."""
     if not isinstance(seen.content, RollbackJournal):

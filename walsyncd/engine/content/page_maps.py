@@ -58,7 +58,7 @@ class PageMap:
 
 
 class PageMaps:
-    """Opens, makes and writes maps, all in one thread.
+    """Opens, makes and writes maps, all in the scan thread, but for ``peek``.
 
     A file takes over ``redo_bytes`` of redo rows at a time, or ``redo_rows`` of them when the map is opened.
     """
@@ -93,6 +93,31 @@ class PageMaps:
             file.close()
             raise
         return PageMap(file, row, redo)
+
+    def peek(self, database_id: int) -> PageMap | None:
+        """Return what ``open`` would return, in the thread that adds the redo rows of the database, or None.
+
+        It is None if the scan thread has to open the map: many rows wait, or something is wrong with it. The file may
+        take rows over meanwhile. It takes over rows that were read here, so they say of their pages what the file says
+        then, and no row is added. Another map may be made meanwhile. Then the journal names another than before.
+        """
+        row = self._journal.page_map(database_id)
+        try:
+            file = None if row is None else open_page_map(self._path(database_id))
+        except CorruptError:
+            return None
+        if row is None or file is None:
+            return None
+        try:
+            rows = self._journal.redo_rows(database_id)
+            is_current = self._journal.page_map(database_id) == row and _is_of(row, file)
+            if is_current and len(rows) < self._redo_rows:
+                return PageMap(file, row, combined(each.redo for each in rows))
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        return None
 
     def writer(self, database_id: int, page_size: int, *, suffix: str = ".part") -> PageMapWriter:
         """Return the context in which a map is made. ``suffix`` names its file until it is finished."""
@@ -145,7 +170,7 @@ class PageMaps:
             file, fault = None, error.message
         else:
             fault = "its file is gone"
-            if file is not None and (file.map_id != row.map_id or file.counter not in (row.counter, row.counter + 1)):
+            if file is not None and not _is_of(row, file):
                 file.close()
                 file, fault = None, "its file is of another history"
         if file is None:
@@ -155,3 +180,8 @@ class PageMaps:
 
     def _path(self, database_id: int) -> Path:
         return self._folder / f"{database_id}.map"
+
+
+def _is_of(row: PageMapRow, file: PageMapFile) -> bool:
+    """Whether a file is the map that the journal names, and has at most what the journal was not told yet."""
+    return file.map_id == row.map_id and file.counter in (row.counter, row.counter + 1)

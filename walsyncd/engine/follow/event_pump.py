@@ -37,6 +37,7 @@ QUICK_DRAINS = 4
 PAUSE_DATABASES_MAX = 100  # each is checked before a pause
 
 _WRITES = {Kind.MODIFY, Kind.CLOSE_WRITE}
+_COUNTS = {Kind.COUNTED, Kind.UNCOUNTED}  # each belongs to the MODIFY before it, which is reason enough for a look
 
 _log = structlog.get_logger()
 
@@ -72,6 +73,8 @@ class EventPump:
         self._touched: dict[int, FollowedDatabase] = {}
         self._urgent: set[int] = set()  # something else than a write to the WAL happened to these
         self._unread: dict[int, FollowedDatabase] = {}  # a commit of these was written and not published
+        # The databases in a transaction, with when to wake them if its end does not. For the thread that waits.
+        self._inside: dict[int, tuple[FollowedDatabase, float]] = {}
         self._appears = False
         self._drains = Drains()
         self._tracked: dict[Path, FollowedDatabase] = {}
@@ -130,11 +133,12 @@ class EventPump:
             self._events.extend(self._watcher.drain())
             while self._events:
                 event = self._events.popleft()
+                tracked = self._tracked.get(event.path)
                 if event.role is Role.DIRECTORY:
                     self._appears = True
-                    continue
-                tracked = self._tracked.get(event.path)
-                if tracked is not None:
+                elif tracked is not None and event.kind in _COUNTS:
+                    _note(tracked, event)
+                elif tracked is not None:
                     self._appears = self._appears or (event.role is Role.DATABASE and event.kind not in _WRITES)
                     self._touched[tracked.row_id] = tracked
                     _note(tracked, event)
@@ -143,7 +147,6 @@ class EventPump:
                         self._urgent.add(tracked.row_id)
             touched, urgent = self._touched.copy(), self._urgent.copy()
             appeared, self._appears = self._appears, False
-        woken: list[FollowedDatabase] = []
         written: list[FollowedDatabase] = []
         for row_id, tracked in touched.items():
             index_header = None
@@ -151,10 +154,9 @@ class EventPump:
                 index_header = tracked.wal_pairs.index_read()
                 tracked.presence.update()
             may_wait = self._is_read(tracked, index_header) and (waits or row_id not in self._unread)
-            if row_id in urgent:
-                woken.append(tracked)
-            elif not may_wait:
+            if row_id not in urgent and not may_wait:
                 written.append(tracked)
+        woken = [each for row_id, each in touched.items() if row_id in urgent and not (waits and self._rests(each))]
         if woken:
             self._wake(woken)
         if written:
@@ -165,6 +167,30 @@ class EventPump:
         if appeared:
             self._appeared()
         return only_writes and not appeared
+
+    def _rests(self, tracked: FollowedDatabase) -> bool:
+        """Whether a transaction is under way, of which only the end is worth a look.
+
+        The follower is not woken for it, not even to wait until it may look: this thread waits for the end.
+        """
+        until_s = 0.0 if tracked.scans is None else tracked.scans.in_transaction_until_s()
+        if until_s <= time.monotonic():
+            return False
+        self._inside[tracked.row_id] = tracked, until_s
+        return True
+
+    def _wake_inside(self) -> None:
+        """Wake the databases whose transactions last longer than their looks rest.
+
+        Another thread may have taken in the end of one, or the beginning of the next. It has woken the database then.
+        """
+        now_s = time.monotonic()
+        for row_id, (tracked, until_s) in tuple(self._inside.items()):
+            is_over = tracked.scans is None or tracked.scans.in_transaction_until_s() != until_s
+            if is_over or until_s <= now_s:
+                self._inside.pop(row_id)
+            if not is_over and until_s <= now_s:
+                self._wake([tracked])
 
     def _is_read(self, tracked: FollowedDatabase, index_header: bytes | None = None) -> bool:
         """Read what was committed, if the look at it is put off. Returns whether it may still be put off.
@@ -197,7 +223,10 @@ class EventPump:
     def _pause_s(self) -> float:
         """How long to wait for events. The follower may add to what is unread meanwhile."""
         looks = (tracked.deferred for tracked in self._unread.copy().values())
-        return min((look.pause_s for look in looks if look is not None and look.pause_s), default=RECHECK_S)
+        pause_s = min((look.pause_s for look in looks if look is not None and look.pause_s), default=RECHECK_S)
+        for _, until_s in self._inside.values():
+            pause_s = max(0.0, min(pause_s, until_s - time.monotonic()))
+        return pause_s
 
     def run(self) -> None:
         """Run the thread until ``stop``."""
@@ -216,6 +245,7 @@ class EventPump:
             with self._stall_detector.work():
                 only_writes = self._take_in(waits=True)
                 self._read_again(unread)
+                self._wake_inside()
             is_quick = only_writes and drained_s - before_s < self._quick_s
             quick_drains = quick_drains + 1 if is_quick else 0
             if quick_drains >= QUICK_DRAINS and not self._unread and self._may_pause():

@@ -203,6 +203,12 @@ class PageScans(Protocol):
     def lose_events(self) -> None:
         """Take in that an event was lost. For the same thread."""
 
+    def in_transaction_until_s(self) -> float:
+        """Until when (monotonic) no event is worth a look, because a transaction is under way. It is past if none is.
+
+        For any thread.
+        """
+
     def applied(self, step: Step) -> None:
         """Take in a step that the database has applied."""
 

@@ -181,8 +181,9 @@ class DatabaseScans:
             other=other,
             has_map=page_map is not None,
             is_early=is_early,
+            is_short=isinstance(pages, JournalPages) and pages.is_likely,
         )
-        return _once_done()
+        return self._taken(state) if scanning.is_done else _once_done()
 
     def note(self, event: Event) -> None:
         """See ``PageScans``."""
@@ -192,6 +193,10 @@ class DatabaseScans:
     def lose_events(self) -> None:
         """See ``PageScans``."""
         self._proofs.lose()
+
+    def in_transaction_until_s(self) -> float:
+        """See ``PageScans``."""
+        return self._pause.until_s
 
     def applied(self, step: Step) -> None:
         """See ``PageScans``."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from walsyncd.adapters.files.inotify import Event, Kind
+from walsyncd.adapters.files.rollback_files import journal_size
 from walsyncd.adapters.files.source import OpenFile, Role, open_file, side_path
 from walsyncd.core.rollback.journal_trail import Doubt, FileEvent, JournalNow, JournalTrail
 from walsyncd.errors import WalsyncdError
@@ -144,18 +145,17 @@ class JournalCapture:
 
     def exists(self) -> bool:
         """Whether -journal exists now."""
-        journal = self.open()
-        if journal is not None:
-            journal.close()
-        return journal is not None
+        return journal_size(self.path) is not None
 
     def has_records(self) -> bool:
         """Whether -journal exists now and is not empty, as it is in mode TRUNCATE."""
-        journal = self.open()
-        if journal is None:
-            return False
-        with journal:
-            return journal.size() > 0
+        return bool(journal_size(self.path))
+
+    def bytes_to_read(self) -> int:
+        """Return about how large the journals are: those that are held, and the -journal that exists now."""
+        with self._lock:
+            deleted = sum(entry.size for entry in self._entries)
+        return deleted + (journal_size(self.path) or 0)
 
     def open(self) -> OpenFile | None:
         """Open -journal as it is now, or return None if there is none."""

@@ -47,6 +47,7 @@ HINDERED_S_MAX = 1.0
 ROLLING_S_MAX = 60.0  # a rolling scan goes on for no longer than this after its first pass
 LAST_BYTES_MAX = 1 << 20  # if more is left, it is read in a pass before the last moment is tried
 CACHED_S = 0.0005  # a block from the page cache takes a tenth of this, one from a disk rarely less (measured)
+TURN_BYTES = BLOCK_BYTES  # read from the page cache before other scans have their turn
 CACHED_BLOCKS = 4  # read at once after a block that came from the page cache: each costs 35 us beside its pages
 
 
@@ -54,15 +55,16 @@ CACHED_BLOCKS = 4  # read at once after a block that came from the page cache: e
 class ScanOrder:
     """The task of a scan: what to read, and where its result goes.
 
-    ``body`` opens the transaction, which follows ``stream``; it gets the size of the file in bytes. ``is_current``:
-    whether somebody still waits for the result. ``span`` is that of the gap, if one is bridged.
+    ``body`` opens the transaction, which follows ``stream``; it gets the size of the file in bytes. It returns None if
+    only the scan thread may open it. ``is_current``: whether somebody still waits for the result. ``span`` is that of
+    the gap, if one is bridged.
     """
 
     tracked: FollowedDatabase
     stream: Stream
     page_size: int
     pages: PagesToRead
-    body: Callable[[int], BridgeBody]
+    body: Callable[[int], BridgeBody | None]
     is_current: Callable[[], bool]
     span: Callable[[], BridgeSpan | None]
 
@@ -116,7 +118,10 @@ def _counter(page_1: bytes) -> int | None:
 
 
 class PageScan:
-    """One scan. ``answer`` gets the ``ScanResult`` or an error, and then ``done`` is called."""
+    """One scan. ``answer`` gets the ``ScanResult`` or an error, and then ``done`` is called.
+
+    The scan thread takes its steps. Another thread may take the first one, which does not read much.
+    """
 
     def __init__(
         self, environment: Environment, order: ScanOrder, answer: Future[ScanResult], done: Callable[[], None]
@@ -151,6 +156,9 @@ class PageScan:
         with file:
             self._file_bytes = file.size()
             self._body = order.body(self._file_bytes)
+            if self._body is None:
+                yield ScanWait()
+                self._body = order.body(self._file_bytes)
             looks = DatabaseLooks(order.tracked, self._environment, file, order.page_size)
             moment = self._moment(lambda: begin_moment(looks))
             if isinstance(moment, Hindrance):
@@ -160,7 +168,9 @@ class PageScan:
             if (hindrance := _other_database(start.page_1, order.page_size)) is not None:
                 self._answer.set_result(ScanResult(hindrance, 0.0, self._file_bytes))
                 return
-            pages = with_page_1(order.pages.at_moment(start))
+            if not order.pages.is_found_soon(start):
+                yield ScanWait()
+            pages = with_page_1(order.pages.at_moment(looks, start))
             rolling = order.pages.rolling(looks, start)
             if rolling is None:
                 yield from self._read(file, pages, partial(self._is_void, start))
@@ -244,7 +254,7 @@ class PageScan:
         body.begin_pass()
         self._page_1, pass_s = b"", time.monotonic()
         count = file.size() // page_size
-        block_pages, is_cached = max(1, BLOCK_BYTES // page_size), False
+        block_pages, is_cached, turn_bytes = max(1, BLOCK_BYTES // page_size), False, 0
         for first, run_last in runs_of(pages, count, CACHED_BLOCKS * block_pages):
             at = first
             while at <= run_last and not is_void():
@@ -258,7 +268,10 @@ class PageScan:
                 if block:
                     body.take_differing(at, block, entries_of_pages(block, page_size), None)
                 at = last + 1
-                yield ScanWait(0 if is_cached else len(block))
+                turn_bytes += len(block)
+                if not is_cached or turn_bytes >= TURN_BYTES:
+                    yield ScanWait(0 if is_cached else len(block))
+                    turn_bytes = 0
             if at <= run_last:
                 break
         self._read_s += time.monotonic() - pass_s

@@ -15,9 +15,12 @@ from walsyncd.engine.rollback.rolling_moments import RollingMoments
 
 
 class PagesToRead(Protocol):
-    """For the scan thread, in this order."""
+    """For the thread that scans, in this order."""
 
-    def at_moment(self, start: MomentStart) -> PageList:
+    def is_found_soon(self, start: MomentStart) -> bool:
+        """Whether ``at_moment`` reads little, so that any thread may call it."""
+
+    def at_moment(self, looks: FileLooks, start: MomentStart) -> PageList:
         """Return what to read while nobody writes. All other pages are as they were when they were compared last."""
 
     def rolling(self, looks: FileLooks, start: MomentStart) -> RollingMoments | None:
@@ -30,7 +33,11 @@ class PagesToRead(Protocol):
 class AllPages:
     """Every page, at the moment. The file itself is the proof."""
 
-    def at_moment(self, _start: MomentStart) -> PageList:
+    def is_found_soon(self, _start: MomentStart) -> bool:
+        """See ``PagesToRead``."""
+        return True
+
+    def at_moment(self, _looks: FileLooks, _start: MomentStart) -> PageList:
         """See ``PagesToRead``."""
         return all_pages()
 

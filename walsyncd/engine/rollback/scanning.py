@@ -56,6 +56,8 @@ class Scanning:
         """Counts the scans. The results of all but the last are void."""
         self._answer: Future[ScanResult] | None = None
         self._is_early = False
+        self._is_here = False
+        """Whether the follower's thread takes the scan's first step now."""
         self._ticket = 0
 
     @property
@@ -91,11 +93,15 @@ class Scanning:
         has_map: bool = True,
         span: Callable[[], BridgeSpan | None] = lambda: None,
         is_early: bool = False,
+        is_short: bool = False,
     ) -> None:
         """Order a scan. Its transaction follows ``stream``, and ships also what differs from ``other``.
 
         ``has_map`` is false if ``other`` is all that is known of the replica, because it has no page map yet.
         ``is_early``: ``pages`` will not be all pages of a large file.
+
+        A scan that ``is_short`` is probably over within its first step. That is taken here, because to wake the scan
+        thread, and to be woken by it, costs as much as the step. What is left is the scan thread's.
         """
         self._attempt, self._is_early = self._attempt + 1, is_early
         attempt, answer = self._attempt, Future[ScanResult]()
@@ -109,8 +115,14 @@ class Scanning:
             is_current=lambda: attempt == self._attempt,
             span=span,
         )
-        scan = PageScan(self.tools.environment, order, answer, self._wake)
-        self.tools.queue.add(scan.steps(), urgent=True)
+        steps = PageScan(self.tools.environment, order, answer, self._wake).steps()
+        self._is_here = is_short
+        try:
+            is_over = is_short and next(steps, None) is None
+        finally:
+            self._is_here = False
+        if not is_over:
+            self.tools.queue.add(steps, urgent=True)
 
     def take(self) -> ScanResult:
         """Take the result of the scan that is done. Raises what the scan met."""
@@ -148,13 +160,16 @@ class Scanning:
         return self.tools.environment.monotonic_ms()
 
     def _wake(self) -> None:
-        self.tools.schedule.at(self.tracked, 0)
+        if not self._is_here:
+            self.tools.schedule.at(self.tracked, 0)
 
-    def _opener(self, stream: Stream, other: KnownPages | None, *, has_map: bool) -> Callable[[int], BridgeBody]:
+    def _opener(self, stream: Stream, other: KnownPages | None, *, has_map: bool) -> Callable[[int], BridgeBody | None]:
         tools, row_id = self.tools, self.tracked.row_id
 
-        def open_body(_file_bytes: int) -> BridgeBody:
-            page_map = tools.maps.open(row_id)
+        def open_body(_file_bytes: int) -> BridgeBody | None:
+            page_map = tools.maps.peek(row_id) if self._is_here else tools.maps.open(row_id)
+            if page_map is None and self._is_here:
+                return None
             if page_map is not None and page_map.row.generation != stream.generation:
                 page_map.close()
                 page_map = None

@@ -25,7 +25,8 @@ class TransactionPause:
         self._schedule = schedule
         self._tracked = tracked
         self._pause_s = pause_s
-        self._until_s = 0.0
+        self.until_s = 0.0
+        """Until when the looks rest (monotonic). It is past if no transaction is under way. Any thread may read it."""
         self._is_written = False
 
     def note(self, event: Event) -> None:
@@ -42,12 +43,12 @@ class TransactionPause:
 
     def _begin(self) -> None:
         now_s = time.monotonic()
-        if self._until_s <= now_s and self._tracked.pace.rest_until_s <= now_s:
-            self._until_s = now_s + self._pause_s
-            self._schedule.rest(self._tracked, self._until_s)
+        if self.until_s <= now_s and self._tracked.pace.rest_until_s <= now_s:
+            self.until_s = now_s + self._pause_s
+            self._schedule.rest(self._tracked, self.until_s)
 
     def _end(self) -> None:
         """End the pause, unless a look has set another one since."""
-        if self._tracked.pace.rest_until_s == self._until_s:
+        if self._tracked.pace.rest_until_s == self.until_s:
             self._schedule.rest(self._tracked, 0.0)
-        self._until_s = 0.0
+        self.until_s = 0.0
