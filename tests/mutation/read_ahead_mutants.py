@@ -198,8 +198,8 @@ READ_AHEAD_MUTANTS = (
     mutant(
         "a checkpoint is put off",
         "engine/follow/event_pump.py",
-        "            if row_id in urgent:",
-        "            if False:",
+        "if row_id in urgent and not (waits and self._rests(each))]",
+        "if False]",
         f"{MERGED}::test_anything_but_a_write_to_the_wal_is_looked_at_at_once",
     ),
     mutant(
