@@ -39,7 +39,7 @@ GARBAGE_AFTER = 100_000  # new objects; most stay, and collecting among them tak
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What the help shows of a command; ``reads_config`` gives it ``--config``."""
+    """The line of a command in the help. ``reads_config`` gives it ``--config``."""
 
     summary: str
     example: str

@@ -309,7 +309,7 @@ def _spec(entry: DatabaseEntry, path: str, resolved: Path) -> DatabaseSpec:
 
 
 def _identities(spec: DatabaseSpec) -> Iterator[object]:
-    """Yield what no two databases may share: the resolved path, the replica's folder, the file behind the path."""
+    """Yield what no two databases may share: the resolved path, the replica's folder, and the file behind the path."""
     yield spec.path
     yield spec.name
     try:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from walsyncd.file_calls import FileCall
 
-NOBODY = -1  # of a name that does not exist: it is the owner of no link
+NOBODY = -1  # the owner of a name that does not exist, who owns no link
 _HERE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 LINKS_MAX = 40  # the kernel's limit (path_resolution(7)); more links are a circle, which leads nowhere
 

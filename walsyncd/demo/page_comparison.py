@@ -33,7 +33,7 @@ class Comparison:
 
     @property
     def faults(self) -> list[str]:
-        """What is not as expected."""
+        """The differences from what was expected."""
         faults = []
         if self.pages_differing:
             shown = ", ".join(map(str, self.pages_differing[:PAGES_SHOWN_MAX]))

@@ -115,7 +115,7 @@ def _mark_position(stage: Stage, display: Display) -> Mark:
 def _mark_moment(stage: Stage, display: Display) -> Mark:
     display.begin("a quiet moment to come back to")
     stage.tell("pause")
-    _sync(stage)  # a commit has the time at which walsyncd saw it, and now it has seen all of them
+    _sync(stage)  # a commit has the time at which walsyncd saw it, and by now it has seen all of them
     time_ms = time.time_ns() // 1_000_000
     expected = settled_copy(stage.database, stage.folder / "restored" / "expected-moment.db")
     counter = counter_at(stage.diary(), time_ms)

@@ -87,7 +87,7 @@ class _Folder:
     parent: _Folder | None
     children: dict[str, _Folder] = field(default_factory=dict)
     names: dict[str, _Named] = field(default_factory=dict)  # file name → what it is
-    listings: list[Wants] = field(default_factory=list)  # who wants its new names, and which
+    listings: list[Wants] = field(default_factory=list)  # the requests for its new names
     absent: set[str] = field(default_factory=set)  # children that are not watched
     watch: int | None = None
     asked: int = 0  # the mask of the watch, as far as this folder needs it
@@ -128,9 +128,9 @@ class InotifyReader:
         self._root = _Folder(Path("/"), None)
         self._folders: dict[Path, _Folder] = {self._root.path: self._root}
         self._by_watch: dict[int, list[_Folder]] = {}  # two paths can lead to one inode, which has one watch
-        self._counted: dict[int, CountedFile] = {}  # by the watches of files
+        self._counted: dict[int, CountedFile] = {}  # files with a watch of their own, by watch
         self._found: list[Event] = []  # not drained yet
-        self._writes: dict[bytes, tuple[Event, ...]] = {}  # what a MODIFY means, by its bytes; any change clears it
+        self._writes: dict[bytes, tuple[Event, ...]] = {}  # the meaning of a MODIFY, by its bytes; any change clears it
         self._arm(self._root)
 
     def __enter__(self) -> Self:

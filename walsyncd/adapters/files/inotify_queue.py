@@ -19,7 +19,7 @@ from walsyncd.errors import RefusedError
 MOUNTS_FILE = "/proc/self/mountinfo"
 MODIFY = int(flags.MODIFY)
 
-HEAD = struct.Struct("@iI4xI")  # of struct inotify_event: watch, mask, and the length of the name, padded with zeros
+HEAD = struct.Struct("@iI4xI")  # struct inotify_event: watch, mask, and the length of the name, padded with zeros
 READ_BYTES = 64 << 10
 _EVENT_BYTES_MAX = HEAD.size + 256  # a name has at most 255 bytes and a zero: if less than this is left, more may wait
 

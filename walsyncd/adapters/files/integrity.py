@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from walsyncd.core.sqlite.dbheader import HEADER_SIZE, parse_database_header
 
-MESSAGES_MAX = 10  # of SQLite's messages; more of them add nothing
+MESSAGES_MAX = 10  # the number of SQLite's messages that are kept; more of them add nothing
 STEPS_BETWEEN_QUESTIONS = 100_000  # steps of SQLite's virtual machine, a few milliseconds: the delay of a stop
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 

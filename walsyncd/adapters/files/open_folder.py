@@ -313,7 +313,7 @@ def give_new_folder(descriptor: int, parent: int, *, is_shared: bool) -> None:
     has, mode = stat.S_IMODE(status.st_mode), 0o700 if is_shared else above.st_mode & NEW_FOLDER_MODE
     is_given = uid == 0 and not is_shared and (status.st_uid, status.st_gid) != (above.st_uid, above.st_gid)
     if not is_given and has & mode == has:
-        return  # as most are: nothing has to be found out
+        return  # most folders are like this, and nothing has to be found out
     if status.st_uid != uid or not is_empty_folder(descriptor):
         return
     if is_given:

@@ -55,7 +55,7 @@ LOCK_WAIT_S = 30.0  # only recovery and a checkpoint that empties the WAL hold t
 CHECKPOINT_WAIT_S = 2.0  # the wait for readers when the WAL is copied back or restarted
 _ALL_LOCKS = 0x40000000, 512  # PENDING, RESERVED and SHARED of the database file
 _SHARED = 0x40000002, 510
-_JOURNAL_MODES = slice(18, 20)  # of the database header: 2 and 2 is WAL
+_JOURNAL_MODES = slice(18, 20)  # in the database header: 2 and 2 is WAL
 _CHANGE_COUNTERS = 24, 92  # processes that have the file open look there whether it changed
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -206,7 +206,7 @@ class ReplicaFile:
     def _begin_again(self, header: IndexHeader) -> None:
         """Restart the WAL: the next transaction begins at its start.
 
-        It has no readers, and all of it is in the database.
+        The WAL has no readers, and all of it is in the database.
         """
         salts = (header.salts[0] + 1) & 0xFFFFFFFF, secrets.randbits(32)
         header = replace(header, max_frame=0, salts=salts)
@@ -219,7 +219,7 @@ class ReplicaFile:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Translate errors. After any of them the copy stays at the commit that it had reached."""
+        """Translate errors. After any error the copy stays at the commit that it had reached."""
         try:
             yield
         except OSError as error:

@@ -345,7 +345,7 @@ def database_lock(database: OpenFile) -> DatabaseLock:
 
 
 def lock_of_others(database: OpenFile, start: int, length: int) -> int:
-    """Return the kind of lock of others that keeps a reader from these bytes: F_WRLCK, or F_UNLCK if there is none."""
+    """Return F_WRLCK if a lock of others keeps a reader from these bytes, else F_UNLCK."""
     return _lock_in_the_way(database, fcntl.F_RDLCK, start, length)[0]
 
 

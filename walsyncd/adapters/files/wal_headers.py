@@ -23,7 +23,7 @@ from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE
 class WalHeaders(NamedTuple):
     """What was read. A header is short if its file is. Without a -shm, that of the wal-index is empty.
 
-    ``is_named`` is False if the path did not name the -shm any more after the lock was looked at.
+    ``is_named`` is False if the path no longer named the -shm after the lock was queried.
     """
 
     liveness: Liveness
@@ -45,6 +45,6 @@ def read_wal_headers(wal: OpenFile, shm: OpenFile | None) -> WalHeaders:
         descriptor = wal.fileno()
         head = os.pread(descriptor, WAL_HEADER_SIZE, 0)
         size = os.fstat(descriptor).st_size
-        if size < len(head):  # it was emptied in between
+        if size < len(head):  # the WAL was emptied in between
             head = os.pread(descriptor, size, 0)
     return WalHeaders(liveness, is_named, index, head, size)

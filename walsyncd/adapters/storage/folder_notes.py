@@ -21,7 +21,7 @@ _CHANGED_HINT = "somebody changed what walsyncd wrote: delete the folder that it
 
 @dataclass(frozen=True, slots=True)
 class UploadNote:
-    """What is noted of an open upload."""
+    """The note of an open upload."""
 
     key: str
     initiated_ms: int

@@ -241,7 +241,7 @@ def copy_whole(source: BinaryIO, target: BinaryIO) -> None:
 
 
 def _open_regular(folder: OpenFolder, name: str) -> int:
-    """Open a file that is none but a regular one. A device is not opened at all, since that can have an effect."""
+    """Open a file if it is a regular one. A device is not opened at all, since that can have an effect."""
     status = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
     _check_regular(folder, name, status)
     descriptor = folder.open(name, _READ_FLAGS)

@@ -22,11 +22,11 @@ from walsyncd.adapters.system.connections import ConnectionServer, RejectedError
 from walsyncd.core.keep.metric import Metric
 from walsyncd.errors import UsageError
 
-HEAD_BYTES_MAX = 16384  # of a request: Prometheus sends some 300
+HEAD_BYTES_MAX = 16384  # bytes of a request: Prometheus sends some 300
 HEAD_END = b"\r\n\r\n"
 JOIN_S = 5.0
 TEXTFILE_MODE = 0o644  # node_exporter is another user
-TEXTFILE_S = 15.0  # as often as Prometheus usually reads it
+TEXTFILE_S = 15.0  # seconds, as often as Prometheus usually reads it
 
 
 class Exporter:

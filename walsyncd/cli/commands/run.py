@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from walsyncd.engine.threads.stop_limit import MARGIN_S, StopLimit  # noqa: PLC0415
 
     stall_detector = StallDetector()
-    stop_timeout_s = [0.0]  # of the configuration that was read last
+    stop_timeout_s = [0.0]  # from the configuration that was read last
 
     def source() -> tuple[Settings, Callable[[StorageSettings], Storage]]:
         settings = settings_from(args)

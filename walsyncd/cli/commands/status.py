@@ -52,8 +52,8 @@ class StatusReport:
     """The contents of the output: the daemon's pid, trouble with the storage, the databases.
 
     ``now_ms`` is the time by which ages count: the daemon's, which the store's clock corrects, or this machine's.
-    Without an answer of a daemon ``pid`` is None. Then ``silence`` is why a running one gave none (empty: none is
-    running).
+    Without an answer of a daemon ``pid`` is None. ``silence`` is then why a running daemon gave no answer, or empty if
+    none is running.
     """
 
     pid: int | None

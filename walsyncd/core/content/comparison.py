@@ -28,8 +28,8 @@ class Cipher(StrEnum):
     """Whether the file holds the bytes of the frames that were copied into it."""
 
     UNKNOWN = "unknown"
-    RESTORED = "restored"  # not known, as after a gap: a restored file holds frames as they were
-    STABLE = "stable"  # it does, encrypted or not
+    RESTORED = "restored"  # unknown, for example after a gap: a restored file holds frames as they were
+    STABLE = "stable"  # it does, whether it is encrypted or not
     ANEW = "anew"  # each copy is encrypted again
 
 

@@ -27,7 +27,7 @@ from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, PrunedKey, Se
 FramesKey = SegmentKey | WholeKey
 
 
-@dataclass(frozen=True)  # not slotted: cached_property keeps its values in __dict__
+@dataclass(frozen=True)  # without slots, because cached_property keeps its values in __dict__
 class GenerationListing:
     """What is stored of one generation. The tuples are in key order."""
 

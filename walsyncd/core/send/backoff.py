@@ -7,7 +7,7 @@ that failed together over the whole span, so that they do not retry together.
 from __future__ import annotations
 
 BASE_S = 0.5  # the time of two requests: nobody notices an outage that is shorter
-CAP_S = 60.0  # how late an uploader may notice that storage is back
+CAP_S = 60.0  # seconds: how late an uploader may notice that storage is back
 _DOUBLINGS_MAX = 32  # far above every cap; keeps 2^n a small number
 
 

@@ -131,7 +131,7 @@ def _fibonacci() -> Words:
 
 @lru_cache(maxsize=32)
 def _weights(words: int) -> Words:
-    """What each word of a row adds to s0 and s1: shape (2, words)."""
+    """Return what each word of a row adds to s0 and s1: shape (2, words)."""
     numbers = _fibonacci()
     return _frozen(np.stack([numbers[:words][::-1], numbers[1 : words + 1][::-1]]))
 
@@ -144,7 +144,7 @@ def _frame_weights(words: int) -> Words:
 
 @lru_cache(maxsize=1024)
 def _powers(words: int) -> tuple[Words, ...]:
-    """What 1, 2, 4, 8 … rows of ``words`` covered words do to a chain: 2 x 2 matrices."""
+    """Return the matrices (2 x 2) by which 1, 2, 4, 8 … rows of ``words`` covered words change a chain."""
     low, middle, high = _fibonacci()[words - 1 : words + 2]
     powers = [np.array([[low, middle], [middle, high]], np.uint32)]
     while len(powers) < _BLOCK_BYTES.bit_length():
@@ -154,7 +154,7 @@ def _powers(words: int) -> tuple[Words, ...]:
 
 @lru_cache(maxsize=64)
 def _repeated(words: int, count: int) -> Words:
-    """What 1, 2, 3 … ``count`` (a power of two) rows of ``words`` covered words do to a chain: shape (count, 2, 2)."""
+    """Return the matrices by which 1, 2, 3 … ``count`` (a power of two) rows change a chain: shape (count, 2, 2)."""
     low, middle, high = _fibonacci()[words - 1 : words + 2]
     powers = np.array([[[low, middle], [middle, high]]], np.uint32)
     while len(powers) < count:

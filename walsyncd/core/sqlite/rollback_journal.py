@@ -45,7 +45,7 @@ from walsyncd.core.sqlite.dbheader import HEADER_SIZE
 JOURNAL_HEADER_SIZE = 28
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
-RECORDS_MAX = 1_000_000  # of one journal: 4 GiB of pages of 4 KiB. A scan finds more pages than that faster
+RECORDS_MAX = 1_000_000  # bytes of one journal: 4 GiB of pages of 4 KiB. A scan finds more pages than that faster
 SUPER_NAME_MAX = 4096  # PATH_MAX
 
 _HEADER = struct.Struct(">8s5I")
@@ -53,7 +53,7 @@ _NEVER_SYNCED = bytes(12)
 _ZEROED = bytes(JOURNAL_HEADER_SIZE)
 _NO_SYNC = 0xFFFFFFFF
 _SECTOR_SIZES = frozenset(1 << shift for shift in range(5, 17))
-_KEPT_SECTOR_SIZES = (512, 4096)  # what SQLite uses: with the flag "powersafe overwrite" and without
+_KEPT_SECTOR_SIZES = (512, 4096)  # the sizes that SQLite uses: with the flag "powersafe overwrite" and without
 _FIRST_WORD_OF_MAGIC = int.from_bytes(JOURNAL_MAGIC[:4], "big")
 _BLOCK_BYTES = 1 << 18
 _SUPER_TAIL = struct.Struct(">2I8s")

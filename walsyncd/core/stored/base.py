@@ -27,7 +27,7 @@ from walsyncd.core.stored.zstd import zstd
 RANGE_SIZE_MIN = 8 << 20
 RANGES_MAX = 16_384  # without those that fill up a part
 PART_SIZE_MIN = 8 << 20
-PARTS_MAX = 9_000  # of 10,000 that S3 allows
+PARTS_MAX = 9_000  # the most parts that are used of the 10,000 that S3 allows
 BASE_BYTES_MAX = 5 << 40  # the largest object of S3
 SKIPPABLE_MAGIC = 0x184D2A50
 _SKIPPABLE_HEAD = 8

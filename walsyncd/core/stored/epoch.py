@@ -22,7 +22,7 @@ from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Frames, format_wal_heade
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """How the next frame of an epoch is stamped; ``chain`` is the checksum after the last one."""
+    """How the next frame of an epoch is stamped. ``chain`` is the checksum after the frame before it."""
 
     page_size: int
     sequence: int

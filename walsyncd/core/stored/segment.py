@@ -252,7 +252,7 @@ class _Source:
     def __init__(self, blocks: Iterable[bytes]) -> None:
         self._blocks = iter(blocks)
         self._block = memoryview(b"")
-        self._taken = 0  # of the block
+        self._taken = 0  # the end of the block
         self.offset = 0
 
     def at_end(self) -> bool:

@@ -40,7 +40,7 @@ MODULE = "walsyncd.engine.backpressure.mark_process"
 START_AGAIN_S = 1.0
 START_AGAIN_S_MAX = 60.0
 LASTED_S = 60.0  # a child that lasted so long had no fault from the start on
-SILENCE_S = 5.0  # it says that it is alive every 0.1 s while it holds a lock
+SILENCE_S = 5.0  # the child reports every 0.1 s while it holds a lock
 HUNG_S = 60.0
 KILLED_S_MAX = 5.0
 LEFT_MAX = 4
@@ -135,7 +135,7 @@ class Backpressure:
                     self._channel.send(_copied(database_id, cursor), socket.MSG_DONTWAIT)
 
     def forget(self, database_id: int) -> None:
-        """It is not followed any more."""
+        """Forget a database that is no longer followed."""
         self.want(database_id, None)
         self._copied.pop(database_id, None)
 

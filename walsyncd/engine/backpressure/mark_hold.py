@@ -47,7 +47,7 @@ class HoldTarget:
 
 
 class MarkHold:
-    """One database. ``report`` is told what the log should say: a kind of report, and the reason."""
+    """The lock at one database. ``report`` gets what the log should say: a kind of report, and the reason."""
 
     def __init__(self, target: HoldTarget, report: Callable[[str, str], None]) -> None:
         self.copied: Copied | None = None

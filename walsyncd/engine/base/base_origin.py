@@ -30,7 +30,7 @@ class BaseOrigin:
 
     @property
     def taking(self) -> BaseReading | None:
-        """What takes in the copied bytes, if anything does."""
+        """Return the object that takes in the copied bytes, if there is one."""
         return self.reading or self.new_map
 
     @property

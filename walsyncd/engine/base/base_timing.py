@@ -66,7 +66,7 @@ class BaseTiming:
             self._taken[tracked.row_id] = position, self._now_ms()
 
     def begin_work(self, tracked: FollowedDatabase, base_bytes: int) -> None:
-        """Count from now on what is stored after a base of so many stored bytes."""
+        """Begin to count what is stored after a base of so many stored bytes."""
         with self._lock:
             self._work[tracked.row_id] = _Work(tracked, base_bytes, 0)
 

@@ -50,7 +50,7 @@ class KnownPages(Protocol):
 
 
 class BridgeBody:
-    """One transaction of what differs from ``page_map``, or from ``other``, after the end of ``stream``.
+    """One transaction of the pages that differ from ``page_map``, or from ``other``, after the end of ``stream``.
 
     A bridge is the first transaction of its epoch. ``pages_bytes_max`` limits the pages, and ``body_bytes_max`` the
     compressed body.
@@ -120,7 +120,7 @@ class BridgeBody:
         different = differs(expected, entries)
         if self._other is not None:
             different |= differs(apply(self._taken, self._other.entries(first, len(entries)), first), entries)
-        if not different.any():  # so it is with nearly all blocks
+        if not different.any():  # nearly all blocks are like this
             return
         numbers = (np.flatnonzero(different) + first).astype(np.uint32)
         numbers = numbers[numbers != lock_page(self.page_size)]

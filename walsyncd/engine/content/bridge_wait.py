@@ -12,7 +12,7 @@ from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.errors import TransientError
 
 REST_FACTOR_MAX = 32  # the longest rest, in the first one's length
-VOIDED_MAX = 3  # so many passes that new gaps made worthless, then a rest
+VOIDED_MAX = 3  # after so many passes that new gaps made worthless there is a pause
 
 
 class BridgeWait:

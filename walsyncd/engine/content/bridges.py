@@ -81,7 +81,7 @@ class Bridges:
         _log.warning("gap_found", database=tracked.name, position=position, kind=str(gap.kind), reason=gap.reason)
 
     def take_back(self, tracked: FollowedDatabase) -> int | None:
-        """Drop what the database has spooled but for what was begun. Returns the number of bytes freed.
+        """Drop what the database has spooled, except for objects that were begun. Returns the number of bytes freed.
 
         The caller reports the gap that this makes. Returns None, and drops nothing, if such a gap can't be bridged.
         """

@@ -212,7 +212,7 @@ class EpochStarts:
             self.begin(tracked, then, offer, wait_s)
 
     def _make(self, tracked: FollowedDatabase, offer: _Offer) -> _Rounds:
-        """Make the transaction. Returns False if none is needed any more."""
+        """Make the transaction. Returns False if it is no longer needed."""
         if tracked.mailbox.dismissed or not _is_needed(tracked):
             return False
         answer = self._request(tracked, start_of)

@@ -180,7 +180,7 @@ class GapBridge:
         self._wait.wait_for(is_so, what)
 
     def drop(self) -> None:
-        """Give the bridge up, and remove what was written of it."""
+        """Give the bridge up, and remove what was written for it."""
         self._attempt += 1
         if self._queue.is_stopping:  # and its thread has ended
             self._scan.drop()

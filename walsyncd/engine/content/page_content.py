@@ -22,7 +22,7 @@ from walsyncd.engine.follow.schedule import Schedule
 
 
 class PageContent:
-    """One for the process. ``follower`` returns the follower, which is created after this."""
+    """The page contents of all databases. ``follower`` returns the follower, which is created after this."""
 
     def __init__(
         self, journal: Journal, environment: Environment, schedule: Schedule, follower: Callable[[], Follower]

@@ -68,7 +68,7 @@ class ScanQueue:
         self._alarm = Alarm()
         self._lock = threading.Lock()
         self._numbers = itertools.count()
-        self._scans: dict[int, _Scan] = {}  # by number: all that have not ended
+        self._scans: dict[int, _Scan] = {}  # the scans that have not ended, by number
         # Each scan is in one of the two, except the one that reads its block. There may be one for each database.
         self._ready: list[tuple[tuple[bool, int], _Scan]] = []
         self._waiting: list[tuple[float, int, _Scan]] = []

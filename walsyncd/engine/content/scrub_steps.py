@@ -156,7 +156,7 @@ def _frames_before(start: ScanStart) -> Generator[ScanWait, None, _Frames]:
         size = int(commits[-1]) if len(commits) else size
         yield ScanWait(len(frames.data))
     if state.overwritten is not None:
-        size = 0  # what was put in the file's place may be of any size
+        size = 0  # the new file in its place may have any size
     return np.unique(np.concatenate(runs)).astype(np.uint32), size or None
 
 

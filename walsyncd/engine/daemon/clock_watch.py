@@ -151,7 +151,7 @@ class ClockWatch:
         return max(((wall_ms - store_ms) / 1000 for store_ms in self._stores_ms()), key=abs, default=0.0)
 
     def words(self) -> str:
-        """What is wrong with this machine's clock; empty if it agrees."""
+        """Return what is wrong with this machine's clock, or "" if it agrees."""
         ahead_s = self.ahead_s()
         if abs(ahead_s) * 1000 <= CLOCK_OFF_MS:
             return ""

@@ -61,7 +61,7 @@ SWITCH_INTERVAL_S = 0.0005  # a commit passes through three threads; by default 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
 EXIT_OK, EXIT_CRASH, EXIT_SPOOLED = 0, 1, 75
-ONCE = "once"  # what the main thread receives when the round of `run --once` is over
+ONCE = "once"  # the main thread receives this when the round of `run --once` is over
 
 # Returns the current configuration, and a function that opens its storages. Raises UsageError.
 Source: TypeAlias = Callable[[], tuple[Settings, OpenStorage]]
@@ -226,7 +226,7 @@ class Daemon:
         self._destinations.start()
         self._databases.begin(self._settings)
         self._destinations.finish(self._settings)
-        self._finder.wake()  # what came up between the look and the watching
+        self._finder.wake()  # changes between the look and the start of watching
         self._observability.start(self._settings.daemon, self._settings.notify)
         threads = {"watcher": self._events.run, "follower": self.follower.run, "scanner": self._content.queue.run}
         threads |= {"reader": self._environment.read_ahead.run, "path finder": self._finder.run}
@@ -275,7 +275,7 @@ class Daemon:
         self._content.queue.stop()
         self._observability.stop()
         self._server.stop()
-        self._supervisor.join(1.0, only="follower")  # what it is spooling just now is shipped, too
+        self._supervisor.join(1.0, only="follower")  # objects that it is spooling at the moment are shipped, too
         self._destinations.urgent(tracked.row_id for tracked in databases)
         ship_s, linger_s = max(0.0, deadline - time.monotonic()), self._environment.limits.stop_linger_s
         if not self._destinations.stop(ship_s, linger_s=linger_s):
@@ -328,7 +328,7 @@ class Daemon:
         self._settings = settings
         changes = self._databases.change(settings, found, specs)
         self._destinations.finish(settings)
-        self._finder.wake()  # what came up between the look and the watching
+        self._finder.wake()  # changes between the look and the start of watching
         return {"databases": len(self._databases), **asdict(changes)}
 
     # -- notices from other threads -----------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class Destinations:
         self._make = make
         self._places = {row.id: row.place for row in journal.databases() if row.place is not None}
         self._by_url: dict[str, Destination] = {}
-        self._all: tuple[Destination, ...] = ()  # as ``all``, which is asked for with each commit's time
+        self._all: tuple[Destination, ...] = ()  # this is cached, because it is asked for with each commit's time
         self._ways: dict[str, object] = {}
         self._default = ""
         self._is_started = self._is_quiet = False
@@ -76,7 +76,7 @@ class Destinations:
         return self._places.get(database_id)
 
     def trouble(self) -> str:
-        """What is wrong with any of the storages, in words; empty if nothing is."""
+        """Return what is wrong with any of the storages, or ""."""
         return "; ".join(filter(None, (each.trouble() for each in self.all())))
 
     def urgent(self, database_ids: Iterable[int]) -> None:

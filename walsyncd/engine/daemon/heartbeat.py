@@ -117,7 +117,7 @@ def status_words(*, databases: int, behind: int, troubled: int, stored_ms: int, 
     if databases:
         words = [f"{databases} database{'s' * (databases != 1)}", f"{behind} behind"]
     else:
-        words = ["no databases to replicate"]  # none is configured, or no file matches a pattern yet
+        words = ["no databases to replicate"]  # no database is configured, or no file matches a pattern yet
     if troubled:
         words.append(f"{troubled} in trouble")
     last = time.strftime("last upload %Y-%m-%d %H:%M:%S UTC", time.gmtime(stored_ms / 1000))

@@ -106,7 +106,7 @@ class Observability:
         return f"an upload has had no answer for {seconds:.0f} s, and no error" if seconds > UNANSWERED_S else ""
 
     def trouble(self) -> str:
-        """What is wrong with the storage, in words; empty if nothing is."""
+        """Return what is wrong with the storage, or ""."""
         return self._destinations().trouble()
 
     def start(self, daemon: DaemonSettings, notify: NotifySettings = NOBODY) -> None:

@@ -19,7 +19,7 @@ from walsyncd.engine.threads.hang_watch import HangWatch
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.engine.threads.supervisor import Supervisor
 
-ANSWERED = "answered"  # what the main thread receives
+ANSWERED = "answered"  # the main thread receives this
 
 
 class SilentFiles:

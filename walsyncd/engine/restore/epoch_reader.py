@@ -183,7 +183,7 @@ class _Pending:
         self.size = 0
         self.next_frame = first
         self.header_due = first == 1
-        self.commits: list[int] = []  # of the part that is being read
+        self.commits: list[int] = []  # within the part that is being read
         self.is_cut = False  # whether frames of that part were not looked at: held already, or after the end
 
     def add(self, content: bytes) -> None:
@@ -192,7 +192,7 @@ class _Pending:
         self.size += len(content)
 
     def take(self) -> memoryview:
-        """Return all of it. The caller adds again what is no whole frame."""
+        """Return all of it. The caller adds an incomplete frame again."""
         data = memoryview(b"".join(self._blocks))
         self._blocks, self.size = [], 0
         return data

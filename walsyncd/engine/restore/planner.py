@@ -86,7 +86,7 @@ def with_plan(replica: Replica, request: RestoreRequest, use: Callable[[Resolved
             key = error.key.base if isinstance(error.key, ManifestKey) else error.key
             if key in damaged:
                 raise
-            forget_locals(error)  # it is kept to the end
+            forget_locals(error)  # the request is kept to the end
             damaged[key] = error
         except VanishedError as error:
             vanished += 1

@@ -91,7 +91,7 @@ class Prefetch(Generic[T]):
                 try:
                     raise item.error
                 finally:
-                    del item  # else the error and its traceback keep each other alive
+                    del item  # otherwise the error and its traceback keep each other alive
             yield item  # type: ignore[misc]  # what a source gave
         self._queues.remove(items)
 
@@ -123,7 +123,7 @@ class _Queue:
         return item
 
     def let_go(self) -> None:
-        """Nothing is taken any more. A source that waits in ``put`` continues, and ends."""
+        """Take nothing more. A source that waits in ``put`` continues, and ends."""
         with self._changed:
             self._items.clear()
             self._changed.notify_all()

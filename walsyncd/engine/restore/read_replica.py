@@ -48,7 +48,7 @@ from walsyncd.errors import RefusedError, StateError, TransientError, UsageError
 
 PAGES_A_BATCH = 1024
 NOTE_BYTES_MAX = 64 << 10  # names and URLs are far shorter
-_JOURNAL_MODES = slice(18, 20)  # of page 1: 2 and 2 is WAL
+_JOURNAL_MODES = slice(18, 20)  # bytes of page 1: 2 and 2 is WAL
 
 _log = structlog.get_logger()
 

@@ -217,7 +217,7 @@ class Replay:
         return Applied(transactions, sum(piece.frames for piece in self._pieces), self._written.count, damaged)
 
     def _select(self, replica: Replica, piece: ObjectSlice) -> Iterator[_Batch | _Ends]:
-        """Read a piece, in a thread of its own. Pages that newer pieces have written by then are left out."""
+        """Read a piece, in a thread of its own. Pages that newer pieces have already written are left out."""
         for item in _read(replica, self._page_size, piece, self._forks, batch_bytes=self._batch_bytes):
             yield item if isinstance(item, _Ends) else self._batch_of(item, piece)
 

@@ -193,7 +193,7 @@ class _Generation:
             self._verify_epoch(epoch, max(page_sizes, default=None))
 
     def _note_bridges(self) -> None:
-        """What can't be read of them is a problem of their objects, which were read before."""
+        """Note bridges that can't be read. Their problem is that of their objects, which were read before."""
         keys = bridges_after(self._part, Position(self._part.generation, 0, 0))
         bridges, _ = read_bridges(self._replica, keys)
         self._result.bridges = len(bridges)

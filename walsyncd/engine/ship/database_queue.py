@@ -17,9 +17,10 @@ from walsyncd.core.send.pacing import Bucket, due_ms, refill, take
 
 LOOK_UPLOADS_MAX = 64  # uploads between two checks of owner.json
 LOOK_MS_MAX = 3_600_000.0  # the longest time between two checks of owner.json while objects are written
-LANDING_MS = 600_000.0  # an abandoned request has nearly always completed by then
+LANDING_MS = 600_000.0  # an abandoned request has nearly always ended after this time
 JOINS_MS = 15.0  # an object that is to leave together with another one is spooled so much earlier
-DRIFT_MS_MAX = 60_000.0  # of the clocks: setting one usually changes it by less, restoring a machine's snapshot by more
+# difference of the clocks: setting one usually changes it by less, restoring a machine's snapshot by more
+DRIFT_MS_MAX = 60_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class DatabaseQueue:
     failures: int = 0
     trouble: str = ""
     claimed: Claim | None = None
-    """Set while a daemon that does not know of it yet may also write to the claimed generation."""
+    """Set while another daemon, which does not know of the claim yet, may write to the claimed generation."""
     swept_ms: float | None = None
     rewinds: int = 0
     merge_size_max: int = MERGED_SIZE_MAX

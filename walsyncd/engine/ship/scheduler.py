@@ -94,7 +94,7 @@ class CommitDeferred:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do for ``timeout_s`` seconds; without a timeout, until something changes."""
+    """There is nothing to do for ``timeout_s`` seconds or, without a timeout, until something changes."""
 
     timeout_s: float | None
 
@@ -348,7 +348,7 @@ class Scheduler:
                 del self._tasks[index]
                 queue.tasks_since_look += 1
                 return task
-            if not queue.is_busy:  # if busy, its drain may be the claim, and the task is chosen again after it
+            if not queue.is_busy:  # if the queue is busy, its drain may make the claim, and the task is chosen after it
                 queue.check_ownership = True
                 self.schedule(queue)
         return None
@@ -359,7 +359,7 @@ class Scheduler:
         return taken
 
     def _idle_s(self, now_ms: float) -> float | None:
-        """How long there is nothing to do. What is due already waits for a job that is under way."""
+        """Return how long there is nothing to do. What is due already waits for a job that is under way."""
         first_ms = self._due.first()
         moments = [] if first_ms is None else [first_ms]
         outage = self.outage

@@ -25,7 +25,7 @@ from walsyncd.errors import CorruptError, ImpossibleError, MissingError, Transie
 from walsyncd.log import get_logger
 
 _NEXT_UNKNOWN = 0  # an id that no object has: the next drain looks again
-ROWS_MAX = 4096  # read at once: a merged object of rows of 2 KiB is full by then
+ROWS_MAX = 4096  # rows that are read at once: a merged object of rows of 2 KiB is full with them
 
 REWINDS_MAX = 3  # rewinds in a row; a disk that corrupts what is written to it is unfit for a spool
 
@@ -177,7 +177,7 @@ class Shipper:
             return QueueResult(next_id=rows[0].id, bytes_left=left, reached_storage=looked)
         try:
             row = self._gathered(rows[: run.count])
-            if run.count == self._rows_max and not run.full:  # more of it may follow
+            if run.count == self._rows_max and not run.full:  # more of it may follow in the next drain
                 return QueueResult(next_id=row.id, bytes_left=left, reached_storage=looked)
             self._send(queue, row, tried=tried)
         except MissingError:  # dropped meanwhile
@@ -244,6 +244,6 @@ class Shipper:
 
 def _waiting(row: ObjectRow) -> Waiting:
     begun = row.state is not ObjectState.SPOOLED
-    key = None if begun else parse_key(row.key)  # what was begun is never merged
+    key = None if begun else parse_key(row.key)  # begun rows are never merged
     segment = key if isinstance(key, SegmentKey) else None
     return Waiting(segment, row.size, begun=begun)

@@ -80,6 +80,6 @@ class UploadErrors:
         try:
             self._journal.note_error(queue.database_id, words, self._wall_ms())
         except StateError as error:
-            self.state_failed(error)  # it is noted with the next attempt
+            self.state_failed(error)  # the next attempt notes it
         else:
             queue.trouble = words

@@ -21,7 +21,7 @@ from walsyncd.adapters.storage.s3.s3_connection import object_headers
 from walsyncd.adapters.storage.s3.s3_errors import error_code, error_status
 from walsyncd.adapters.storage.s3.s3_settings import S3Settings
 
-_OTHER_ETAG = "0" * 32  # of no object
+_OTHER_ETAG = "0" * 32  # no object has this ETag
 
 
 class ConditionalPut:

@@ -35,8 +35,8 @@ from urllib3.response import HTTPResponse
 
 from walsyncd.adapters.storage.s3.s3_settings import ReuseLimits
 
-BUFFERED_BYTES_MAX = 256 << 10  # not sent yet; a commit's few bytes would have to compete with megabytes
-SMALL_BYTES_MAX = 64 << 10  # of a body that is sent with its head; a second at 0.5 Mbit/s
+BUFFERED_BYTES_MAX = 256 << 10  # the bytes of a body that may be unsent; a commit's few bytes have to compete with them
+SMALL_BYTES_MAX = 64 << 10  # the size of a body that is sent with its head; a second at 0.5 Mbit/s
 _ON_ITS_WAY_MAX = 8 << 10  # less than any connection sends before the first acknowledgement (RFC 6928: 14,600 bytes)
 _POLL_MS = 50
 _GONE = select.POLLERR | select.POLLHUP | select.POLLRDHUP
@@ -165,7 +165,7 @@ class ProgressConnection(HTTPConnection):
         while left:
             events = _events(self.sock)
             if events & _GONE or (events and not isinstance(self.sock, ssl.SSLSocket)):
-                return  # it is answered before the end
+                return  # the answer comes before the end
             if events:  # a message of TLS itself
                 time.sleep(_POLL_MS / 1000)
             now_left, now_s = _unacknowledged(self.sock), time.monotonic()

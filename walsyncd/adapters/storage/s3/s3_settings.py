@@ -16,7 +16,7 @@ class ReuseLimits:
     idle_s_max: float = 30.0
     """After so much silence it is not."""
     hot_s_max: float = 1.0
-    """One that was used so recently is assumed to work."""
+    """A connection that was used so recently is assumed to work."""
     patience_s: float = 3.0
     """For others, until some of the request is acknowledged: more than a slow line's round trip with full queues."""
 
