@@ -204,7 +204,7 @@ class Play:
         with file:
             facts = file_facts(file.identity(), "boot", None)
         tracked = FollowedDatabase(spec, row.id, WalPairs(path))
-        tracked.state = FollowState(Stream(GENERATION), None, 1, 0, facts)
+        tracked.resume(FollowState(Stream(GENERATION), None, 1, 0, facts))
         tracked.note_base(wanted="first generation")
         self._journal.begin_generation(row.id, GENERATION, "first generation", "{}", self.now_ms)
         queue = DatabaseQueue(row.id, row.name, Bucket(BURST, self.now_ms), 1000 * self._interval_s)
@@ -222,13 +222,13 @@ class Play:
         reader = SimpleNamespace(tracked=tracked, environment=environment)
         if restarts or cursor.frames + transactions > RESTART_FRAMES:
             cursor = Cursor(cursor.salts, None, 0, (0, 0))
-            tracked.state = tracked.state.entered(cursor)
+            tracked.belief = replace(tracked.belief, state=tracked.state.entered(cursor))
         state = close_epoch_if_due(cast("SourceReader", reader), tracked.state, cursor)
         collector = SegmentBuilder(self._journal, state.stream, page_size=PAGE_SIZE, salts=(3, 4), seen_ms=self.now_ms)
         collector.add(_frames(transactions))
         new, stream = collector.finish()
         grown = Cursor(cursor.salts, None, cursor.frames + transactions, (0, 0))
-        tracked.state = replace(state, stream=stream, cursor=grown)
+        tracked.belief = replace(tracked.belief, state=replace(state, stream=stream, cursor=grown))
         self._offer(self._journal.advance([Advance(tracked.row_id, "{}", (new,))]))
 
     def age(self, days: int) -> None:

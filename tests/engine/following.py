@@ -189,7 +189,7 @@ class Following:
         row = self.journal.database_by_id(self.row_id)
         assert row.follow is not None
         self._open()
-        self.tracked.state = parse_follow_state(row.follow)
+        self.tracked.resume(parse_follow_state(row.follow))
         self.tracked.wal_pairs.look_around()
         return self
 

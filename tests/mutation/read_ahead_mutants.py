@@ -124,7 +124,7 @@ READ_AHEAD_MUTANTS = (
         "what is only read ahead is believed",
         "engine/follow/look.py",
         "        return batch.finish(so_far)",
-        "        tracked.state = so_far.state or tracked.state\n        return Step(again_s=0) if is_ahead else so_far",
+        "        tracked.belief = tracked.belief.after(so_far)\n        return Step(again_s=0) if is_ahead else so_far",
         f"{AHEAD}",
     ),
     mutant(

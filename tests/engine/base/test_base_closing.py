@@ -21,6 +21,7 @@ from walsyncd.engine.base.base_copy import AbandonedError, FinishedBase
 from walsyncd.engine.base.base_plan import BasePlan
 from walsyncd.engine.base.copy_queue import CopyQueue
 from walsyncd.engine.content.scan_queue import ScanSteps
+from walsyncd.engine.follow.belief import Belief
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import BaseReading
 from walsyncd.engine.follow.wal_pairs import WalPairs
@@ -42,7 +43,7 @@ class Closing:
 
 def database(path: Path, frame: int = 3, epoch: int = 1) -> FollowedDatabase:
     tracked = FollowedDatabase(spec_of(path), 1, WalPairs(path))
-    tracked.state = FollowState(Stream(G1, epoch, frame), None, epoch, frame, FileFacts(1, 2, 3, "boot"), "rollback")
+    tracked.resume(FollowState(Stream(G1, epoch, frame), None, epoch, frame, FileFacts(1, 2, 3, "boot"), "rollback"))
     return tracked
 
 
@@ -67,7 +68,7 @@ def test_it_waits_for_the_scan_and_for_what_the_follower_did(tmp_path: Path, out
     wait = next(steps)
     assert wait.holds(0.0)
     if outcome == "no generation":
-        tracked.state = None
+        tracked.belief = Belief()
     asked[0](tracked)
     assert not wait.holds(0.0)
     if outcome == "no generation":

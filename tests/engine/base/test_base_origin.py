@@ -22,11 +22,11 @@ def test_a_base_goes_on_while_nothing_is_missed(tmp_path: Path) -> None:
     """The database may advance. A gap, a spool that is read again, and another generation end it."""
     path = tmp_path / "app.db"
     tracked = FollowedDatabase(spec_of(path), 1, WalPairs(path))
-    tracked.state = STATE
+    tracked.resume(STATE)
     origin = origin_of(tracked, STATE)
     assert (origin.start.epoch, origin.start.frame) == (1, 2)
     assert origin.taking is None
-    tracked.state = replace(STATE, stream=replace(STATE.stream, frame=9))
+    tracked.resume(replace(STATE, stream=replace(STATE.stream, frame=9)))
     origin.check(tracked)
     for name in ("gaps", "rewinds"):
         setattr(tracked, name, 1)
@@ -34,6 +34,6 @@ def test_a_base_goes_on_while_nothing_is_missed(tmp_path: Path) -> None:
             origin.check(tracked)
         setattr(tracked, name, 0)
     for ended in (None, replace(STATE, stream=replace(STATE.stream, generation=G2))):
-        tracked.state = ended
+        tracked.belief = replace(tracked.belief, state=ended)
         with pytest.raises(AbandonedError, match="generation ended"):
             origin.check(tracked)

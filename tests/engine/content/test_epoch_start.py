@@ -211,7 +211,9 @@ def test_pages_that_somebody_wrote_over_are_not_taken_from_the_wal(bases: Bases)
     wal_pair = bases.tracked.wal_pairs.current
     assert wal_pair is not None
     wal_pair.taken_from_file = wal_pair.index_rebuilds
-    bases.tracked.state = replace(state, overwritten=Overwritten(state.cursor.salts, 1))
+    bases.tracked.belief = replace(
+        bases.tracked.belief, state=replace(state, overwritten=Overwritten(state.cursor.salts, 1))
+    )
     bases.begin_base()
     for _ in range(200):
         if bases.tracked.base.hindrance:

@@ -85,7 +85,9 @@ def test_what_a_sync_reached_is_said_though_a_gap_is_bridged_now(place: Place, m
         found = failures(futures, timeout_s)
         for tracked, _ in futures:
             assert tracked.state is not None
-            tracked.state = replace(tracked.state, stream=tracked.state.stream.next_epoch())
+            tracked.belief = replace(
+                tracked.belief, state=replace(tracked.state, stream=tracked.state.stream.next_epoch())
+            )
         return found
 
     with wal_database(place.database()), running(place.settings("app")):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.following import Following, spec_of
-from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.limits import Limits
-from walsyncd.engine.follow.followed_database import BaseNeed, FollowedDatabase
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.follow.step import Step
 from walsyncd.engine.follow.wal_pairs import WalPairs
@@ -32,7 +32,8 @@ def test_forgetting_leaves_nothing_of_the_generation(tmp_path: Path) -> None:
         tracked.forget()
         fresh = FollowedDatabase(tracked.spec, tracked.row_id, tracked.wal_pairs)
         fresh.next_generation, fresh.mailbox = tracked.next_generation, tracked.mailbox
-        fresh.other_path = tracked.other_path  # it belongs to the file's folder, not to a generation
+        # These signs belong to the file's folder, not to a generation.
+        fresh.belief = replace(fresh.belief, other_path=tracked.other_path)
         assert tracked == fresh
 
 
@@ -80,32 +81,8 @@ def test_requests_are_taken_in_order_and_none_is_lost() -> None:
         second.done.result()
 
 
-@pytest.mark.parametrize(
-    ("need", "start_epoch", "can_begin"),
-    [
-        (BaseNeed(), 2, False),
-        (BaseNeed(wanted="first generation"), 1, True),
-        (BaseNeed(wanted="first generation", under_way=True), 2, False),
-        (BaseNeed(wanted="first generation", awaits_restart=True), 1, False),
-        (BaseNeed(awaits_restart=True), 2, True),
-    ],
-)
-def test_when_a_base_can_begin(need: BaseNeed, start_epoch: int, *, can_begin: bool) -> None:
-    """If it waits for a restart, it begins in the epoch in which the WAL's incarnation began."""
-    state = FollowState(Stream("g", epoch=2), None, start_epoch, 0, FileFacts(1, 2, None, "boot"))
-    assert need.can_begin(state) is can_begin
-    assert not need.can_begin(None)
-    assert need.wanting("asked for").wanted in {"first generation", "asked for"}
-
-
 def test_a_database_is_called_by_its_configuration() -> None:
     """Path and name are those of its entry in the configuration."""
     path = Path("/nowhere/app.db")
     tracked = FollowedDatabase(spec_of(path), 1, WalPairs(path))
     assert (tracked.path, tracked.name) == (path, "app")
-
-
-def test_only_the_epoch_that_was_begun_for_a_base_holds_pages_again() -> None:
-    """They follow its start, and a base from any later position does not need them."""
-    need = BaseNeed(begun_epoch=7, begun_bytes=1000)
-    assert [need.begun_for_base(*start) for start in [(7, 0), (7, 5), (8, 0)]] == [1000, 0, 0]

@@ -193,7 +193,7 @@ def test_a_provisional_proof_is_over_in_time_though_nothing_happens(place: Place
         until_ms = time.monotonic_ns() // 1_000_000 + 200
         wal_pair = tracked.wal_pairs.current
         proof = ProvisionalProof(wal_pair.serial, wal_pair.closed, until_ms)
-        tracked.evidence = replace(tracked.evidence, provisional=proof)
+        tracked.belief = replace(tracked.belief, evidence=replace(tracked.evidence, provisional=proof))
         lent.append(proof)
 
     with wal_database(place.database()), running(place.settings("app")) as daemon:

@@ -223,7 +223,9 @@ def test_a_wal_index_that_stays_behind_is_not_believed(
 def test_a_wal_index_that_caught_up_is_believed_again(app: SqliteProcess, follow: Following) -> None:
     """It shows all that we have, so it is the writer's own."""
     follow.look()
-    follow.tracked.evidence = replace(follow.tracked.evidence, believe_index=False)
+    follow.tracked.belief = replace(
+        follow.tracked.belief, evidence=replace(follow.tracked.evidence, believe_index=False)
+    )
     app.execute(insert(1))
     follow.look()
     assert follow.tracked.evidence.believe_index
@@ -267,7 +269,10 @@ def test_a_wal_that_a_killed_process_left_empty_has_ended(app: SqliteProcess, fo
     """Nothing is missing, but the size of the file, which somebody had written over, counts from now on."""
     app.execute(insert(1), CHECKPOINT)
     assert not follow.settled().gap
-    follow.tracked.state = replace(follow.state, overwritten=Overwritten(follow.cursor.salts, follow.cursor.frames))
+    follow.tracked.belief = replace(
+        follow.tracked.belief,
+        state=replace(follow.state, overwritten=Overwritten(follow.cursor.salts, follow.cursor.frames)),
+    )
     app.execute(TRUNCATE)
     app.kill()
     follow.finds_gap(look.ENDED)

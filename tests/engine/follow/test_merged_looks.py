@@ -166,11 +166,11 @@ def test_what_needs_promptness_is_not_put_off(tmp_path: Path, what: str) -> None
             case "base":
                 tracked.note_base(under_way=True)
             case "no count":
-                tracked.evidence = replace(tracked.evidence, mark=None)
+                tracked.belief = replace(tracked.belief, evidence=replace(tracked.evidence, mark=None))
             case "fast":
                 tracked.hastens_until_s = time.monotonic() + 3600
             case "moved":
-                tracked.evidence = replace(tracked.evidence, believe_index=False)
+                tracked.belief = replace(tracked.belief, evidence=replace(tracked.evidence, believe_index=False))
             case _:
                 tracked.wal_pairs.watched = False
         daemon.schedule.look_again(tracked, daemon.follow.steps[-1], daemon.follow.environment)

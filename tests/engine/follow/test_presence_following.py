@@ -49,7 +49,6 @@ def test_a_commit_that_a_killed_writer_did_not_publish(tmp_path: Path) -> None:
         app.kill()
         with side_path(path, Role.SHM).open("r+b") as shm:
             shm.write(index)  # as if it had been killed just before
-        follow.tracked.state = follow.state
         with SqliteProcess(path) as other:
             assert other.execute(ROWS) == [[0]]
             assert not follow.look().gap

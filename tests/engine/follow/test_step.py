@@ -42,7 +42,7 @@ class StillScans:
 def database(path: Path, scans: Any, mode: str = "rollback") -> FollowedDatabase:
     tracked = FollowedDatabase(spec_of(path), 1, WalPairs(path))
     tracked.scans = scans
-    tracked.state = FollowState(Stream(G1), None, 1, 0, FileFacts(1, 2, 3, "boot"), mode)
+    tracked.resume(FollowState(Stream(G1), None, 1, 0, FileFacts(1, 2, 3, "boot"), mode))
     return tracked
 
 

@@ -177,7 +177,9 @@ def test_a_lost_map_is_a_gap(tmp_path: Path) -> None:
         with Following(path, tmp_path / "f").begin() as follow:
             scanned(follow, has_map=False)
             state = follow.state
-            follow.tracked.state = replace(state, stream=replace(state.stream, frame=7))
+            follow.tracked.belief = replace(
+                follow.tracked.belief, state=replace(state, stream=replace(state.stream, frame=7))
+            )
             step = follow.step()
             assert step.gap is not None
             assert step.gap.kind is GapKind.SPOOL

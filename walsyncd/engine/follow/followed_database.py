@@ -31,6 +31,7 @@ from walsyncd.adapters.files.source import (
     side_path,
 )
 from walsyncd.config import DatabaseSpec
+from walsyncd.core.follow.base_need import BaseNeed
 from walsyncd.core.follow.database_state import DatabaseState, StateReport
 from walsyncd.core.follow.evidence import Evidence
 from walsyncd.core.follow.follow_state import FollowState
@@ -39,6 +40,7 @@ from walsyncd.core.follow.next_generation import NextGeneration
 from walsyncd.core.follow.other_path import OtherPath
 from walsyncd.core.send.pacing import BURST, Bucket
 from walsyncd.core.stored.layout import ManifestKey, parse_key
+from walsyncd.engine.follow.belief import Belief
 from walsyncd.engine.follow.presence import Presence
 from walsyncd.engine.follow.segment_builder import LongTransaction
 from walsyncd.engine.follow.step import Bridging, PageScans, Step
@@ -54,53 +56,12 @@ TOLD_FAILURES = 3
 FAST_S = 10.0  # after a look at a fast writer, none is put off for so long
 
 
-@dataclass(frozen=True, slots=True)
-class BaseNeed:
-    """Whether a base of the current generation is wanted, and why. ``wanted`` is empty if none is.
-
-    ``awaits_restart``: a base is due, and waits until the WAL restarts in the current epoch, because the base's start
-    S must lie in that epoch.
-    """
-
-    wanted: str = ""
-    under_way: bool = False
-    awaits_restart: bool = False
-    waits_since_s: float | None = None
-    """Since when a base has been due and has waited for that restart (monotonic)."""
-    hindrance: str = ""
-    """Why no epoch could be begun for it although the WAL has not restarted."""
-    begun_epoch: int = 0
-    """The last epoch that was begun for a base, or 0 if none was."""
-    begun_bytes: int = 0
-    """The stored size of that epoch's first transaction."""
-    unbased_since_s: float | None = None
-    """Since when there is a change that is in no base, where only bases store changes (monotonic)."""
-    problem: str = ""
-    """Why no base could be taken, after several attempts."""
-
-    def wanting(self, reason: str) -> BaseNeed:
-        """Return that a base is wanted. The reason is ``reason``, unless a base was wanted before."""
-        return replace(self, wanted=self.wanted or reason)
-
-    def begun_for_base(self, epoch: int, frame: int) -> int:
-        """Return the stored size of what follows this position that was stored again for a base, 0 if nothing was."""
-        return self.begun_bytes if (epoch, frame) == (self.begun_epoch, 0) else 0
-
-    def can_begin(self, state: FollowState | None) -> bool:
-        """Whether to request a base now: one is wanted, or has waited for a restart of the WAL."""
-        if state is None or self.under_way:
-            return False
-        if self.awaits_restart:
-            return state.start_epoch == state.stream.epoch
-        return bool(self.wanted)
-
-
 @dataclass(slots=True)
 class FollowedDatabase:
     """A database being followed; see the head of this file.
 
-    ``evidence`` is what looks have found. ``pending`` is a transaction of which no commit was read yet. ``reading``
-    is what is read ahead of ``state``; it is a cache, and looks begin, take and drop it. ``deferred`` is the next
+    ``belief`` is what looks have found. ``reading`` is what is read ahead of that; it is a cache, and looks begin, take
+    and drop it. ``deferred`` is the next
     look while it is put off, and ``was_deferred`` whether the last one was, beside a slow writer. ``rewinds``
     counts how often the journal has taken the spool back; what was begun before such a rewind is void. ``gaps``
     counts the gaps that were bridged; no base or scan is valid across one. ``bridge`` is the bridge under way.
@@ -114,9 +75,7 @@ class FollowedDatabase:
     row_id: int
     wal_pairs: WalPairs
     presence: Presence = field(init=False, compare=False)
-    state: FollowState | None = None
-    evidence: Evidence = field(default_factory=Evidence)
-    pending: LongTransaction | None = None
+    belief: Belief = field(default_factory=Belief)
     reading: Reading | None = None
     deferred: DeferredLook | None = None
     was_deferred: bool = False
@@ -132,7 +91,6 @@ class FollowedDatabase:
     proven_ms: int = 0
     report: StateReport = field(default_factory=lambda: StateReport(DatabaseState.NEW))
     pace: LookPace = field(default_factory=LookPace)
-    other_path: OtherPath = field(default_factory=OtherPath)
     mailbox: Mailbox = field(default_factory=Mailbox)
     notes: Bucket = field(default_factory=lambda: Bucket(BURST, 0.0))
 
@@ -177,24 +135,38 @@ class FollowedDatabase:
 
     # -- what the daemon believes -----------------------------------------------------------------------------------
 
+    @property
+    def state(self) -> FollowState | None:
+        """The follow state, or None between two generations."""
+        return self.belief.state
+
+    @property
+    def evidence(self) -> Evidence:
+        """What looks have found beyond the state."""
+        return self.belief.evidence
+
+    @property
+    def pending(self) -> LongTransaction | None:
+        """The transaction of which no commit was read yet."""
+        return self.belief.pending
+
+    @property
+    def other_path(self) -> OtherPath:
+        """The signs of an application that uses another path."""
+        return self.belief.other_path
+
     def apply(self, step: Step) -> None:
         """Believe what ``step`` found, now that it is durable.
 
         A gap changes nothing but the pending transaction and the signs of another path. The follower then bridges it or
         ends the generation.
         """
-        if step.other_path is not None:
-            self.other_path = step.other_path
+        if step.bridged and step.gap is None:
+            self.drop_bridge()
+        self.belief = self.belief.after(step)
         if step.gap is not None:
             self.drop_pending()
             return
-        self.pending = step.pending
-        if step.bridged:
-            self.drop_bridge()
-        if step.evidence is not None:
-            self.evidence = step.evidence
-        if step.state is not None:
-            self.state = step.state
         if step.life_ended:
             self.wal_pairs.pop_finished()
         if step.known_upto is not None:
@@ -209,7 +181,7 @@ class FollowedDatabase:
     def begin(self, state: FollowState, reason: str, now_s: float) -> None:
         """Begin a generation at ``state``, which wants a base. Without a WAL the file is in none until then."""
         self.drop_pending()
-        self.state, self.evidence = state, Evidence(verified=True)
+        self.belief = self.belief.at(state, verified=True)
         self.base = BaseNeed(wanted=reason, unbased_since_s=now_s if state.mode == "rollback" else None)
         self.next_generation = self.next_generation.after_begin(now_s)
 
@@ -229,15 +201,19 @@ class FollowedDatabase:
         self.drop_pending()
         self.drop_bridge()
         self.drop_scan()
-        self.state, self.evidence, self.base = None, Evidence(), BaseNeed()
+        self.belief, self.base = self.belief.at(None), BaseNeed()
 
     def go_back(self, state: FollowState, rewinds: int) -> None:
         """Continue from the journal's state of now, as after a start of the daemon. A base under way is void."""
         self.drop_pending()
         self.drop_bridge()
         self.drop_scan()
-        self.state, self.evidence, self.rewinds = state, Evidence(), rewinds
+        self.belief, self.rewinds = self.belief.at(state), rewinds
         self.base = replace(self.base, under_way=False)
+
+    def resume(self, state: FollowState) -> None:
+        """Continue from the journal's state, at a start of the daemon. Nothing was verified yet."""
+        self.belief = self.belief.at(state)
 
     def resume_base(self, base_key: str, stored_s: float, *, has_map: bool) -> None:
         """Want a base if the last one lacks something.
@@ -279,13 +255,13 @@ class FollowedDatabase:
     def follow_again(self) -> None:
         """Drop what is known of the WAL. The bridge that is under way begins to follow it again."""
         self.drop_pending()
-        self.state, self.evidence = None, Evidence()
+        self.belief = self.belief.at(None)
         self.wal_pairs.rest()
 
     def follow_from(self, state: FollowState) -> None:
         """Follow from ``state`` on, which is before the first frame of the WAL's current incarnation."""
         self.drop_pending()
-        self.state, self.evidence = state, Evidence(verified=True)
+        self.belief = self.belief.at(state, verified=True)
 
     def release(self) -> None:
         """Close every descriptor, because the daemon stops."""
@@ -314,7 +290,7 @@ class FollowedDatabase:
         self.drop_reading()
         if self.pending is not None:
             self.pending.collector.drop()
-            self.pending = None
+            self.belief = replace(self.belief, pending=None)
 
     def drop_reading(self) -> None:
         """Give up what was read ahead."""

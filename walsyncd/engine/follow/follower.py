@@ -126,17 +126,18 @@ class Follower:
         if row.follow is None or row.generation is None:
             return
         try:
-            tracked.state = parse_follow_state(row.follow)
+            state = parse_follow_state(row.follow)
         except ValueError as error:
             text = "the journal's follow state can't be read: {error}"
             self._end_generation(tracked, Gap.of(GapKind.OTHER, text, error=str(error)))
             return
+        tracked.resume(state)
         tracked.next_generation = replace(tracked.next_generation, began_s=-math.inf)
         age_s = max(0, self._environment.wall_ms() - (row.base_ms or 0)) / 1000
         page_map = self._journal.page_map(tracked.row_id)
         tracked.resume_base(row.base_key or "", time.monotonic() - age_s, has_map=page_map is not None)
-        if tracked.state.gap is not None:
-            self.leave(tracked, tracked.state.gap)
+        if state.gap is not None:
+            self.leave(tracked, state.gap)
 
     # -- a round ----------------------------------------------------------------------------------------------------
 
