@@ -320,9 +320,9 @@ MUTANTS = (
     ),
     mutant(
         "whoever came after a killed writer wrote nothing",
-        LIVES,
-        "if wal_pair.closed == mark.closed or wal_pair.closed_at_write != mark.closed or not self.watched:",
-        "if wal_pair.closed == mark.closed:",
+        "engine/follow/wal_pair.py",
+        "if self.closed == mark.closed or self.closed_at_write != mark.closed:",
+        "if self.closed == mark.closed:",
         "engine/follow/test_killed_writers.py::test_a_commit_after_such_a_truncation_that_left_no_trace_is_a_gap",
     ),
     mutant(

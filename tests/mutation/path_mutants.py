@@ -106,7 +106,7 @@ PATH_MUTANTS = (
     mutant(
         "a path that leads elsewhere goes on with the old history",
         "engine/daemon/databases.py",
-        "                    tracked.wal_pairs.blind = True",
+        "                    tracked.wal_pairs.check_later()",
         "                    pass",
         "engine/daemon/test_paths.py::test_a_link_from_a_file_at_rest_to_one_in_use",
     ),

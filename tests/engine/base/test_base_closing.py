@@ -21,9 +21,8 @@ from walsyncd.engine.base.base_copy import AbandonedError, FinishedBase
 from walsyncd.engine.base.base_plan import BasePlan
 from walsyncd.engine.base.copy_queue import CopyQueue
 from walsyncd.engine.content.scan_queue import ScanSteps
-from walsyncd.engine.follow.belief import Belief
 from walsyncd.engine.follow.followed_database import FollowedDatabase
-from walsyncd.engine.follow.step import BaseReading
+from walsyncd.engine.follow.step import BaseReading, Belief
 from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.rollback.database_scans import DatabaseScans
 from walsyncd.engine.rollback.page_scan import PageScan

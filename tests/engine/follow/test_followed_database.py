@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.adapters.files.sqlite_process import wal_database
-from tests.engine.following import Following, spec_of
+from tests.engine.following import TRUNCATE, Following, insert, spec_of
+from tests.engine.running import Place, running
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.limits import Limits
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -86,3 +89,26 @@ def test_a_database_is_called_by_its_configuration() -> None:
     path = Path("/nowhere/app.db")
     tracked = FollowedDatabase(spec_of(path), 1, WalPairs(path))
     assert (tracked.path, tracked.name) == (path, "app")
+
+
+def test_only_the_follower_writes_what_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a database is admitted, other threads write no field but its pace, for which the schedule has a lock."""
+    writes: list[tuple[str, str]] = []
+
+    def write(self: FollowedDatabase, name: str, value: Any) -> None:
+        if name != "mailbox" and hasattr(self, "mailbox") and not self.mailbox.held_back:
+            writes.append((name, threading.current_thread().name))
+        object.__setattr__(self, name, value)
+
+    monkeypatch.setattr(FollowedDatabase, "__setattr__", write, raising=False)
+    place = Place(tmp_path)
+    with wal_database(place.database()) as app, running(place.settings("app")):
+        place.sync()
+        app.execute(insert(1))
+        place.ask(op="snapshot", names=["app"])
+        place.sync()
+        app.execute(TRUNCATE, insert(2))
+        place.sync()
+        written = list(writes)
+    assert {name for name, thread in written if thread != "follower"} <= {"pace"}
+    assert {"belief", "base", "report"} <= {name for name, thread in written if thread == "follower"}

@@ -317,7 +317,7 @@ class Databases:
                 self._destinations.of(row.id).adopt([tracked])
                 self._hang_watch.carry_out(tracked.wal_pairs.look_around)
                 if before != path:
-                    tracked.wal_pairs.blind = True  # so that the first look asks whether it is the same file
+                    tracked.wal_pairs.check_later()  # so that the first look asks whether it is the same file
         except STATE_ERRORS:
             raise
         except WalsyncdError as error:  # the follower's look reports what is wrong

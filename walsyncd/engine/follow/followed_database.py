@@ -6,14 +6,17 @@ Which thread may write what:
 ``mailbox``                           any thread, by its methods
 ``wal_pairs``, ``presence``           any thread, by their methods; used by the event pump and the follower
 ``pace``                              any thread, but only through the ``Schedule``, which has the lock
-all others                            the follower's; before ``Schedule.admit`` the one that adds the database
+all others                            the follower's; before ``Schedule.admit`` the one that adds the database,
+                                      and ``release`` the one that stops the daemon, once the others have ended
 ====================================  ======================================================================
 
 Other threads reach the follower's thread through ``Follower.request`` and ``Follower.interrupt``. Any thread may read
-``spec``, ``state``, ``base``, ``rewinds`` and ``report``: each is one frozen value.
+``spec``, ``belief``, ``base``, ``rewinds`` and ``report``: each is one frozen value.
 
-What the daemon believes about a database changes in ``apply`` and nowhere else, except when a generation begins
-(``begin``), when it ends (``end_generation``), and when the journal takes its spool back (``go_back``).
+What the daemon believes about a database (``belief``) changes in ``apply`` and nowhere else, except when a generation
+begins (``begin``) or ends (``end_generation``), when the daemon starts (``resume``), when a bridge over a gap follows
+the WAL again (``follow_again``, ``follow_from``), and when the journal takes its spool back (``go_back``). What a look
+collected of an unfinished transaction can be given up at any time (``drop_pending``).
 """
 
 from __future__ import annotations
@@ -40,10 +43,9 @@ from walsyncd.core.follow.next_generation import NextGeneration
 from walsyncd.core.follow.other_path import OtherPath
 from walsyncd.core.send.pacing import BURST, Bucket
 from walsyncd.core.stored.layout import ManifestKey, parse_key
-from walsyncd.engine.follow.belief import Belief
 from walsyncd.engine.follow.presence import Presence
 from walsyncd.engine.follow.segment_builder import LongTransaction
-from walsyncd.engine.follow.step import Bridging, PageScans, Step
+from walsyncd.engine.follow.step import Belief, Bridging, PageScans, Step
 from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.read_ahead.deferred_look import DeferredLook
 from walsyncd.engine.read_ahead.reading import Reading
@@ -61,14 +63,13 @@ class FollowedDatabase:
     """A database being followed; see the head of this file.
 
     ``belief`` is what looks have found. ``reading`` is what is read ahead of that; it is a cache, and looks begin, take
-    and drop it. ``deferred`` is the next
-    look while it is put off, and ``was_deferred`` whether the last one was, beside a slow writer. ``rewinds``
-    counts how often the journal has taken the spool back; what was begun before such a rewind is void. ``gaps``
-    counts the gaps that were bridged; no base or scan is valid across one. ``bridge`` is the bridge under way.
-    ``proven_ms`` (since 1970) is the last moment for which ``state`` was proven to be the newest, or 0 if no look
-    has shown that yet. ``scans`` ships changes while there is no WAL. Before a generation begins, ``examination``
-    finds out whether one that exists is continued. ``report`` is the last state that was reported, ``notes`` says
-    how many more may be now.
+    and drop it. ``deferred`` is the next look while it is put off, and ``was_deferred`` whether the last one was,
+    beside a slow writer. ``rewinds`` counts how often the journal has taken the spool back; what was begun before such
+    a rewind is void. ``gaps`` counts the gaps that were bridged; no base or scan is valid across one. ``bridge`` is the
+    bridge under way. ``proven_ms`` (since 1970) is the last moment for which ``state`` was proven to be the newest, or
+    0 if no look has shown that yet. ``scans`` ships changes while there is no WAL. Before a generation begins,
+    ``examination`` finds out whether one that exists is continued. ``report`` is the last state that was reported,
+    ``notes`` says how many more may be now.
     """
 
     spec: DatabaseSpec

@@ -228,12 +228,11 @@ def _elsewhere(tracked: FollowedDatabase, environment: Environment, state: Follo
     if wal_pairs.replaced or wal_pairs.lost:
         return wal_pairs.replaced or wal_pairs.lost
     if wal_pairs.blind or not wal_pairs.watched:
-        wal_pairs.blind = False
-        wal_pairs.look_around()
+        wal_pairs.check_now()
         try:
             identity = database_identity(tracked)
         except WalsyncdError:
-            wal_pairs.blind = True
+            wal_pairs.check_later()
             raise
         if not file_facts(identity, environment.boot_id, None).is_file(state.file):
             return Gap.of(GapKind.REPLACED, REPLACED)

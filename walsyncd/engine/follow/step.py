@@ -1,5 +1,7 @@
 """All that one step of a look found. The follower makes it durable, then the database applies it.
 
+``Belief`` is what the database believes then: one value that a step replaces as a whole.
+
 ``Bridging`` and ``PageScans`` are what takes steps that ship pages of the file instead of frames of a WAL.
 
 A step can be of several looks (``Batch``). A look that finds much to read is followed by the next one at once, and both
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from walsyncd.adapters.files.inotify import Event
@@ -121,6 +123,38 @@ class Step:
     def is_shortly(self) -> bool:
         """Whether it found only an intermediate state, so that the look is repeated shortly."""
         return replace(self, evidence=None, pending=None, other_path=None) == SHORTLY
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """What steps that are durable have found.
+
+    ``state`` is the follow state, or None between two generations. ``evidence`` is what else looks have found of it.
+    ``pending`` is a transaction of which no commit was read yet. ``other_path`` are the signs of an application that
+    uses another path; they are of the file's folder, and outlive the generation.
+    """
+
+    state: FollowState | None = None
+    evidence: Evidence = field(default_factory=Evidence)
+    pending: LongTransaction | None = None
+    other_path: OtherPath = field(default_factory=OtherPath)
+
+    def after(self, step: Step) -> Belief:
+        """Return what is believed after ``step``. A gap changes nothing but the signs of another path."""
+        other_path = self.other_path if step.other_path is None else step.other_path
+        if step.gap is not None:
+            return replace(self, other_path=other_path)
+        state = self.state if step.state is None else step.state
+        evidence = self.evidence if step.evidence is None else step.evidence
+        return Belief(state, evidence, step.pending, other_path)
+
+    def at(self, state: FollowState | None, *, verified: bool = False) -> Belief:
+        """Return what is believed at another state: nothing else of it is known.
+
+        ``verified``: this run of the daemon has seen that the WAL holds what the state says. The caller has dropped the
+        pending transaction.
+        """
+        return Belief(state, Evidence(verified=verified), None, self.other_path)
 
 
 def gap_step(kind: GapKind, text: str, *, remedy: str = "", **facts: int | str) -> Step:

@@ -247,7 +247,8 @@ class WalPair:
     index_rebuilds: int = 0
     """How many events came after which the -shm may count from 0 again. A count loses none between threads."""
     taken_from_file: int | None = None
-    """The value of ``index_rebuilds`` when pages were last taken from the file (``core.follow.overwritten``)."""
+    """The value of ``index_rebuilds`` when pages were last taken from the file (``core.follow.overwritten``). Only the
+    follower writes it."""
     closed: int = 0
     """How many CLOSE_WRITE events of the -shm there were."""
     closed_at_write: int = 0
@@ -286,6 +287,27 @@ class WalPair:
             ended=self.ended,
             orderly=self.orderly,
         )
+
+    def lose_events(self) -> None:
+        """Take in that events were lost, so that anything may have happened."""
+        self.index_rebuilds += 1
+        self.written = self.checkpointed = self.overwritten = self.uncounted = True
+        self.closed_at_write = -1
+        self.closed += 1  # there may be one among the lost events
+        self.index_reads.forget()
+        self.checkpoints.forget()
+
+    def begin_anew(self, mark: CounterMark) -> bool:
+        """Treat it, whose -wal is empty, as new, unless it was written after its -shm was closed.
+
+        Returns True if it is new: all processes that used the wal-index are gone since ``mark``, and no process without
+        one wrote after them. The caller keeps events from being taken in meanwhile.
+        """
+        if self.closed == mark.closed or self.closed_at_write != mark.closed:
+            return False
+        self.known_since = True
+        self.written = self.checkpointed = self.overwritten = self.uncounted = False
+        return True
 
     def may_be_recovered(self) -> bool:
         """Whether somebody may have recovered the WAL since pages were last taken from the file."""

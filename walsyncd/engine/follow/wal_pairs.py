@@ -134,18 +134,21 @@ class WalPairs:
                 last = self._append(WalPair(wal))
             self._catch_shm(last)
 
-    def begin_anew(self, wal_pair: WalPair, mark: CounterMark) -> bool:
-        """Treat ``wal_pair``, whose -wal is empty, as new, unless it was written after its -shm was closed.
-
-        Returns True if it is new: all processes that used the wal-index are gone since ``mark``, and no process without
-        one wrote after them.
-        """
+    def check_later(self) -> None:
+        """Have the next look ask whether the database is the same file, because something may have been missed."""
         with self._lock:
-            if wal_pair.closed == mark.closed or wal_pair.closed_at_write != mark.closed or not self.watched:
-                return False
-            wal_pair.known_since = True
-            wal_pair.written = wal_pair.checkpointed = wal_pair.overwritten = wal_pair.uncounted = False
-            return True
+            self.blind = True
+
+    def check_now(self) -> None:
+        """Open what exists, for a look that asks whether the database is the same file."""
+        with self._lock:
+            self.blind = False
+            self.look_around()
+
+    def begin_anew(self, wal_pair: WalPair, mark: CounterMark) -> bool:
+        """Treat ``wal_pair`` as new (``WalPair.begin_anew``), unless events may be missing. Returns whether it is."""
+        with self._lock:
+            return self.watched and wal_pair.begin_anew(mark)
 
     def begin_unwritten(self, wal_pair: WalPair) -> None:
         """Begin a generation with ``wal_pair``: its WAL is empty, and was always, by its wal-index, or is unused."""
@@ -253,12 +256,7 @@ class WalPairs:
         self.database_writes += 1
         self.blind = True
         for wal_pair in self.queue:
-            wal_pair.index_rebuilds += 1
-            wal_pair.written = wal_pair.checkpointed = wal_pair.overwritten = wal_pair.uncounted = True
-            wal_pair.closed_at_write = -1
-            wal_pair.closed += 1  # there may be one among the lost events
-            wal_pair.index_reads.forget()
-            wal_pair.checkpoints.forget()
+            wal_pair.lose_events()
         if self._unseen:
             self.lost = self._unseen
 
