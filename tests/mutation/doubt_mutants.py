@@ -150,8 +150,8 @@ DOUBT_MUTANTS = (
     ),
     mutant(
         "what was written while the daemon was away does not matter",
-        "engine/follow/resume.py",
-        "if state.seen is not None and not state.seen.explains(reader.database_seen()):",
+        "core/follow/resumption.py",
+        "if then is not None and now is not None and not then.explains(now):",
         "if False:",
         f"{DOUBTS}::test_a_database_that_is_written_while_the_daemon_is_away",
     ),

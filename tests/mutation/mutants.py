@@ -29,7 +29,7 @@ FOLLOW = "core/follow/decision.py"
 LIVES = "engine/follow/wal_pairs.py"
 RESTART = "core/follow/restart.py"
 RESTART_SEEN = "core/follow/restart_seen.py"
-RESUMPTION = "engine/follow/resume.py"
+RESUMPTION = "core/follow/resumption.py"
 SEAM = "engine/follow/wal_restart.py"
 SNAPSHOTTER = "engine/base/snapshotter.py"
 

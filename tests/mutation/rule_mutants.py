@@ -116,7 +116,7 @@ RULE_MUTANTS = (
     mutant(
         "frames count at once after a reboot",
         RESUMPTION,
-        "if facts.boot_id == state.file.boot_id or seen.holder is DmsHolder.LIVE:",
+        "if resume.file_now.boot_id == resume.file.boot_id or resume.seen.holder is DmsHolder.LIVE:",
         "if True:",
         "engine/follow/test_resume.py::test_frames_after_a_reboot_wait_for_somebody_or_for_quiet",
     ),
@@ -239,7 +239,7 @@ RULE_MUTANTS = (
     mutant(
         "a database that was replaced while we were away is followed",
         RESUMPTION,
-        "if not facts.is_file(state.file):",
+        "if not resume.file_now.is_file(resume.file):",
         "if False:",
         "engine/follow/test_resume.py::test_the_database_was_replaced_while_it_was_away",
     ),

@@ -16,9 +16,9 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import CHECKPOINT, Following, insert
 from walsyncd.core.follow.gap import GapKind
+from walsyncd.core.follow.resumption import WRITTEN_MEANWHILE
 from walsyncd.core.sqlite.wal import MAGIC
 from walsyncd.engine.follow.copy_frames import UNLOCKED
-from walsyncd.engine.follow.resume import WRITTEN_MEANWHILE
 from walsyncd.engine.follow.wal_pair import CLOSED, LATE_EVENT_MS, REMOVED, UNTOLD
 from walsyncd.engine.follow.wal_pairs import WRITTEN
 from walsyncd.errors import RefusedError

@@ -8,7 +8,7 @@ import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.following import Following, insert
-from walsyncd.engine.follow import resume
+from walsyncd.core.follow.resumption import QUIET_AFTER_REBOOT_MS
 
 
 def damage(path: Path, frame: int) -> None:
@@ -95,7 +95,7 @@ def test_a_block_that_was_lost_in_a_reboot_is_a_fork(app: SqliteProcess, follow:
     damage(follow.path, frame)
     follow.restart()
     follow.look(until=lambda step: step.again_s == 1.0)
-    follow.ahead_ms += resume.QUIET_AFTER_REBOOT_MS
+    follow.ahead_ms += QUIET_AFTER_REBOOT_MS
     follow.finds_gap(f"the WAL holds {frame - 1} of {follow.cursor.frames} frames")
 
 
@@ -112,7 +112,7 @@ def test_frames_after_a_reboot_wait_for_somebody_or_for_quiet(app: SqliteProcess
         assert (step.again_s, step.caught_up, step.objects) == (1.0, False, ())
         follow.die()
     follow.restart().step()
-    follow.ahead_ms += resume.QUIET_AFTER_REBOOT_MS
+    follow.ahead_ms += QUIET_AFTER_REBOOT_MS
     assert not follow.look().gap
     with SqliteProcess(follow.path) as other:
         follow.proves(other)

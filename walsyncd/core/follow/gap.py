@@ -32,6 +32,8 @@ from typing import Self
 
 from walsyncd.core.sqlite.wal import Salts
 
+OTHER_FILE = "another file was put in the database's place"
+
 
 class GapKind(StrEnum):
     """Why a generation ended; see the head of this file."""

@@ -1,8 +1,8 @@
 """One look at one database: observe, decide, read, settle.
 
 A look takes one or several steps. Each step reads one bounded batch or crosses one WAL restart, so that no database
-waits for another's gigabyte. ``decision``, ``restart_seen`` and ``first_wal`` decide. ``resume``, ``copy_frames``,
-``wal_restart``, ``new_wal`` and ``no_wal`` read what they ask for. Nothing is made durable here.
+waits for another's gigabyte. ``decision``, ``restart_seen``, ``first_wal`` and ``resumption`` decide. ``resume``,
+``copy_frames``, ``wal_restart``, ``new_wal`` and ``no_wal`` read what they ask for. Nothing is made durable here.
 
 What a step beside a WAL reads, in this order. Each is one value that does not change any more, and what decides gets it
 whole:

@@ -31,7 +31,7 @@ from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import OpenFile, Role, open_file, side_path
 from walsyncd.core.follow.decision import CounterMark
 from walsyncd.core.follow.follow_state import SeenBesideWal
-from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.follow.gap import OTHER_FILE, Gap, GapKind
 from walsyncd.core.follow.write_trail import WriteTrail
 from walsyncd.engine.follow.wal_pair import Drains, IndexRead, WalPair, is_busy, note_trail
 from walsyncd.engine.read_ahead.reading import ShownIndex
@@ -40,7 +40,7 @@ from walsyncd.file_calls import RevocableLock
 
 LIVES_MAX = 64  # descriptors held for one database: one second of the fastest cycle seen; more are a gap
 
-REPLACED = "another file was put in the database's place"
+REPLACED = OTHER_FILE
 WRITTEN = "the database was written while it had a WAL, and no checkpoint explains it"
 
 _LOST_SIGHT = {Kind.OVERFLOW, Kind.WATCH_LOST, Kind.REAPPEARED}
