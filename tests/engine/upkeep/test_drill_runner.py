@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,18 +13,25 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.adapters.files.sqlite_process import SqliteProcess
+from tests.engine.following import spec_of
 from tests.engine.running import Place, running, wait_for
+from tests.fakes import FakeStorage
+from tests.shipping import G1, T0
 from walsyncd.adapters.files.source import OpenFile
 from walsyncd.adapters.journal.drill_table import DrillOutcome, DrillRow
+from walsyncd.adapters.journal.journal import Advance, Journal, NewObject, ObjectKind, ObjectRow
+from walsyncd.adapters.journal.journal_schema import Connection, Record
 from walsyncd.adapters.journal.state_disk import StateDisk
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.cli import main
 from walsyncd.config import Settings
 from walsyncd.core.limits import Limits
+from walsyncd.core.stored.layout import BaseKey, ManifestKey, format_key
 from walsyncd.engine.content.map_making import MapMaker
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.upkeep import drill
-from walsyncd.engine.upkeep.drill_runner import FOLDER
+from walsyncd.engine.upkeep.drill_runner import FOLDER, Driller
 from walsyncd.engine.upkeep.live_comparison import Differences, differences
 from walsyncd.errors import TransientError
 
@@ -279,3 +286,77 @@ def test_off_is_off(place: Place) -> None:
         place.sync()
         assert daemon._destinations.all()[0].driller.round() is None
     assert last_drill(place) is None
+
+
+DAY_S = 86_400.0
+
+
+def driller(journal: Journal, now_ms: Callable[[], int] = lambda: T0) -> Driller:
+    """The drills of a daemon that follows nothing."""
+
+    def nobody(*_: object) -> Any:
+        raise AssertionError("no drill is due")
+
+    return Driller(
+        journal,
+        FakeStorage(),
+        request=nobody,
+        read_shipped=nobody,
+        on_generation_lost=nobody,
+        bytes_per_s_max=1.0,
+        wall_ms=now_ms,
+    )
+
+
+def planned(drills: Driller, journal: Journal, name: str) -> ObjectRow:
+    """The manifest of a database whose first base is about to be stored, and whose drills are planned."""
+    row = journal.database(name, f"/srv/{name}.db")
+    journal.begin_generation(row.id, G1, "first", "{}", T0)
+    key = format_key(ManifestKey(BaseKey(G1, 1, 0, "0000abcd"), 1, 1, T0))
+    manifest = NewObject(ObjectKind.MANIFEST, key, b"{}", 1, 0, 1, T0, G1)
+    drills.plan(FollowedDatabase(spec_of(Path(row.path)), row.id, WalPairs(Path(row.path))), DAY_S)
+    return journal.advance([Advance(row.id, None, (manifest,))])[0]
+
+
+@pytest.mark.parametrize("count", [8, 16])
+def test_a_first_base_costs_a_look_at_its_own_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """However many databases have drills, each base that is stored is the same number of queries."""
+    asked: list[str] = []
+    with Journal.open(tmp_path) as journal:
+        drills, ask = driller(journal), Connection._rows
+
+        def counted(self: Connection, sql: str, values: Sequence[object] = ()) -> list[Record]:
+            asked.append(sql)
+            return ask(self, sql, values)
+
+        manifests = [planned(drills, journal, f"app-{number}") for number in range(count)]
+        assert drills.round() is None  # none has a base
+        monkeypatch.setattr(Connection, "_rows", counted)
+        for row in manifests:
+            journal.stored(row.id, now_ms=T0, tokens=0.0)
+            drills.stored(row)
+            wait_s = drills.round()
+            assert wait_s is not None
+            assert 0 < wait_s <= DAY_S
+    assert len(asked) == 3 * count
+
+
+def test_the_next_drill_is_the_first_that_is_due(tmp_path: Path) -> None:
+    """Whatever the order of the bases; one whose drills end is not waited for."""
+    with Journal.open(tmp_path) as journal:
+        drills = driller(journal)
+        waits: dict[str, float] = {}
+        for name in ("app-1", "app-2", "app-3"):
+            alone = driller(journal)
+            row = planned(alone, journal, name)
+            journal.stored(row.id, now_ms=T0, tokens=0.0)
+            alone.stored(row)
+            waits[name] = alone.round() or 0.0
+            drills.plan(FollowedDatabase(spec_of(Path(name)), row.database_id, WalPairs(Path(name))), DAY_S)
+        assert drills.round() == pytest.approx(min(waits.values()), abs=5.0)
+        first = min(waits, key=lambda name: waits[name])
+        row_id = journal.database(first, f"/srv/{first}.db").id
+        drills.plan(FollowedDatabase(spec_of(Path(first)), row_id, WalPairs(Path(first))), None)
+        assert drills.round() == pytest.approx(sorted(waits.values())[1], abs=5.0)

@@ -36,6 +36,7 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.engine.threads.boundary import boundary
+from walsyncd.engine.threads.due_queue import DueQueue
 from walsyncd.engine.upkeep.drill import DamagedReplicaError, Rehearsal, StoppedError, rehearse
 from walsyncd.errors import RefusedError, TransientError, WalsyncdError
 from walsyncd.file_calls import FILE_CALLS
@@ -78,7 +79,11 @@ class Driller:
         self._storage = PacedReads(storage, bytes_per_s_max, self.pause)
         self._alarm = Alarm()
         self._lock = threading.Lock()
+        # Guarded by the lock:
         self._intervals: dict[int, tuple[FollowedDatabase, float]] = {}
+        self._changed: set[int] = set()  # databases whose next drill has to be planned again
+        # Used by the drills' thread alone:
+        self._due: DueQueue[int] = DueQueue()  # databases that have a base (monotonic, seconds)
         self._not_before_s: dict[int, float] = {}
         self._is_waiting = False  # a drill waits for another thread
         self._started_s = time.monotonic()
@@ -89,12 +94,18 @@ class Driller:
             before = self._intervals.pop(tracked.row_id, None)
             if interval_s is not None:
                 self._intervals[tracked.row_id] = tracked, interval_s
-        if before is not None or interval_s is not None:
-            self._alarm.wake()
+            elif before is None:
+                return
+            self._changed.add(tracked.row_id)
+        self._alarm.wake()
 
     def stored(self, row: ObjectRow) -> None:
         """Note that an object became visible: a base may be the first one, and a drill may wait for a segment."""
-        if self._is_waiting or (row.kind is ObjectKind.MANIFEST and row.database_id in self._intervals):
+        with self._lock:
+            has_base = row.kind is ObjectKind.MANIFEST and row.database_id in self._intervals
+            if has_base:
+                self._changed.add(row.database_id)
+        if has_base or self._is_waiting:
             self._alarm.wake()
 
     def stop(self) -> None:
@@ -110,20 +121,32 @@ class Driller:
 
     def round(self) -> float | None:
         """Run the drills that are due. Returns the seconds until the next one, or None if none is planned."""
-        while True:
-            if self._alarm.is_stopped:
-                return None
+        while not self._alarm.is_stopped:
             with self._lock:
-                planned = list(self._intervals.values())
-            dues = [due for due in (self._due(tracked, interval_s) for tracked, interval_s in planned) if due]
-            if not dues:
+                changed, self._changed = self._changed, set()
+            for row_id in changed:
+                self._plan_next(row_id)
+            if (first_s := self._due.first()) is None:
                 return None
-            wait_s, tracked = min(dues, key=lambda due: due[0])
-            if wait_s > 0:
+            if (wait_s := first_s - time.monotonic()) > 0:
                 return wait_s
-            self._drill(tracked)
+            # The clock may have been set since the moment was planned, or the generation have ended.
+            if (first := self._due.pop(first_s)) is not None and (tracked := self._plan_next(first)) is not None:
+                self._drill(tracked)
+                self._plan_next(first)
+        return None
 
-    def _due(self, tracked: FollowedDatabase, interval_s: float) -> tuple[float, FollowedDatabase] | None:
+    def _plan_next(self, row_id: int) -> FollowedDatabase | None:
+        """Plan the next drill of a database that has drills and a base. Returns it if that drill is due now."""
+        with self._lock:
+            planned = self._intervals.get(row_id)
+        if planned is None or (wait_s := self._wait_s(*planned)) is None:
+            self._due.discard(row_id)
+            return None
+        self._due.put(row_id, time.monotonic() + wait_s)
+        return planned[0] if wait_s <= 0 else None
+
+    def _wait_s(self, tracked: FollowedDatabase, interval_s: float) -> float | None:
         """Return the seconds until the drill is due. Returns None while the generation has no base."""
         row = self._journal.database_by_id(tracked.row_id)
         if not row.has_base:
@@ -138,7 +161,7 @@ class Driller:
             running_ms=round(1000 * (now_s - self._started_s)),
             now_ms=now_ms,
         )
-        return max(self._not_before_s.get(row.id, 0.0) - now_s, (due_ms - now_ms) / 1000), tracked
+        return max(self._not_before_s.get(row.id, 0.0) - now_s, (due_ms - now_ms) / 1000)
 
     def _drill(self, tracked: FollowedDatabase) -> None:
         row = self._journal.database_by_id(tracked.row_id)
