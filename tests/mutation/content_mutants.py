@@ -68,6 +68,20 @@ CONTENT_MUTANTS: tuple[Mutant, ...] = (
         "adapters/journal/test_page_map_file.py::test_a_new_map_is_safe_before_it_has_its_name",
     ),
     mutant(
+        "maps that are made together are noted before their names are safe",
+        "engine/content/map_sealing.py",
+        "        make_names_durable({each.writer.folder for each in maps})\n",
+        "",
+        "engine/content/test_map_sealing.py",
+    ),
+    mutant(
+        "a map that is made with others counts though its generation ended",
+        "engine/content/map_sealing.py",
+        "True, each.new.database_id in made",
+        "True, True",
+        "engine/content/test_map_sealing.py",
+    ),
+    mutant(
         "the map of a base counts before N is stored",
         "engine/content/map_making.py",
         "yield from self._stored(tracked, end, taken.unbroken)",

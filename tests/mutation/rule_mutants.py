@@ -85,6 +85,20 @@ RULE_MUTANTS = (
         "engine/ship/test_ownership.py",
     ),
     mutant(
+        "a base's run takes the place of one that may have written",
+        "adapters/journal/rows.py",
+        'UNWRITTEN = "owner_run IS NULL AND owner_next IS NULL AND stored_generation IS NULL"',
+        'UNWRITTEN = "TRUE"',
+        "adapters/journal/test_base_table.py",
+    ),
+    mutant(
+        "a claim is written before the journal has it",
+        "engine/ship/ownership.py",
+        "if database.owner_next != run_id:",
+        "if False:",
+        "engine/ship/test_ownership.py::test_a_first_claim_writes_who_we_are",
+    ),
+    mutant(
         "a store that ignores If-Match honours conditions",
         "adapters/storage/s3/conditional_put.py",
         "not self(key, body, etag=None) and not self(key, body, etag=_OTHER_ETAG)",

@@ -20,9 +20,9 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         yield journal
 
 
-def begin(journal: Journal, key: str = "base-1") -> ObjectRow:
+def begin(journal: Journal, key: str = "base-1", *, run_id: str = "") -> ObjectRow:
     return journal.base_begun(
-        1, generation=G1, key=key, token=WALSYNCD_ID, plan="{}", part_size=8, epoch=2, frame=3, now_ms=5
+        1, generation=G1, key=key, token=WALSYNCD_ID, plan="{}", part_size=8, epoch=2, frame=3, now_ms=5, run_id=run_id
     )
 
 
@@ -34,6 +34,24 @@ def test_a_base_is_durable_before_its_upload(journal: Journal) -> None:
     assert (base.plan, base.etag) == ("{}", None)
     assert (row.kind, row.state, row.epoch, row.last) == (ObjectKind.BASE, ObjectState.BEGUN, 2, 3)
     assert (journal.pending(), journal.spool_bytes(), journal.bases(2)) == ([], 0, [])
+
+
+def test_the_first_base_notes_the_run_that_claims_its_database(journal: Journal) -> None:
+    """In one transaction with its row."""
+    begin(journal, run_id="run-1")
+    row = journal.database_by_id(1)
+    assert (row.owner_run, row.owner_next) == (None, "run-1")
+
+
+def test_a_run_that_may_have_written_is_not_forgotten_for_a_base(journal: Journal) -> None:
+    """Its ``owner.json`` would be taken for another daemon's."""
+    begin(journal, run_id="run-1")
+    begin(journal, "base-2", run_id="run-2")
+    assert journal.database_by_id(1).owner_next == "run-1"
+    journal.claimed(1, "run-1")
+    begin(journal, "base-3", run_id="run-2")
+    row = journal.database_by_id(1)
+    assert (row.owner_run, row.owner_next) == ("run-1", None)
 
 
 def test_plan_and_parts_come_back(journal: Journal) -> None:

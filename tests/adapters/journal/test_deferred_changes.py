@@ -54,6 +54,22 @@ def test_a_transaction_that_fails_keeps_them() -> None:
     assert made == ["a", "a", "a committed"]
 
 
+def test_a_query_waits_only_for_what_it_must_find_made() -> None:
+    """Until that is committed. A change that nobody awaits is made with the others."""
+    made: list[str] = []
+    changes, connection = DeferredChanges(Clock()), sqlite3.connect(":memory:")
+    changes.add(adding(made, "a"), is_awaited=False)
+    assert changes
+    assert not changes.is_awaited()
+    changes.add(adding(made, "b"))
+    assert changes.is_awaited()
+    changes.apply(connection)  # its transaction fails
+    assert changes.is_awaited()
+    changes.apply(connection)()
+    assert not changes.is_awaited()
+    assert made[-2:] == ["a committed", "b committed"]
+
+
 def test_they_are_due_soon_after_the_first() -> None:
     """They are also due a moment after a failure."""
     clock = Clock()

@@ -72,6 +72,34 @@ def test_who_reads_finds_what_is_deferred(journal: Journal, monkeypatch: pytest.
     assert journal.database_by_id(1).stored_frame == 4
 
 
+def test_a_claim_is_noted_with_the_next_transaction(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No query asks for it: until then the run is one that may have written, as after a kill."""
+    monkeypatch.setattr(DeferredChanges, "is_worthwhile", lambda _self: True)
+    journal.claim_begun(1, "run-1")
+    committed = commits(journal)
+    journal.claimed_deferred(1, "run-1")
+    row = journal.database_by_id(1)
+    assert (row.owner_run, row.owner_next, committed) == (None, "run-1", [])
+    assert journal.deferred_due_s() is not None
+    journal.note_error(2, "", 0)
+    assert committed == ["COMMIT"]
+    with closing(reader(tmp_path)) as disk:
+        (found, _) = disk.databases()
+    assert (found.owner_run, found.owner_next) == ("run-1", None)
+
+
+def test_a_claim_among_no_other_transactions_is_noted_at_once(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else would note it soon."""
+    monkeypatch.setattr(DeferredChanges, "is_worthwhile", lambda _self: False)
+    journal.claim_begun(1, "run-1")
+    journal.claimed_deferred(1, "run-1")
+    assert journal.database_by_id(1).owner_run == "run-1"
+
+
 @contextmanager
 def full(journal: Journal | None = None) -> Iterator[None]:
     if journal is not None:

@@ -191,7 +191,7 @@ def test_a_base_that_read_a_range_again_makes_none(bases: Bases, again: int) -> 
 def test_a_base_whose_thread_ended_before_n_was_found_makes_none(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon stops while the follower is asked for N. The base counts, its map is closed, and a scan makes one."""
     finished: list[int | None] = []
-    finish = PageMapWriter.finish
+    finish = PageMapWriter.put_in_place
 
     def noted(self: PageMapWriter, size: int | None) -> None:
         finished.append(size)
@@ -206,7 +206,7 @@ def test_a_base_whose_thread_ended_before_n_was_found_makes_none(bases: Bases, m
     taking.drop()
     taking.copied(len(bases.base), end.stream.position)
     taking.drop()
-    monkeypatch.setattr(PageMapWriter, "finish", noted)
+    monkeypatch.setattr(PageMapWriter, "put_in_place", noted)
     bases.finish()
     assert len(finished) == 1, "only the scan's map was finished"
     assert bases.map_id() != taking.entries.writer.map_id

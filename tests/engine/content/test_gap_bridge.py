@@ -68,7 +68,7 @@ def dying(deaths: Deaths, patch: pytest.MonkeyPatch) -> None:
         (Journal, "advance"),
         (Journal, "gap_found"),
         (Journal, "stored"),
-        (Journal, "page_map_made"),
+        (Journal, "page_maps_made"),
         (Journal, "redo_forgotten"),
     ):
         patch.setattr(owner, name, watched(getattr(owner, name)))

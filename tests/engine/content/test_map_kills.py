@@ -36,7 +36,7 @@ class UnsafeFolder:
             patch.setattr(os, name, self._watched(name, getattr(os, name)))
         for name in ("rename", "unlink"):
             patch.setattr(Path, name, self._watched(name, getattr(Path, name)))
-        for name in ("page_map_made", "page_map_written", "page_map_lost", "redo_forgotten", "note_cipher", "stored"):
+        for name in ("page_maps_made", "page_map_written", "page_map_lost", "redo_forgotten", "note_cipher", "stored"):
             patch.setattr(Journal, name, self._watched(name, getattr(Journal, name)))
 
     def _watched(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fakes import Call, Deaths, FakeStorage, Killed
 from tests.shipping import G1, G2, NAME, T0, begun_journal, mortal, segment
+from walsyncd.adapters.journal.deferred_changes import DeferredChanges
 from walsyncd.adapters.journal.journal import Advance, Journal
 from walsyncd.core.stored.owner import Owner, format_owner, parse_owner
 from walsyncd.engine.ship.ownership import Identity, Ownership, Standing, Verdict
@@ -58,6 +60,7 @@ def test_a_first_claim_writes_who_we_are(journal: Journal, storage: FakeStorage)
     assert claim(journal, storage, "run-1").standing is Standing.OURS
     assert seen == ["run-1"]
     assert parse_owner(storage.objects[OWNER].body) == Owner("web-1", "machine-1", "run-1", "2023-11-14T22:13:20+00:00")
+    journal.commit_deferred()
     assert journal.database_by_id(1).owner_run == "run-1"
 
 
@@ -76,6 +79,46 @@ def test_a_new_database_is_claimed_by_the_fewest_requests(tmp_path: Path, storag
                 verdict = owner.claim(journal.database_by_id(row.id), G1)
                 assert (verdict.standing, verdict.is_new) == (Standing.OURS, True)
                 assert storage.names() == [*first, *asks, "put_if"]
+
+
+def begin_base(journal: Journal, run: str) -> None:
+    """As the first base of a database does, before the claim."""
+    fields: dict[str, Any] = {"token": "0123abcd", "part_size": 8, "epoch": 1, "frame": 0, "now_ms": T0}
+    journal.base_begun(1, generation=G1, key=f"base-{run}", plan="{}", run_id=run, **fields)
+
+
+@pytest.mark.parametrize("has_written", [False, True], ids=["before it wrote", "after it wrote"])
+def test_a_first_base_whose_run_was_killed_costs_no_generation(
+    journal: Journal, storage: FakeStorage, *, has_written: bool
+) -> None:
+    """The journal had noted the run with the base, whether it came to write ``owner.json`` or not."""
+    begin_base(journal, "run-1")
+    if has_written:
+        storage.put(OWNER, format_owner(Owner("web-1", "machine-1", "run-1", "now")), metadata={})
+    begin_base(journal, "run-2")
+    assert claim(journal, storage, "run-2").standing is Standing.OURS
+    assert parse_owner(storage.objects[OWNER].body).run_id == "run-2"
+
+
+def test_a_first_base_saves_the_claim_a_transaction(
+    journal: Journal, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its requests are those of any new database, and so is its end if the answer to the first request was lost."""
+    owner = ownership(journal, storage, "run-1")
+    begin_base(journal, "run-1")
+    monkeypatch.setattr(journal, "claim_begun", lambda *_: pytest.fail("it was noted with the base"))
+
+    def lost(call: Call) -> None:
+        if call.name == "put_if":
+            storage.after = lambda _call: None
+            raise TransientError("the answer was lost")
+
+    storage.after = lost
+    with pytest.raises(TransientError):
+        owner.claim(journal.database_by_id(1), G1)
+    assert storage.names() == ["list", "put_if"]
+    assert owner.claim(journal.database_by_id(1), G1).standing is Standing.OURS
+    assert parse_owner(storage.objects[OWNER].body).run_id == "run-1"
 
 
 def test_who_claims_first_in_an_empty_storage_has_it(journal: Journal, storage: FakeStorage) -> None:
@@ -111,7 +154,7 @@ def test_a_kill_at_any_call_of_a_claim_costs_no_generation(
             try:
                 claim(journal, storage, f"run-{at}")
             except Killed:
-                pass
+                journal._deferred = DeferredChanges()
             else:
                 break
         assert claim(journal, storage, f"again-{at}").standing is Standing.OURS
@@ -129,6 +172,7 @@ def test_two_kills_in_a_row_cost_no_generation(
             for at, run in ((first, "killed"), (second, "killed too")):
                 with mortal(monkeypatch, storage, Deaths(at)), suppress(Killed):
                     claim(journal, storage, f"{run} {first} {second}")
+                journal._deferred = DeferredChanges()
             assert claim(journal, storage, f"next {first} {second}").standing is Standing.OURS
 
 

@@ -10,6 +10,7 @@ from walsyncd.adapters.journal.journal_schema import Connection
 from walsyncd.adapters.journal.rows import (
     COLUMNS,
     UNNUMBERED,
+    UNWRITTEN,
     Base,
     ObjectKind,
     ObjectRow,
@@ -50,8 +51,13 @@ class BaseTable(BaseReads):
         epoch: int,
         frame: int,
         now_ms: int,
+        run_id: str = "",
     ) -> ObjectRow:
-        """Note that a base is about to be opened as a multipart upload; ``epoch`` and ``frame`` are its start S."""
+        """Note that a base is about to be stored; ``epoch`` and ``frame`` are its start S.
+
+        ``run_id`` is the run that is about to claim the database. It is noted as ``claim_begun`` does, if no run has
+        ever written to the database's folder, or may have.
+        """
         new = ObjectRow(
             id=UNNUMBERED,
             database_id=database_id,
@@ -74,6 +80,9 @@ class BaseTable(BaseReads):
         with self._transaction() as connection:
             row = insert(connection, new, None)
             connection.execute("UPDATE object SET plan = ? WHERE id = ?", (plan, row.id))
+            if run_id:
+                sql = f"UPDATE database SET owner_next = ? WHERE id = ? AND {UNWRITTEN}"  # noqa: S608  constants
+                connection.execute(sql, (run_id, database_id))
         return row
 
     def base_stored(self, object_id: int, *, etag: str, size: int) -> None:

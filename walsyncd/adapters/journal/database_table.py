@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -241,7 +241,23 @@ class DatabaseTable(DatabaseReads):
 
     def claimed(self, database_id: int, run_id: str) -> None:
         """Note that ``run_id`` is in the database's ``owner.json``."""
-        self._update(database_id, "owner_run = ?, owner_next = NULL", run_id)
+        with self._transaction() as connection:
+            _claimed(connection, database_id, run_id)
+
+    def claimed_deferred(self, database_id: int, run_id: str) -> None:
+        """Note as ``claimed`` does what was noted by ``claim_begun``, with the next transaction if one comes soon.
+
+        Until then the journal has ``run_id`` as one that may be in ``owner.json``, as after a kill.
+        """
+        if not self._deferred.is_worthwhile():
+            self.claimed(database_id, run_id)
+            return
+
+        def note(connection: sqlite3.Connection) -> Callable[[], None]:
+            _claimed(connection, database_id, run_id)
+            return lambda: None
+
+        self._deferred.add(note, is_awaited=False)
 
     def begin_generation(self, database_id: int, generation: str, reason: str, follow: str | None, now_ms: int) -> None:
         """Begin a history. One that has not ended ends for the same reason."""
@@ -266,6 +282,11 @@ class DatabaseTable(DatabaseReads):
     def _update(self, database_id: int, change: str, *values: object) -> None:
         with self._transaction() as connection:
             connection.execute(f"UPDATE database SET {change} WHERE id = ?", (*values, database_id))  # noqa: S608  constants
+
+
+def _claimed(connection: sqlite3.Connection, database_id: int, run_id: str) -> None:
+    sql = "UPDATE database SET owner_run = ?, owner_next = NULL WHERE id = ?"
+    connection.execute(sql, (run_id, database_id))
 
 
 def _identity(path: Path) -> str:

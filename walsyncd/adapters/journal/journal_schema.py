@@ -310,8 +310,11 @@ class Connection:
                 pass
 
     def _rows(self, sql: str, values: Sequence[object] = ()) -> list[Record]:
-        with suppress(StateError):  # without room they stay deferred, as after a kill, and what is there can be read
-            self.commit_deferred()
+        if self._deferred.is_awaited():
+            with suppress(
+                StateError
+            ):  # without room they stay deferred, as after a kill, and what is there can be read
+                self.commit_deferred()
         with self._read_lock, self._translated("read"):
             return self._reading.execute(sql, values).fetchall()
 

@@ -20,7 +20,7 @@ import os
 import secrets
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -121,18 +121,29 @@ class PageMapWriter:
         with _translated(f"read page map {self._path}"):
             return _read(self._descriptor, first, count)
 
+    @property
+    def folder(self) -> Path:
+        """The folder of its file."""
+        return self._path.parent
+
     def finish(self, size: int | None) -> None:
         """Make the map of a database of ``size`` pages durable under its name, with the counter 0.
 
         If ``size`` is None, every entry that was added counts.
         """
+        self.put_in_place(size)
+        make_names_durable({self.folder})
+
+    def put_in_place(self, size: int | None) -> None:
+        """Do what ``finish`` does, except that a power cut may undo the name. It can be called twice."""
+        if self._is_finished:
+            return
         with _translated(f"write page map {self._path}"):
             if size is not None and (end := ENTRIES_AT + size * ENTRY_SIZE) < self._at:
                 os.ftruncate(self._descriptor, end)
             os.fsync(self._descriptor)
             self._unfinished.rename(self._path)
             self._is_finished = True
-            sync_folder(self._path.parent)
 
     def __enter__(self) -> Self:
         return self
@@ -151,6 +162,13 @@ class PageMapWriter:
         if not self._is_finished:
             with suppress(OSError):
                 self._unfinished.unlink(missing_ok=True)
+
+
+def make_names_durable(folders: Iterable[Path]) -> None:
+    """Make the names of maps that were put in place in these folders durable."""
+    for folder in folders:
+        with _translated(f"write page maps in {folder}"):
+            sync_folder(folder)
 
 
 def open_page_map(path: Path) -> PageMapFile | None:

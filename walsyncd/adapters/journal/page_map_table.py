@@ -8,6 +8,7 @@ never happens before the segment is stored. What is only spooled can be dropped,
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
 from walsyncd.adapters.journal.journal_schema import Connection, Record
@@ -50,6 +51,17 @@ _IS_STORED = (
     "redo.generation = database.stored_generation"
     " AND (redo.epoch, redo.last) <= (database.stored_epoch, database.stored_frame)"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class NewPageMap:
+    """The file ``map_id`` with the redo rows after ``before`` is the map of a database in this generation."""
+
+    database_id: int
+    generation: str
+    map_id: str
+    page_size: int
+    before: Position
 
 
 class PageMapReads(Connection):
@@ -96,17 +108,15 @@ class PageMapTable(PageMapReads):
 
         Returns False if the generation is not the current one any more.
         """
+        return bool(self.page_maps_made([NewPageMap(database_id, generation, map_id, page_size, before)]))
+
+    def page_maps_made(self, maps: Iterable[NewPageMap]) -> set[int]:
+        """Note the maps of several databases as ``page_map_made`` does, in one transaction.
+
+        Returns the databases whose generation is still the current one. The maps of the others are not noted.
+        """
         with self._transaction() as connection:
-            sql = "SELECT 1 FROM database WHERE id = ? AND generation = ?"
-            if connection.execute(sql, (database_id, generation)).fetchone() is None:
-                return False
-            connection.execute(
-                "INSERT OR REPLACE INTO page_map (database_id, generation, map_id, counter, page_size, cipher)"
-                " VALUES (?1, ?2, ?3, 0, ?4, 'unknown')",
-                (database_id, generation, map_id, page_size),
-            )
-            _forget_upto(connection, database_id, before)
-        return True
+            return {new.database_id for new in maps if _note_made(connection, new)}
 
     def redo_forgotten(self, database_id: int, before: Position) -> None:
         """Delete the rows up to ``before``, of which no map will be made. Deletes nothing if there is a map."""
@@ -141,6 +151,19 @@ class PageMapTable(PageMapReads):
                 " WHERE database_id = ? AND generation = ?",
                 (now_ms, position.epoch, position.frame, database_id, position.generation),
             )
+
+
+def _note_made(connection: sqlite3.Connection, new: NewPageMap) -> bool:
+    sql = "SELECT 1 FROM database WHERE id = ? AND generation = ?"
+    if connection.execute(sql, (new.database_id, new.generation)).fetchone() is None:
+        return False
+    connection.execute(
+        "INSERT OR REPLACE INTO page_map (database_id, generation, map_id, counter, page_size, cipher)"
+        " VALUES (?1, ?2, ?3, 0, ?4, 'unknown')",
+        (new.database_id, new.generation, new.map_id, new.page_size),
+    )
+    _forget_upto(connection, new.database_id, new.before)
+    return True
 
 
 def _map_row(record: Record) -> PageMapRow:

@@ -269,6 +269,8 @@ _VALUES = attrgetter(*(field.name for field in fields(ObjectRow)))
 _INSERT = f"INSERT INTO object ({COLUMNS}, body, follow_before) VALUES ({_PLACES}, ?, ?)"  # noqa: S608  constants
 _FETCH = f"SELECT {COLUMNS} FROM object WHERE id = ?"  # noqa: S608  constants
 
+UNWRITTEN = "owner_run IS NULL AND owner_next IS NULL AND stored_generation IS NULL"  # a database, by any run
+
 UNNUMBERED = 0  # the id of a row before the journal gives it one
 
 

@@ -95,6 +95,8 @@ class CopyContext:
 
     ``took_all``: it must get every byte of the object, once and in order. So a base that an earlier run began is read
     again, and a part that the store has is kept only if it would be the same again.
+
+    ``run_id`` is the run that claims the database before the first part. It is noted with the base's row.
     """
 
     journal: Journal
@@ -106,6 +108,7 @@ class CopyContext:
     compressor: FrameCompressor
     took: Callable[[int, bytes], None] = lambda _offset, _content: None
     took_all: bool = False
+    run_id: str = ""
 
     def retry_until_answered(
         self, database_id: int, launch: Callable[[], Future[T]], first: Future[T] | None = None
@@ -374,5 +377,6 @@ def begin_base(
         epoch=start.epoch,
         frame=start.frame,
         now_ms=world.now_ms(),
+        run_id=world.run_id,
     )
     return plan, row

@@ -88,8 +88,9 @@ class Snapshotter:
         begin_map: BeginMap = no_map,
         leaves_at_once: Callable[[int], bool] = lambda _database_id: False,
         limits: Limits = DEFAULT_LIMITS,
+        run_id: str = "",
     ) -> None:
-        self._journal = journal
+        self._journal, self._run_id = journal, run_id
         self._storage = storage
         self._request = request
         self._interrupt = interrupt
@@ -331,11 +332,11 @@ class Snapshotter:
 
         compressor = (self._compressor and self._compressor()) or FrameCompressor()
         self._compressor = ref(compressor)  # the bases under way keep it alive
-        in_flight_max = self._copy_queue.in_flight_max
+        in_flight_max, run_id = self._copy_queue.in_flight_max, self._run_id
         world = CopyContext(self._journal, self._storage, self._submit, in_flight_max, go_on, self._now_ms, compressor)
         if origin.taking is None:
-            return world
-        return replace(world, took=origin.taking.took, took_all=origin.reading is not None)
+            return replace(world, run_id=run_id)
+        return replace(world, run_id=run_id, took=origin.taking.took, took_all=origin.reading is not None)
 
     # -- the manifest -----------------------------------------------------------------------------------------------
 

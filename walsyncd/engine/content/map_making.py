@@ -27,7 +27,7 @@ import structlog
 from walsyncd.adapters.files.source import OpenFile, open_file
 from walsyncd.adapters.journal.journal import Journal, ObjectKind
 from walsyncd.adapters.journal.page_map_file import PageMapWriter
-from walsyncd.adapters.journal.page_map_table import RedoRow
+from walsyncd.adapters.journal.page_map_table import NewPageMap, RedoRow
 from walsyncd.core.content.bridge_passes import size_without_frames
 from walsyncd.core.content.page_entry import ABSENT, entries_of_pages, lock_page
 from walsyncd.core.content.redo import SIZE_MAX, Redo, RedoBuilder, apply, nothing_to_redo
@@ -39,6 +39,7 @@ from walsyncd.core.stored.base import BASE_BYTES_MAX
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.content.base_maps import BaseMap, BaseMaps
 from walsyncd.engine.content.bridge_sources import frames_upto
+from walsyncd.engine.content.map_sealing import MapSealing, UnsealedMap
 from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanQueue, ScanSteps, ScanWait
 from walsyncd.engine.follow.file_facts import database_identity, file_facts, page_size_of
@@ -129,6 +130,7 @@ class MapMaker:
     ) -> None:
         self._journal = journal
         self._base_maps = base_maps or BaseMaps(journal, maps)
+        self._sealing = MapSealing(journal)
         self._maps = maps
         self._queue = queue
         self._request = request
@@ -207,7 +209,7 @@ class MapMaker:
         assert end is not None, "a map that is kept has an end"
         yield from self._stored(tracked, end, taken.unbroken)
         span, page_size, file_bytes = (taken.before, end), entries.page_size, entries.reached
-        size = self._finish(tracked, entries.writer, page_size, span, taken.page_1, file_bytes)
+        size = yield from self._finish(tracked, entries.writer, page_size, span, taken.page_1, file_bytes)
         _log.info("page_map_made", database=tracked.name, by="base", pages=size)
 
     def _frames(
@@ -263,7 +265,8 @@ class MapMaker:
                     raise TransientError("something was missed while the file was read")
                 position = end.state.stream.position
                 yield from self._stored(tracked, position, end.unbroken)
-                size = self._finish(tracked, writer, page_size, (before, position), page_1, file.size(), frames.size)
+                span = (before, position)
+                size = yield from self._finish(tracked, writer, page_size, span, page_1, file.size(), frames.size)
         seconds = round(time.monotonic() - began_s, 3)
         _log.info("page_map_made", database=tracked.name, by="scan", pages=size, seconds=seconds)
 
@@ -276,7 +279,7 @@ class MapMaker:
         page_1: bytes,
         file_bytes: int,
         size: int = SIZE_MAX,
-    ) -> int:
+    ) -> Generator[ScanWait, None, int]:
         """Make ``writer``'s entries with the rows of the frames in ``span`` the map. Returns its size in pages.
 
         ``size`` is that before these frames, if it is known.
@@ -289,9 +292,8 @@ class MapMaker:
         size = upto[-1].redo.size if upto else size
         if size == SIZE_MAX:
             size = size_without_frames(page_1, file_bytes, page_size)
-        writer.finish(size)
-        if not self._journal.page_map_made(tracked.row_id, end.generation, writer.map_id, page_size, before):
-            raise TransientError("the generation ended")
+        new = NewPageMap(tracked.row_id, end.generation, writer.map_id, page_size, before)
+        yield from self._sealing.seal(UnsealedMap(new, writer, size))
         return size
 
     def _stored(self, tracked: FollowedDatabase, position: Position, unbroken: tuple[str, int, int]) -> ScanSteps:

@@ -44,8 +44,6 @@ class Destination:
     ``start`` starts both.
     """
 
-    _housekeeper: Housekeeper | None = None
-
     def __init__(
         self,
         journal: Journal,
@@ -98,13 +96,13 @@ class Destination:
             begin_map=content.base_maps.begin,
             leaves_at_once=self.uploader.may_leave_at_once,
             limits=environment.limits,
+            run_id=identity.run_id,
         )
         self._journal, self._identity, self._follower = journal, identity, follower
         self._ownership = Ownership(journal, storage, identity, environment.wall_ms)
         self.continuations = self._continuing(environment, bytes_per_s_max)
         self.driller = _driller(journal, storage, environment, follower, events, bytes_per_s_max)
-        if keeping.delete:
-            self._housekeeper = self._keeping_house(journal, environment, self._ownership, owns)
+        self._housekeeper = self._keeping_house(journal, environment, self._ownership, owns) if keeping.delete else None
 
     def _continuing(self, environment: Environment, bytes_per_s_max: float | None) -> Continuations:
         return Continuations(

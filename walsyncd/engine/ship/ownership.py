@@ -149,8 +149,9 @@ class Ownership:
         raise TransientError(f"claim {database.name}: its owner.json changes whenever it is read")
 
     def _is_unwritten(self, database: DatabaseRow) -> bool:
-        """Whether no run of this journal has written to the database's folder."""
-        return database.owner_run is None and database.owner_next is None and database.stored_generation is None
+        """Whether no earlier run of this journal has written to the database's folder, and no claim of this one."""
+        is_new = database.owner_run is None and database.stored_generation is None
+        return is_new and database.owner_next in {None, self._identity.run_id}
 
     def _stored_before(self, name: str) -> bool:
         """Whether the folder may have a generation. Nothing is listed where the storage began as an empty one.
@@ -296,10 +297,11 @@ class Ownership:
 
     def _write(self, database: DatabaseRow, etag: str | None) -> bool:
         run_id = self._identity.run_id
-        self._journal.claim_begun(database.id, run_id)
+        if database.owner_next != run_id:  # a base may have noted it with its row
+            self._journal.claim_begun(database.id, run_id)
         if not self._storage.put_if(folder_key(database.name, OWNER_KEY), format_owner(self._me()), etag=etag):
             return False
-        self._journal.claimed(database.id, run_id)
+        self._journal.claimed_deferred(database.id, run_id)
         return True
 
     def _me(self, *, released: str = "") -> Owner:
