@@ -17,7 +17,7 @@ from tests.engine.following import spec_of
 from tests.engine.running import wait_for
 from walsyncd.core.limits import Limits
 from walsyncd.engine.base.base_copy import CopyWait, Steps
-from walsyncd.engine.base.copy_queue import FLIGHTS_MAX, SMALL_PLACES_MAX, CopyQueue
+from walsyncd.engine.base.copy_queue import FLIGHTS_MAX, SMALL_PLACES_MAX, TINY_PLACES_MAX, CopyQueue
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.wal_pairs import WalPairs
 
@@ -220,7 +220,7 @@ def test_small_bases_are_under_way_together(database: Callable[[int, int], Follo
 
     with running(take) as queue:
         for row_id in range(1, SMALL_PLACES_MAX + 2):
-            queue.due(database(row_id, 1), 0.0)
+            queue.due(database(row_id, 9), 0.0)
         for row_id in (101, 102):
             queue.due(database(row_id, 10), 0.0)
         wait_for(lambda: len(under_way) >= SMALL_PLACES_MAX + 1)
@@ -228,3 +228,22 @@ def test_small_bases_are_under_way_together(database: Callable[[int, int], Follo
         assert len([row_id for row_id in under_way if row_id > 100]) == 1
         answer.set_result(None)
         wait_for(lambda: len(under_way) == SMALL_PLACES_MAX + 3)
+
+
+def test_more_of_them_are_under_way_if_they_are_tiny(database: Callable[[int, int], FollowedDatabase]) -> None:
+    """As many as take no more memory. One that is not tiny waits for its turn, and for no other class."""
+    answer: Future[Any] = Future()
+    under_way: set[int] = set()
+
+    def take(tracked: FollowedDatabase) -> Steps[None]:
+        under_way.add(tracked.row_id)
+        yield CopyWait(answer, math.inf)
+
+    with running(take) as queue:
+        for row_id in range(1, TINY_PLACES_MAX + 2):
+            queue.due(database(row_id, 1), 0.0)
+        queue.due(database(101, 10), 0.0)
+        wait_for(lambda: len(under_way) >= TINY_PLACES_MAX + 1)
+        assert len([row_id for row_id in under_way if row_id < 100]) == TINY_PLACES_MAX
+        answer.set_result(None)
+        wait_for(lambda: len(under_way) == TINY_PLACES_MAX + 2)

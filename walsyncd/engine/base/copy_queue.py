@@ -2,7 +2,8 @@
 
 A base that is due begins as soon as no other one of its size class is under way (``base_schedule``). So a small
 database never waits for a large one, and few bases are under way however many are due. Of the smallest class, whose
-bases are one request each, ``SMALL_PLACES_MAX`` are under way together. Each copy advances by one step, a range of its
+bases are one request each, ``SMALL_PLACES_MAX`` are under way together, or more if they are so small that these need
+no more memory. Each copy advances by one step, a range of its
 file or an answer of the store, and then the next copy that waits for nothing has its turn, small ones first. A copy
 that makes no progress for ``base_stalled_s``, for example because the store refuses its folder, no longer delays its
 class.
@@ -29,6 +30,8 @@ from walsyncd.errors import UnresponsiveError
 from walsyncd.file_calls import FILE_CALLS, FileCall, RevocableLock
 
 SMALL_PLACES_MAX = 8  # bases of one request each: their requests are under way together
+TINY_PLACES_MAX = 24  # of those whose files take no more memory than the greatest ``SMALL_PLACES_MAX``
+CALM_S = 0.005  # with more than ``SMALL_PLACES_MAX`` under way, answers that come within that time are taken together
 FLIGHTS_MAX = 2  # one is sent while the next one is begun
 STALLED_MAX = 8  # each may hold a part in memory
 
@@ -39,6 +42,7 @@ class _Place:
 
     row_id: int
     size_class: int
+    size: int
     steps: Steps[None]
     hold: CopyWait
     since_s: float
@@ -58,6 +62,7 @@ class CopyQueue:
         self._due: DueQueue[int] = DueQueue()  # ids of databases that were not due yet when last checked
         self._ripe: dict[int, dict[int, float]] = {}  # by size class: the databases that are due, and since when
         self._wanted: dict[int, FollowedDatabase] = {}
+        self._sizes: dict[int, int] = {}  # of the files of databases that are due, in bytes
         self._places: list[_Place] = []  # used by the running thread alone
         self._current: _Place | None = None
 
@@ -108,10 +113,10 @@ class CopyQueue:
             self._current = None
         try:
             wait_s: float | None = 0.0
-            while self._alarm.wait(wait_s):
+            while self._alarm.wait(wait_s, calm_s=CALM_S if len(self._places) > SMALL_PLACES_MAX else 0.0):
                 now_s = time.monotonic()
-                for each, its_class in self._chosen(now_s):
-                    self._places.append(_Place(each.row_id, its_class, self._take(each), CopyWait(), now_s))
+                for each, its_class, size in self._chosen(now_s):
+                    self._places.append(_Place(each.row_id, its_class, size, self._take(each), CopyWait(), now_s))
                 wait_s = 0.0 if self._go_on(time.monotonic()) else self._idle_s()
         finally:
             if not FILE_CALLS.is_abandoned():
@@ -122,8 +127,8 @@ class CopyQueue:
         """End the thread."""
         self._alarm.stop()
 
-    def _chosen(self, now_s: float) -> list[tuple[FollowedDatabase, int]]:
-        """Return the bases that can begin, the longest due of each class first."""
+    def _chosen(self, now_s: float) -> list[tuple[FollowedDatabase, int, int]]:
+        """Return the bases that can begin, the longest due of each class first, with their classes and sizes."""
         with self._lock:
             while (when := self._due.first()) is not None and (row_id := self._due.pop(now_s)) is not None:
                 self._ripe.setdefault(self._class_of(self._wanted[row_id]), {})[row_id] = when
@@ -132,25 +137,36 @@ class CopyQueue:
             ]
             taken = Counter(place.size_class for place in self._places if place not in stalled)
             under_way = {place.row_id for place in self._places}
-            chosen: list[tuple[FollowedDatabase, int]] = []
+            small_bytes = sum(place.size for place in self._places if place.size_class == 0)
+            chosen: list[tuple[FollowedDatabase, int, int]] = []
             for its_class, ripe in sorted(self._ripe.items()):
-                places_max = SMALL_PLACES_MAX if its_class == 0 else 1
-                while taken[its_class] < places_max and (first := self._first(ripe, under_way)) is not None:
+                while self._has_place(its_class, taken[its_class], small_bytes):
+                    if (first := self._first(ripe, under_way)) is None:
+                        break
                     taken[its_class] += 1
-                    under_way.add(first.row_id)
-                    chosen.append((first, its_class))
+                    under_way.add(first[0].row_id)
+                    small_bytes += first[1] if its_class == 0 else 0
+                    chosen.append((first[0], its_class, first[1]))
             return chosen
 
-    def _class_of(self, tracked: FollowedDatabase) -> int:
-        return size_class(_size_of(tracked), small_size=self._limits.small_base_bytes)
+    def _has_place(self, its_class: int, taken: int, small_bytes: int) -> bool:
+        """Whether one more base of a class can begin. ``small_bytes`` are in the files of small ones under way."""
+        if its_class:
+            return taken == 0
+        is_tiny = small_bytes <= (SMALL_PLACES_MAX - 1) * self._limits.small_base_bytes
+        return taken < (TINY_PLACES_MAX if is_tiny else SMALL_PLACES_MAX)
 
-    def _first(self, ripe: dict[int, float], under_way: Set[int]) -> FollowedDatabase | None:
-        """Take the first one that is not under way yet."""
+    def _class_of(self, tracked: FollowedDatabase) -> int:
+        size = self._sizes[tracked.row_id] = _size_of(tracked)
+        return size_class(size, small_size=self._limits.small_base_bytes)
+
+    def _first(self, ripe: dict[int, float], under_way: Set[int]) -> tuple[FollowedDatabase, int] | None:
+        """Take the first one that is not under way yet, with the size of its file."""
         row_id = next((row_id for row_id in ripe if row_id not in under_way), None)
         if row_id is None:
             return None
         del ripe[row_id]
-        return self._wanted.pop(row_id)
+        return self._wanted.pop(row_id), self._sizes.pop(row_id)
 
     def _known_s(self, row_id: int) -> float | None:
         """Return when a base of this database is due (monotonic, seconds), or None if none is requested."""
@@ -159,6 +175,7 @@ class CopyQueue:
 
     def _drop(self, row_id: int) -> None:
         self._wanted.pop(row_id, None)
+        self._sizes.pop(row_id, None)
         self._due.discard(row_id)
         for moments in self._ripe.values():
             moments.pop(row_id, None)
