@@ -16,6 +16,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -105,7 +106,10 @@ def run_seaweedfs(folder: Path) -> Iterator[Store]:
     """Run master, volume server, filer and S3 gateway in one process. Everything else is switched off."""
     ports = dict(zip(_SEAWEEDFS_PORTS, free_ports(len(_SEAWEEDFS_PORTS)), strict=True))
     store_url = f"http://{LOOPBACK}:{ports['s3.port']}"
-    with _running(_seaweedfs_arguments(folder, ports), folder) as process:
+    with (
+        tempfile.TemporaryDirectory(prefix="weed-") as sockets,  # the path of a socket has 107 bytes at most
+        _running(_seaweedfs_arguments(folder, Path(sockets), ports), folder) as process,
+    ):
         store = Store("seaweedfs", store_url, frozenset({"byte order", "folders go at once"}), process.pid)
         _wait_until_writable(store, process, folder)
         yield store
@@ -118,7 +122,7 @@ _SEAWEEDFS_PORTS = tuple(
 )
 
 
-def _seaweedfs_arguments(folder: Path, ports: dict[str, int]) -> list[str]:
+def _seaweedfs_arguments(folder: Path, sockets: Path, ports: dict[str, int]) -> list[str]:
     credentials = {"accessKey": ACCESS_KEY_ID, "secretKey": SECRET_ACCESS_KEY}
     actions = ["Admin", "Read", "List", "Tagging", "Write"]
     identities = [{"name": "tests", "credentials": [credentials], "actions": actions}]
@@ -133,10 +137,10 @@ def _seaweedfs_arguments(folder: Path, ports: dict[str, int]) -> list[str]:
         f"-ip.bind={LOOPBACK}",
         *(f"-{name}={port}" for name, port in ports.items()),
         "-filer",
-        f"-filer.localSocket={folder / 'filer.sock'}",
+        f"-filer.localSocket={sockets / 'filer.sock'}",
         "-s3",
         f"-s3.config={folder / 's3.json'}",
-        f"-s3.localSocket={folder / 's3.sock'}",
+        f"-s3.localSocket={sockets / 's3.sock'}",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-s3.autoCreateBucket=false",

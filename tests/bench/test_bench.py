@@ -70,7 +70,7 @@ with_litestream = pytest.mark.skipif(not has_litestream(), reason="litestream-bi
 
 @pytest.mark.slow
 @with_litestream
-def test_beside_litestream(tmp_path: Path) -> None:
+def test_litestream(tmp_path: Path) -> None:
     """Where Litestream can do the same work, it is measured in the same run."""
     told = run("cpu.py", tmp_path, "--seconds=0.5", "--work", "1x20", "3x2@s3", "--litestream")
     assert told.count("ms CPU a commit") == 4
