@@ -70,14 +70,20 @@ with_litestream = pytest.mark.skipif(not has_litestream(), reason="litestream-bi
 
 @pytest.mark.slow
 @with_litestream
-def test_litestream(tmp_path: Path) -> None:
-    """Where Litestream can do the same work, it is measured in the same run."""
-    told = run("cpu.py", tmp_path, "--seconds=0.5", "--work", "1x20", "3x2@s3", "--litestream")
-    assert told.count("ms CPU a commit") == 4
-    assert "Litestream / walsyncd: p50" in run("lag.py", tmp_path, "--seconds=2", "--rate=2", "--litestream")
-    assert "of the memory" in run("idle.py", tmp_path, "--databases=3", "--seconds=0.5", "--litestream")
-    told = run("sustain.py", tmp_path, "--seconds=0.5", "--rate", "100", "--cases=folder", "--litestream")
-    assert "Litestream" in told
+@pytest.mark.parametrize(
+    ("arguments", "row"),
+    [
+        ("cpu.py --seconds=0.5 --work 1x20 3x2@s3", "litestream "),
+        ("lag.py --seconds=2 --rate=2", "Litestream / walsyncd: p50"),
+        ("idle.py --databases=3 --seconds=0.5", "Litestream / walsyncd"),
+        ("sustain.py --seconds=0.5 --rate 100 --cases=folder", "Litestream"),
+    ],
+    ids=["cpu", "lag", "idle", "sustain"],
+)
+def test_beside(tmp_path: Path, arguments: str, row: str) -> None:
+    """Litestream is measured in the same run, where it can do the same work."""
+    program, *others = arguments.split()
+    assert row in run(program, tmp_path, *others, "--litestream")
 
 
 @pytest.mark.slow
