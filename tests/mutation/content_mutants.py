@@ -47,6 +47,13 @@ CONTENT_MUTANTS: tuple[Mutant, ...] = (
         "engine/content/test_page_maps.py::test_another_thread_does_not_judge_a_map",
     ),
     mutant(
+        "what an earlier block has left in the memory counts",
+        "engine/rollback/page_blocks.py",
+        "whole = self._fill(offset, length) // self._page_size",
+        "whole = (self._fill(offset, length) * 0 + length) // self._page_size",
+        "engine/rollback/test_page_blocks.py",
+    ),
+    mutant(
         "redo rows stay when their segments are dropped",
         "adapters/journal/rows.py",
         "if row.kind is ObjectKind.SEGMENT:",

@@ -15,6 +15,7 @@ The page of SQLite's lock bytes never holds content, so it never has an entry (s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import xxhash
@@ -41,11 +42,19 @@ def lock_page(page_size: int) -> int:
 
 def entries_of_pages(pages: Buffer, page_size: int) -> Entries:
     """Return the entries of whole pages that were read from the database file."""
+    return entries_of_each(each_page(pages, page_size))
+
+
+def each_page(pages: Buffer, page_size: int) -> list[memoryview]:
+    """Return each of whole pages."""
     assert len(pages) % page_size == 0, f"{len(pages)} bytes are not whole pages of {page_size}"
     view = memoryview(pages)
-    digest = xxhash.xxh3_64_intdigest
-    hashes = [digest(view[at : at + page_size]) for at in range(0, len(pages), page_size)]
-    return _entries(hashes, from_frame=False)
+    return [view[at : at + page_size] for at in range(0, len(pages), page_size)]
+
+
+def entries_of_each(pages: Sequence[memoryview]) -> Entries:
+    """Return the entries of these pages, which were read from the database file."""
+    return _entries(list(map(xxhash.xxh3_64_intdigest, pages)), from_frame=False)
 
 
 def entries_of_frames(frames: Buffer, page_size: int, rows: NDArray[np.intp]) -> Entries:

@@ -291,10 +291,10 @@ def _note(tracked: FollowedDatabase, event: Event) -> None:
     """Hand the database its event. If that fails, the event is lost, as if the queue had overflowed."""
     try:
         with boundary("note_event", database=tracked.name):
+            if tracked.scans is not None:  # first, because a journal is opened here, and may be gone in a millisecond
+                tracked.scans.note(event)
             tracked.wal_pairs.note(event)
             tracked.presence.note(event)
-            if tracked.scans is not None:
-                tracked.scans.note(event)
     except WalsyncdError as error:
         tracked.wal_pairs.fail(error)
         if tracked.scans is not None:

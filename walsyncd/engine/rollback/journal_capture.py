@@ -90,6 +90,10 @@ class JournalCapture:
     _journal_events: int = 0
     _marked: int = 0  # the place of the last mark: no event after it is merged with one before
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _journal_path: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._journal_path = side_path(self.path, Role.JOURNAL)  # it takes time that an open may not have
 
     def note(self, event: Event) -> None:
         """Take in one event, in queue order."""
@@ -159,7 +163,7 @@ class JournalCapture:
 
     def open(self) -> OpenFile | None:
         """Open -journal as it is now, or return None if there is none."""
-        return open_file(side_path(self.path, Role.JOURNAL), own_only=self.own_only)
+        return open_file(self._journal_path, own_only=self.own_only)
 
     def until(self, mark: CaptureMark, origin: int) -> Captured:
         """Return what happened from the known state up to ``mark``. ``origin`` is what its ``begin`` has returned."""

@@ -19,7 +19,6 @@ from typing import TypeAlias, TypeVar
 from walsyncd.adapters.files.source import OpenFile
 from walsyncd.adapters.journal.journal import NewObject
 from walsyncd.core.content.bridge_passes import PageList, size_without_frames
-from walsyncd.core.content.page_entry import entries_of_pages
 from walsyncd.core.follow.follow_state import FileFacts, Stream
 from walsyncd.core.sqlite.arrays import np
 from walsyncd.core.sqlite.dbheader import parse_database_header
@@ -32,6 +31,7 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import CommittedScan
 from walsyncd.engine.rollback.committed_moment import Hindrance, MomentStart, begin_moment, end_moment
 from walsyncd.engine.rollback.database_looks import DatabaseLooks
+from walsyncd.engine.rollback.page_blocks import PageBlocks
 from walsyncd.engine.rollback.pages_to_read import PagesToRead
 from walsyncd.engine.rollback.rolling_moments import RollingMoments
 from walsyncd.engine.threads.boundary import boundary
@@ -48,7 +48,7 @@ ROLLING_S_MAX = 60.0  # a rolling scan goes on for no longer than this after its
 LAST_BYTES_MAX = 1 << 20  # if more is left, it is read in a pass before the last moment is tried
 CACHED_S = 0.0005  # a block from the page cache takes a tenth of this, one from a disk rarely less (measured)
 TURN_BYTES = BLOCK_BYTES  # read from the page cache before other scans have their turn
-CACHED_BLOCKS = 4  # read at once after a block that came from the page cache: each costs 35 us beside its pages
+CACHED_BLOCKS = 8  # read at once after a block that came from the page cache: each costs 35 us beside its pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,20 +253,20 @@ class PageScan:
         assert body is not None
         body.begin_pass()
         self._page_1, pass_s = b"", time.monotonic()
-        count = file.size() // page_size
+        count, bytes_max = file.size() // page_size, CACHED_BLOCKS * BLOCK_BYTES
+        blocks = PageBlocks(file, page_size, bytes_max=bytes_max, small_bytes=BLOCK_BYTES)
         block_pages, is_cached, turn_bytes = max(1, BLOCK_BYTES // page_size), False, 0
         for first, run_last in runs_of(pages, count, CACHED_BLOCKS * block_pages):
             at = first
             while at <= run_last and not is_void():
                 last = run_last if is_cached else min(run_last, at + block_pages - 1)
                 began_s = time.monotonic()
-                block = file.pread((at - 1) * page_size, (last - at + 1) * page_size)
+                block = blocks.read(at, last - at + 1)
                 is_cached = time.monotonic() - began_s < CACHED_S * max(1.0, len(block) / BLOCK_BYTES)
-                block = block[: len(block) // page_size * page_size]
                 if at == 1:
-                    self._page_1 = block[:page_size]
-                if block:
-                    body.take_differing(at, block, entries_of_pages(block, page_size), None)
+                    self._page_1 = bytes(block[:page_size])
+                if len(block):
+                    body.take_differing(at, block, blocks.entries(), None)
                 at = last + 1
                 turn_bytes += len(block)
                 if not is_cached or turn_bytes >= TURN_BYTES:
