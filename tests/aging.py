@@ -75,6 +75,11 @@ class AgingStorage(CountingStorage):
         self.changed()
         return etag
 
+    def put_blocks(self, key: str, blocks: Iterator[bytes], *, sha256: str | None = None) -> None:
+        self._ahead_ms[key] = self._calendar.ahead_ms
+        super().put_blocks(key, blocks, sha256=sha256)
+        self.changed()
+
     def complete_upload(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> str:
         self._ahead_ms[key] = self._calendar.ahead_ms
         etag = super().complete_upload(key, upload_id, parts)

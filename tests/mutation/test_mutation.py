@@ -28,10 +28,12 @@ from tests.mutation.presence_mutants import PRESENCE_MUTANTS
 from tests.mutation.read_ahead_mutants import READ_AHEAD_MUTANTS
 from tests.mutation.rollback_mutants import ROLLBACK_MUTANTS
 from tests.mutation.rule_mutants import RULE_MUTANTS
+from tests.mutation.storage_mutants import STORAGE_MUTANTS
 
 MUTANTS = (
     MUTANTS_OF_THE_PROOF
     + RULE_MUTANTS
+    + STORAGE_MUTANTS
     + PRESENCE_MUTANTS
     + DOUBT_MUTANTS
     + CONTENT_MUTANTS

@@ -283,6 +283,10 @@ def test_order_of_durable_steps(storage: DirectoryStorage, root: Path, monkeypat
     steps.clear()
     assert storage.put_if("if/gen/x", b"x", etag=None)
     assert steps == [step.replace("app", "if") for step in expected]
+    steps.clear()
+    storage.put_blocks("blocks/gen/x", iter([b"x"]))
+    assert steps[0] == "file"
+    assert steps[-2:] == ["rename blocks/gen/x", "folder blocks/gen"]
 
 
 def test_what_is_a_proof_is_durable(storage: DirectoryStorage, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,41 @@ def test_a_folder_s_object_is_made_durable_before_it_counts(
     assert durable == [folder / "key", folder]
 
 
+def test_a_folder_gets_a_large_object_whole(journal: Journal, tmp_path: Path) -> None:
+    """No part is planned or sent. The line's limit is asked for each block, and a second attempt finds the object."""
+    requests, paced = Requests(), list[int]()
+    storage = CountingStorage(DirectoryStorage(tmp_path / "bucket"), requests)
+    row = begun(journal, LARGE)
+    send(journal, storage, row, key=KEY, tried=False, before_body=paced.append)
+    assert storage.get(KEY) == LARGE
+    assert is_stored(storage, row, KEY)
+    assert sum(paced) == len(LARGE)
+    assert journal.parts(row.id) == []
+    send(journal, storage, row, key=KEY, tried=True)
+    assert {kind: count for (kind, _), count in requests.counts().items()} == {"put": 1, "head": 2, "get": 1}
+
+
+@pytest.mark.parametrize("body", [b"x" + LARGE[1:], LARGE[:-1], LARGE + b"x"], ids=["other", "shorter", "longer"])
+def test_changed_bytes_are_not_put_into_a_folder(journal: Journal, tmp_path: Path, body: bytes) -> None:
+    """The bytes that are written are those whose SHA-256 the journal has, and exactly these."""
+    storage = DirectoryStorage(tmp_path / "bucket")
+    row = begun(journal, LARGE)
+    (tmp_path / "spool" / str(row.body_path)).write_bytes(body)
+    with pytest.raises(CorruptError, match="changed on disk"):
+        send(journal, storage, row, key=KEY, tried=False)
+    assert storage.head(KEY) is None
+
+
+def test_an_upload_to_a_folder_that_is_open_is_completed(journal: Journal, tmp_path: Path) -> None:
+    """An earlier version had begun it in parts."""
+    storage = DirectoryStorage(tmp_path / "bucket")
+    row = begun(journal, LARGE)
+    journal.upload_opened(row.id, storage.create_upload(KEY, metadata={ID_METADATA: row.token}), 70_000)
+    send(journal, storage, reread(journal), key=KEY, tried=True)
+    assert storage.get(KEY) == LARGE
+    assert storage.list_uploads("") == []
+
+
 @pytest.mark.parametrize("number", [1, 2, 4])
 @pytest.mark.parametrize("after", [False, True], ids=["lost", "answered late"])
 def test_parts_that_arrived_are_not_sent_again(

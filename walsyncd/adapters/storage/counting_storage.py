@@ -9,7 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from walsyncd.adapters.storage.interface import HasConditions, ObjectInfo, OpenUpload, Storage, StoredPart, confirmed
+from walsyncd.adapters.storage.interface import (
+    HasConditions,
+    ObjectInfo,
+    OpenUpload,
+    Storage,
+    StoredPart,
+    confirmed,
+    takes_blocks,
+)
 from walsyncd.errors import RefusedError, TransientError, WalsyncdError
 
 OK, AWAY, REFUSED, FAILED = "ok", "away", "refused", "failed"
@@ -86,6 +94,18 @@ class CountingStorage:
         """See ``Storage.put_if``."""
         with self._counted("put_if"):
             return self._inner.put_if(key, body, etag=etag)
+
+    @property
+    def takes_blocks(self) -> bool:
+        """See ``TakesBlocks``."""
+        return takes_blocks(self._inner)
+
+    def put_blocks(self, key: str, blocks: Iterator[bytes], *, sha256: str | None = None) -> None:
+        """See ``TakesBlocks``. It counts as a PUT."""
+        inner = self._inner
+        assert takes_blocks(inner), "asked before"
+        with self._counted("put"):
+            inner.put_blocks(key, blocks, sha256=sha256)
 
     def head(self, key: str) -> ObjectInfo | None:
         """See ``Storage.head``."""

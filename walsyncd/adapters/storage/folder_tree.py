@@ -14,7 +14,9 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from io import BufferedReader
@@ -109,7 +111,7 @@ class FolderTree:
                     fill(file)
                     file.flush()
                     os.fsync(file.fileno())
-            except OSError:
+            except BaseException:  # what ``fill`` reads from may fail as well
                 with suppress(FileNotFoundError):
                     folder.unlink(name)
                 raise
@@ -195,6 +197,24 @@ class FolderTree:
         above, _, last = name.rpartition("/")
         with self.folder(above) as folder:
             folder.unlink(last)
+
+    def sweep(self, folder_name: str, age_s_max: float) -> None:
+        """Remove what is older than that from a folder, which is created if it is missing."""
+        with self.folder(folder_name, create=True) as folder:
+            for name in folder.names():
+                status = folder.status(name)
+                if status is None or status.st_mtime > time.time() - age_s_max:
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    remove_tree(folder, name)
+                else:
+                    with suppress(FileNotFoundError):
+                        folder.unlink(name)
+
+
+def remove_tree(folder: OpenFolder, name: str) -> None:
+    """Remove a folder with all that is in it, as far as that is possible."""
+    shutil.rmtree(name, ignore_errors=True, dir_fd=folder.descriptor)
 
 
 def create(folder: OpenFolder, name: str) -> BinaryIO:

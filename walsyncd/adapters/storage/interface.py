@@ -11,7 +11,7 @@ from __future__ import annotations
 import builtins  # ``list`` is a method here
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from walsyncd.adapters.storage.remark import Remark
 
@@ -154,6 +154,27 @@ class HasConfirmation(Protocol):
 def confirmed(storage: Storage, key: str) -> ObjectInfo | None:
     """Return what is known of ``key``, as a proof that it is stored for good. Returns None if it is absent."""
     return storage.confirm(key) if isinstance(storage, HasConfirmation) else storage.head(key)
+
+
+@runtime_checkable
+class TakesBlocks(Storage, Protocol):
+    """What a storage has in addition that takes an object of any size in one piece, and so needs no parts."""
+
+    @property
+    def takes_blocks(self) -> bool:
+        """Whether ``put_blocks`` can be used."""
+
+    def put_blocks(self, key: str, blocks: Iterator[bytes], *, sha256: str | None = None) -> None:
+        """Store the bytes of ``blocks`` whole under ``key``.
+
+        Raises CorruptError, and stores nothing, if ``sha256`` (hex) is not that of these bytes. Raises what ``blocks``
+        raises.
+        """
+
+
+def takes_blocks(storage: Storage) -> TypeGuard[TakesBlocks]:
+    """Whether an object of any size is stored by one ``put_blocks``."""
+    return isinstance(storage, TakesBlocks) and storage.takes_blocks
 
 
 @runtime_checkable

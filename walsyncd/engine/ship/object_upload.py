@@ -1,4 +1,4 @@
-"""Uploads one object to S3: a small one by one PUT, a large one by a multipart upload.
+"""Uploads one object: a small one by one PUT, a large one by a multipart upload, or whole if the storage takes that.
 
 Nothing is assumed after a failure: HEAD shows whether a PUT arrived, ListParts shows which parts arrived.
 ``walsyncd-id`` in an object's metadata proves that the object is ours and has our bytes.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from walsyncd.adapters.journal.journal import Journal, ObjectRow, PartRow
-from walsyncd.adapters.storage.interface import ObjectInfo, Storage, StoredPart, confirmed
+from walsyncd.adapters.storage.interface import ObjectInfo, Storage, StoredPart, confirmed, takes_blocks
 from walsyncd.core.send.multipart import (
     AdoptUpload,
     Answers,
@@ -51,12 +51,21 @@ def send(
     be sent. Raises what the storage raises, ImpossibleError also if another object is there, CorruptError if the
     spooled bytes have changed, and MissingError if the row was dropped meanwhile.
     """
-    if row.is_multipart:
+    if row.body_path is not None and row.is_multipart and row.upload_id is None and takes_blocks(storage):
+        if not (tried and is_stored(storage, row, key)):
+            storage.put_blocks(key, _paced(journal.body_blocks(row), before_body), sha256=row.token)
+    elif row.is_multipart:
         MultipartUpload(journal, storage, row, key=key, tried=tried, before_body=before_body).run()
     elif not (tried and is_stored(storage, row, key)):
         body = journal.body(row)
         before_body(len(body))
         storage.put(key, body, metadata={ID_METADATA: row.token})
+
+
+def _paced(blocks: Iterator[bytes], before_body: Callable[[int], None]) -> Iterator[bytes]:
+    for block in blocks:
+        before_body(len(block))
+        yield block
 
 
 def is_stored(storage: Storage, row: ObjectRow, key: str) -> bool:

@@ -28,7 +28,7 @@ import structlog
 
 from walsyncd.adapters.journal.epoch_table import Epoch, KeptRow, WholeRow
 from walsyncd.adapters.journal.journal import Journal
-from walsyncd.adapters.storage.interface import Storage, StoredPart
+from walsyncd.adapters.storage.interface import Storage, StoredPart, takes_blocks
 from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.core.restore.clock_doubt import TimedObject
 from walsyncd.core.send.multipart import PUT_SIZE_MAX, part_size
@@ -192,7 +192,10 @@ class Compactor:
 
     def _write(self, epoch: Epoch, rows: Sequence[KeptRow], key: str) -> None:
         size = sum(row.size for row in rows)
-        blocks = self._blocks(epoch, rows)
+        blocks, storage = self._blocks(epoch, rows), self._storage
+        if takes_blocks(storage):
+            self._do(epoch.database_id, lambda: storage.put_blocks(key, blocks))
+            return
         if size > self._put_bytes_max:
             self._write_parts(epoch.database_id, key, _cut(blocks, part_size(size)))
             return
