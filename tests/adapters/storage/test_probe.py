@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 
-from tests.scripted_store import Answer, ScriptedStore, refusal, run_scripted_store
+from tests.scripted_store import Answer, ScriptedStore, refusal
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.adapters.storage.probe import probe
 from walsyncd.adapters.storage.remark import Remark
@@ -19,13 +19,6 @@ from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 DENIED = refusal(403, "AccessDenied")
 LISTING = Answer(body=b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
 THERE = Answer(headers={"ETag": '"e"', "Last-Modified": "Sun, 22 Nov 2026 10:00:00 GMT"})
-
-
-@pytest.fixture
-def script() -> Iterator[ScriptedStore]:
-    """Return a store that answers as the test wants."""
-    with run_scripted_store() as store:
-        yield store
 
 
 def _probe(script: ScriptedStore, *answers: Answer) -> Mapping[str, Remark]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import pytest
 
-from tests.scripted_store import Answer, ScriptedStore, refusal, run_scripted_store
+from tests.scripted_store import Answer, ScriptedStore, refusal
 from tests.stores import Store
 from walsyncd.adapters.storage.probe import rules
 from walsyncd.adapters.storage.remark import Remark
@@ -111,13 +110,6 @@ def test_without_deletion_a_rule_has_to_remove(moto: Store) -> None:
     assert "grows for ever" in said.text
     set_rules(moto, bucket, {"ID": "r", "Filter": {"Prefix": ""}, "Expiration": {"Days": 30}})
     assert remarks_of(moto, bucket, **how) == []
-
-
-@pytest.fixture
-def script() -> Iterator[ScriptedStore]:
-    """Return a store that answers as the test wants."""
-    with run_scripted_store() as store:
-        yield store
 
 
 def said_by(script: ScriptedStore, *answers: Answer) -> dict[str, Remark]:

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.scripted_store import Answer, ScriptedStore, refusal, run_scripted_store
+from tests.scripted_store import Answer, ScriptedStore, refusal
 from tests.stores import Store
 from walsyncd.adapters.storage.interface import StoredPart
 from walsyncd.adapters.storage.s3 import checked_put
@@ -20,13 +20,6 @@ ABSENT, THERE = Answer(404), Answer(body=b"mine")
 WRITTEN = Answer(headers={"ETag": '"e1"'})
 BAD_DIGEST = refusal(400, "BadDigest")
 PART_SIZE = 5 << 20
-
-
-@pytest.fixture
-def script() -> Iterator[ScriptedStore]:
-    """Return a store that answers as the test wants."""
-    with run_scripted_store() as store:
-        yield store
 
 
 @pytest.fixture

@@ -7,20 +7,13 @@ from contextlib import closing
 
 import pytest
 
-from tests.scripted_store import Answer, ScriptedStore, refusal, run_scripted_store
+from tests.scripted_store import Answer, ScriptedStore, refusal
 from tests.stores import Store
 from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 
 ABSENT, THERE, REFUSED = Answer(404), Answer(body=b"mine"), refusal(412, "PreconditionFailed")
 WRITTEN = Answer(headers={"ETag": '"e1"'})
 BAD_DIGEST = refusal(400, "BadDigest")
-
-
-@pytest.fixture
-def script() -> Iterator[ScriptedStore]:
-    """Return a store that answers as the test wants."""
-    with run_scripted_store() as store:
-        yield store
 
 
 @pytest.fixture

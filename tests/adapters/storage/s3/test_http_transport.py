@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import ssl
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from tests.certificates import make_certificate
 from tests.forward_proxy import run_forward_proxy
-from tests.scripted_store import Answer, ScriptedStore, run_scripted_store
+from tests.scripted_store import Answer, ScriptedStore
 from tests.throttle import run_throttle
 from walsyncd.adapters.storage.s3.http_transport import BodyLine, parse_target, read_up_to
 from walsyncd.adapters.storage.s3.s3_storage import S3Storage
@@ -29,13 +28,6 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "AWS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-
-
-@pytest.fixture
-def script() -> Iterator[ScriptedStore]:
-    """Return a store that answers as the test wants."""
-    with run_scripted_store() as store:
-        yield store
 
 
 def use(script: ScriptedStore, **settings: object) -> None:

@@ -7,16 +7,9 @@ from contextlib import closing
 
 import pytest
 
-from tests.scripted_store import Answer, ScriptedStore, run_scripted_store
+from tests.scripted_store import Answer, ScriptedStore
 from walsyncd.adapters.storage.s3.s3_storage import BODY_BYTES_MAX, S3Storage
 from walsyncd.errors import CorruptError, TransientError
-
-
-@pytest.fixture
-def script() -> Iterator[ScriptedStore]:
-    """Return a store that answers as the test wants."""
-    with run_scripted_store() as store:
-        yield store
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from tests.engine.running import wait_for
-from tests.scripted_store import HANG, HANG_UP, Answer, ScriptedStore, run_scripted_store
+from tests.scripted_store import HANG, HANG_UP, Answer, ScriptedStore
 from tests.throttle import Throttle, run_throttle
 from walsyncd.adapters.storage.s3.progress_connection import SMALL_BYTES_MAX
 from walsyncd.adapters.storage.s3.s3_settings import ReuseLimits, S3Settings
@@ -19,13 +19,6 @@ from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 from walsyncd.errors import TransientError
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
-
-
-@pytest.fixture
-def script() -> Iterator[ScriptedStore]:
-    """Return a store that answers as the test wants."""
-    with run_scripted_store() as store:
-        yield store
 
 
 @pytest.fixture

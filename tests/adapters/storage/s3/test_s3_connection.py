@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.scripted_store import Answer, ScriptedStore, refusal, run_scripted_store
+from tests.scripted_store import Answer, ScriptedStore, refusal
 from tests.stores import Store
 from walsyncd.adapters.storage.interface import StoredPart
 from walsyncd.adapters.storage.s3.s3_connection import STORAGE_CLASS_SIZE_MIN
@@ -23,13 +22,6 @@ LARGE = b"x" * STORAGE_CLASS_SIZE_MIN
 BEGUN = Answer(body=b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
 DONE = Answer(body=b"<CompleteMultipartUploadResult><ETag>e-1</ETag></CompleteMultipartUploadResult>")
 THERE = Answer(headers={"ETag": '"e"', "Last-Modified": "Sun, 22 Nov 2026 10:00:00 GMT"})
-
-
-@pytest.fixture
-def script() -> Iterator[ScriptedStore]:
-    """Return a store that answers as the test wants."""
-    with run_scripted_store() as store:
-        yield store
 
 
 def _every_request(script: ScriptedStore, **settings: object) -> dict[str, dict[str, str]]:

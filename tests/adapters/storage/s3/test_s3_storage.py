@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.scripted_store import HANG, HANG_UP, Answer, ScriptedStore, refusal, run_scripted_store
+from tests.scripted_store import HANG, HANG_UP, Answer, ScriptedStore, refusal
 from tests.stores import Store, free_ports
 from walsyncd.adapters.storage.interface import StoredPart
 from walsyncd.adapters.storage.s3 import signed_put
@@ -28,13 +28,6 @@ from walsyncd.errors import (
 )
 
 PART = StoredPart(1, 4, "0" * 32)
-
-
-@pytest.fixture
-def script() -> Iterator[ScriptedStore]:
-    """Return a store that answers as the test wants."""
-    with run_scripted_store() as store:
-        yield store
 
 
 @pytest.fixture

@@ -16,13 +16,6 @@ from walsyncd.adapters.storage.s3.s3_settings import S3Settings
 from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 
 
-@pytest.fixture
-def script() -> Iterator[ScriptedStore]:
-    """Return a store that answers as the test wants."""
-    with run_scripted_store() as store:
-        yield store
-
-
 @pytest.mark.parametrize(
     ("settings", "url"),
     [

@@ -9,6 +9,7 @@ import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import Following, closed_database
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 
 
 @pytest.fixture
@@ -19,14 +20,21 @@ def app(tmp_path: Path) -> Iterator[SqliteProcess]:
 
 
 @pytest.fixture
-def follow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Following]:
-    """Return a follower that has begun a generation: of the database of ``app`` if the test has it, else of a closed
-    one.
+def limits() -> Limits:
+    """Return the limits of ``follow``. A module with other limits has a fixture of this name."""
+    return DEFAULT_LIMITS
+
+
+@pytest.fixture
+def follow(request: pytest.FixtureRequest, tmp_path: Path, limits: Limits) -> Iterator[Following]:
+    """Return a follower that has begun a generation.
+
+    It follows the database of ``app`` if the test has that, else a closed one.
     """
     path = tmp_path / "app.db"
     if "app" in request.fixturenames:
         request.getfixturevalue("app")
     else:
         closed_database(path)
-    with Following(path, tmp_path / "f").begin() as following:
+    with Following(path, tmp_path / "f", limits=limits).begin() as following:
         yield following
