@@ -101,19 +101,23 @@ def _imported_rooms(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _defined_names(file: Path) -> Iterator[tuple[int, str]]:
-    """Return line and name of each module, class, function, field and constant that a file defines."""
+    """Return line and name of all that a file defines: itself, classes, functions, parameters, fields and variables."""
     yield 1, file.stem
     for node in ast.walk(_tree(file)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             yield node.lineno, node.name
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             yield node.lineno, node.attr
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            yield node.lineno, node.target.id
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
 
 
 def _words(name: str) -> set[str]:
-    """Return the words of a name in either style: ``_seam_of``, ``SeamProof``."""
+    """Return the words of a name in any style: ``_seam_of``, ``SeamProof``, ``SEAMS_MAX``."""
+    if name.isupper():
+        return set(name.lower().split("_"))
     spaced = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
     return set(spaced.split("_"))
 
@@ -187,6 +191,7 @@ def test_no_name_is_a_metaphor() -> None:
         for line, name in _defined_names(file)
         if _words(name) & METAPHORS
     ]
+    wrong += [f"walsyncd/{room.relative_to(PACKAGE)}" for room in ROOMS if _words(room.name) & METAPHORS]
     assert wrong == []
 
 

@@ -131,8 +131,8 @@ PRESENCE_MUTANTS = (
     mutant(
         "a count is believed in spite of a close though the wal-index had come further at the last checkpoint",
         RESTART,
-        "if any((index.salts, index.max_frame) == (cursor.salts, last) for index in last_glances):",
-        "if any(index.salts == cursor.salts for index in last_glances):",
+        "if any((index.salts, index.max_frame) == (cursor.salts, last) for index in last_index_reads):",
+        "if any(index.salts == cursor.salts for index in last_index_reads):",
         "core/follow/test_restart.py",
     ),
 )

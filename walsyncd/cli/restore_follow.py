@@ -31,15 +31,15 @@ def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
     from walsyncd.engine.restore.restorer import RestoreOptions  # noqa: PLC0415  a command is light until it runs
 
     with showing_progress() as progress:
-        standby = ReadReplica(replica, args.output, RestoreOptions(args.force, access=access, progress=progress))
+        copy = ReadReplica(replica, args.output, RestoreOptions(args.force, access=access, progress=progress))
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stopped.set())
     try:
-        say(f"walsyncd: {args.output} follows {replica.url} from {standby.point}", file=sys.stderr, flush=True)
+        say(f"walsyncd: {args.output} follows {replica.url} from {copy.point}", file=sys.stderr, flush=True)
         waiting = ""
         while not stopped.is_set():
-            moved, reason = _look(standby)
+            moved, reason = _look(copy)
             if reason != waiting:
                 say(f"walsyncd: {reason or 'goes on'}", file=sys.stderr, flush=True)
                 waiting = reason
@@ -47,17 +47,17 @@ def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
                 _say(args, moved)
             stopped.wait(args.interval)
     finally:
-        standby.close()
+        copy.close()
     return 0
 
 
-def _look(standby: ReadReplica) -> tuple[Moved | None, str]:
+def _look(copy: ReadReplica) -> tuple[Moved | None, str]:
     """Return what advanced, or why nothing can now: the storage is away, or the disk is full.
 
     It waits for both to end.
     """
     try:
-        return standby.look(), ""
+        return copy.look(), ""
     except StateError as error:
         return None, f"waits: {error}"
     except TransientError as error:

@@ -205,7 +205,7 @@ def whole(
         stands=stands,
         mark=CounterMark(ichange, 0, 1),
         index_bytes=index_bytes,
-        last_glances=() if index_read is None else (index_read,),
+        last_index_reads=() if index_read is None else (index_read,),
     )
 
 

@@ -12,7 +12,7 @@ from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import insert
 from walsyncd.adapters.files.source import Role, open_file, side_path
 from walsyncd.core.sqlite.walindex import IndexHeader, parse_index_header
-from walsyncd.engine.follow.wal_pair import GLANCES_MAX, IndexReads, frames_behind
+from walsyncd.engine.follow.wal_pair import INDEX_READS_MAX, IndexReads, frames_behind
 
 
 def shows(last: int) -> IndexHeader:
@@ -113,7 +113,7 @@ def test_the_last_index_reads_are_kept() -> None:
     index_reads = IndexReads()
     for last in range(10):
         index_reads.take(index_reads.begin(), shows(last), moving=False)
-    assert good(index_reads, followed=True) == list(range(10))[-GLANCES_MAX:]
+    assert good(index_reads, followed=True) == list(range(10))[-INDEX_READS_MAX:]
 
 
 def is_behind(path: Path, **changed: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from walsyncd.engine.follow.wal_pairs import LIVES_MAX, WalPairs
+from walsyncd.engine.follow.wal_pairs import WAL_PAIRS_MAX, WalPairs
 from walsyncd.errors import TransientError
 
 
@@ -21,25 +21,25 @@ def test_an_event_that_could_not_be_taken_in_counts_as_lost(tmp_path: Path) -> N
 
 
 def test_earlier_wal_indexes_are_let_go_between_two_looks(tmp_path: Path) -> None:
-    """More than ``LIVES_MAX`` of them between two looks are a gap."""
+    """More than ``WAL_PAIRS_MAX`` of them between two looks are a gap."""
     path = tmp_path / "app.db"
     path.with_name("app.db-wal").write_bytes(b"")
     shm = path.with_name("app.db-shm")
     shm.write_bytes(b"")
     pairs = WalPairs(path)
     pairs.look_around()
-    for _ in range(LIVES_MAX // 2):
+    for _ in range(WAL_PAIRS_MAX // 2):
         _replace(shm)
         pairs.look_around()
     assert pairs.current is not None
-    assert len(pairs.current.old_descriptors) == LIVES_MAX // 2
+    assert len(pairs.current.old_descriptors) == WAL_PAIRS_MAX // 2
     pairs.close_old()
     assert not pairs.current.old_descriptors
     assert not pairs.lost
-    for _ in range(LIVES_MAX + 10):
+    for _ in range(WAL_PAIRS_MAX + 10):
         _replace(shm)
         pairs.look_around()
-    assert len(pairs.current.old_descriptors) == LIVES_MAX
+    assert len(pairs.current.old_descriptors) == WAL_PAIRS_MAX
     assert "was replaced 64 times" in str(pairs.lost)
     pairs.clear()
 

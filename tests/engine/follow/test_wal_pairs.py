@@ -11,7 +11,7 @@ from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
 from walsyncd.core.follow.decision import CounterMark, ShmEvidence
 from walsyncd.engine.follow.wal_pair import WalPair
-from walsyncd.engine.follow.wal_pairs import LIVES_MAX, WalPairs
+from walsyncd.engine.follow.wal_pairs import WAL_PAIRS_MAX, WalPairs
 from walsyncd.errors import RefusedError
 
 
@@ -349,11 +349,11 @@ def test_after_lost_events_what_exists_is_opened(folder: Folder) -> None:
 
 def test_too_many_wals(folder: Folder) -> None:
     """The number of descriptors is limited."""
-    for _ in range(LIVES_MAX + 1):
+    for _ in range(WAL_PAIRS_MAX + 1):
         folder.open()
         folder.close()
     assert "64 times" in str(folder.wal_pairs.lost)
-    assert len(folder.wal_pairs.queue) == LIVES_MAX
+    assert len(folder.wal_pairs.queue) == WAL_PAIRS_MAX
 
 
 def test_a_file_that_cannot_be_opened(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,10 +123,10 @@ class Spool:
     def sweep(self, keep: Collection[str]) -> int:
         """Remove everything but ``keep``. Returns the number of files removed."""
         with _writing(self.folder):
-            litter = [path for path in self.folder.iterdir() if path.name not in keep]
-            for path in litter:
+            unnamed = [path for path in self.folder.iterdir() if path.name not in keep]
+            for path in unnamed:
                 path.unlink(missing_ok=True)
-        return len(litter)
+        return len(unnamed)
 
 
 @contextmanager

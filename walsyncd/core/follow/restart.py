@@ -155,19 +155,19 @@ def tail_is_complete(
     stands: bool,
     mark: CounterMark,
     index_bytes: int,
-    last_glances: tuple[IndexHeader, ...],
+    last_index_reads: tuple[IndexHeader, ...],
 ) -> bool:
     """Whether the old incarnation held no commit after ``tail``, or had no room for as many as the count asks for.
 
     One of these shows it (``engine.follow.wal_restart`` gives the reasons):
 
-    - One of the index reads in ``last_glances`` ends with ``tail``. Each of them shows all of its incarnation.
+    - One of the index reads in ``last_index_reads`` ends with ``tail``. Each of them shows all of its incarnation.
     - A frame of a third incarnation follows ``tail`` directly, and the cursor's frame is still there, as seen after
       that (``stands``).
     - The wal-index, which has ``index_bytes`` now, would have grown if as many commits as ``mark`` counts were hidden.
     """
     last = tail.commits[-1] if tail.commits else cursor.frames
-    if any((index.salts, index.max_frame) == (cursor.salts, last) for index in last_glances):
+    if any((index.salts, index.max_frame) == (cursor.salts, last) for index in last_index_reads):
         return True
     if not succeeds(cursor.salts, new_salts):
         return False

@@ -174,7 +174,7 @@ class RestartSeen:
                 stands=tail.stands,
                 mark=mark,
                 index_bytes=tail.index_bytes,
-                last_glances=tail.index_reads,
+                last_index_reads=tail.index_reads,
             )
         )
 

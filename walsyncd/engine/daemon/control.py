@@ -80,7 +80,7 @@ class Control:
         state_dir: Path,
         journal: Journal,
         follower: Follower,
-        roster: Databases,
+        databases: Databases,
         *,
         destinations: Destinations,
         now_ms: Callable[[], int],
@@ -92,7 +92,7 @@ class Control:
         self._state_dir = str(state_dir.resolve())
         self._journal = journal
         self._follower = follower
-        self._databases = roster
+        self._databases = databases
         self._destinations = destinations
         self._now_ms = now_ms
         self._reload = reload

@@ -54,7 +54,7 @@ UNTOLD = "the database was written through another name, or through a mapping: n
 LATE_EVENT_MS = 200  # the event is queued after the write, which may be of megabytes on a busy machine
 REMOVED = "the WAL was removed, and not as SQLite removes it when the last connection closes"
 
-GLANCES_MAX = 4  # that of the last look, and that after the last write to the database; the others may be late
+INDEX_READS_MAX = 4  # that of the last look, and that after the last write to the database; the others may be late
 
 
 def note_trail(trail: WriteTrail, event: Event, drain: int) -> Gap | None:
@@ -169,7 +169,7 @@ class IndexReads:
         self.due = True
         """Whether the database was written since the last index read."""
         self._begun: dict[bool, IndexRead] = {}  # one of a look, and one of a look that is put off
-        self._taken: deque[IndexRead] = deque(maxlen=GLANCES_MAX)
+        self._taken: deque[IndexRead] = deque(maxlen=INDEX_READS_MAX)
         self._lock = threading.Lock()
 
     def add(self, index: IndexHeader, *, moving: bool) -> None:

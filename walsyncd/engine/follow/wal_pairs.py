@@ -38,7 +38,7 @@ from walsyncd.engine.read_ahead.reading import ShownIndex
 from walsyncd.errors import WalsyncdError
 from walsyncd.file_calls import RevocableLock
 
-LIVES_MAX = 64  # descriptors held for one database: one second of the fastest cycle seen; more are a gap
+WAL_PAIRS_MAX = 64  # descriptors held for one database: one second of the fastest cycle seen; more are a gap
 
 REPLACED = OTHER_FILE
 WRITTEN = "the database was written while it had a WAL, and no checkpoint explains it"
@@ -360,9 +360,9 @@ class WalPairs:
         return self.queue[-1] if self.queue and not self.queue[-1].ended else None
 
     def _append(self, wal_pair: WalPair) -> WalPair:
-        if len(self.queue) >= LIVES_MAX:
+        if len(self.queue) >= WAL_PAIRS_MAX:
             text = "the WAL was created and deleted {times} times before it could be read"
-            self.lost = Gap.of(GapKind.OVERWRITTEN, text, times=LIVES_MAX)
+            self.lost = Gap.of(GapKind.OVERWRITTEN, text, times=WAL_PAIRS_MAX)
             self.queue.pop().close()
         self.queue.append(wal_pair)
         self.trail.wal_created()
@@ -377,9 +377,9 @@ class WalPairs:
         if not wal_pair.wal.still_named():
             shm.close()
             return
-        if len(wal_pair.old_descriptors) >= LIVES_MAX:
+        if len(wal_pair.old_descriptors) >= WAL_PAIRS_MAX:
             text = "the wal-index was replaced {times} times before it could be read"
-            self.lost = Gap.of(GapKind.OVERWRITTEN, text, times=LIVES_MAX)
+            self.lost = Gap.of(GapKind.OVERWRITTEN, text, times=WAL_PAIRS_MAX)
             shm.close()
             return
         if wal_pair.shm is not None:
