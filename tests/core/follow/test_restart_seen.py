@@ -48,17 +48,17 @@ def index(salts: Salts = NEW, *, ichange: int = 103, max_frame: int = 3) -> Inde
 
 
 def observed(salts: Salts = NEW, *, max_frame: int = 3, ichange: int = 103) -> Observation:
-    """A live wal-index."""
+    """Return an observation of a live wal-index."""
     return Observation(DmsHolder.LIVE, index(salts, ichange=ichange, max_frame=max_frame), HEADER, 9999)
 
 
 def unused() -> Observation:
-    """A WAL that nobody uses."""
+    """Return an observation of a WAL that nobody uses."""
     return Observation(DmsHolder.NONE, None, HEADER, 9999)
 
 
 def tail_frames(*records: tuple[int, int, bytes]) -> Frames:
-    """The frames after the cursor: page number, size, content of 8 bytes."""
+    """Return the frames after the cursor: page number, size, content of 8 bytes."""
     data = b"".join(bytes(24) + content for _, _, content in records)
     pages, sizes = [page for page, _, _ in records], [size for _, size, _ in records]
     rows = np.array(pages, np.uint32), np.array(sizes, np.uint32), np.zeros((len(records), 2), np.uint32)
@@ -85,7 +85,7 @@ SEEN = RestartSeen(
 
 
 def tail(*commits: int, behind: Salts | None = None) -> OldTail:
-    """An old tail with these commits, and ``behind`` as the salts of the frame after it."""
+    """Return an old tail with these commits, and ``behind`` as the salts of the frame after it."""
     return OldTail((), CommitTally(commits, behind, doubtful=False), 1000)
 
 
@@ -94,7 +94,9 @@ def says(found: object, text: str) -> bool:
 
 
 def test_what_was_read_of_both_is_good() -> None:
-    """The incarnation was the same after the tail and after everything, and all of its frames could be read."""
+    """It is good if the incarnation was the same after the tail and after everything, and all of its frames could be
+    read.
+    """
     assert settle_restart(READ) is None
     assert settle_restart(replace(READ, after_tail=unused(), after=unused())) is None
     assert settle_restart(replace(READ, found=Restarted(NEW, None, 0), new=NewFrames())) is None
@@ -111,12 +113,12 @@ def test_what_was_read_of_both_is_good() -> None:
     ],
 )
 def test_a_restart_during_the_look(read: RestartRead) -> None:
-    """Nothing that was read shows anything then, whatever it is."""
+    """Whatever was read, it proves nothing then."""
     assert isinstance(settle_restart(read), Again)
 
 
 def test_an_old_tail_that_is_too_long() -> None:
-    """It is a gap that names the limit; a tail as long as the limit is not too long."""
+    """It is a gap that names the limit. A tail of exactly the limit is not too long."""
     kept = tail_frames((3, 0, b"a" * 8), (4, 9, b"b" * 8))
     old = OldTail((kept,), EMPTY_TALLY, len(kept.data))
     assert not old.is_too_long
@@ -131,7 +133,10 @@ def test_new_frames_that_can_not_be_read() -> None:
 
 
 def test_how_far_the_new_frames_came() -> None:
-    """By the wal-index that was read after the old tail, or else by a search; never less than what was counted."""
+    """The wal-index that was read after the old tail shows it, or else a search.
+
+    It is never less than what was counted.
+    """
     assert SEEN.reached == 3
     assert replace(SEEN, read=replace(READ, after_tail=observed(max_frame=21))).reached == 21
     assert replace(SEEN, read=replace(READ, after_tail=observed(max_frame=1))).reached == 3
@@ -140,7 +145,7 @@ def test_how_far_the_new_frames_came() -> None:
 
 
 def test_the_count_proves_it() -> None:
-    """As many commits as were counted are in the new incarnation and in the tail; it is believed provisionally."""
+    """The new incarnation and the tail have as many commits as were counted. The count is believed provisionally."""
     assert prove_restart(SEEN) == RestartProof(20, is_provisional=True)
     two_more = replace(READ, old=tail(22, 25), before=observed(ichange=105))
     assert prove_restart(replace(SEEN, read=two_more)) == RestartProof(25, is_provisional=True)
@@ -151,7 +156,7 @@ def test_the_count_proves_it() -> None:
 
 
 def test_the_new_frames_passed_the_cursor() -> None:
-    """What was read of the old tail before that does not count: the frames may have been new ones."""
+    """What was read of the old tail before that does not count, because the frames may have been new ones."""
     new = NewFrames(30, 30, CommitTally((1, 2, 30), None, doubtful=False))
     passed = replace(READ, old=tail(22), new=new, before=observed(ichange=104), behind=OLDER)
     assert passed.tail == EMPTY_TALLY
@@ -166,14 +171,14 @@ def test_new_frames_that_came_while_the_tail_was_read() -> None:
 
 @pytest.mark.parametrize("events", [ShmEvidence(), CLOSED])
 def test_a_tail_that_is_complete(events: ShmEvidence) -> None:
-    """The count is believed for good then, even if the wal-index was closed. That is said only if it was."""
+    """The count is then believed for good, even if the wal-index was closed. This is noted only if it was."""
     shown = TailEvidence(stands=False, index_bytes=INDEX_BYTES, index_reads=(index(OLD, max_frame=20),))
     seen = replace(SEEN, tail=shown, counter=replace(SEEN.counter, events=events))
     assert prove_restart(seen) == RestartProof(20, "count_tail" if events.closed else "count")
 
 
 def test_a_third_incarnation_right_behind_the_tail() -> None:
-    """It shows that nothing of the old one is hidden, if our frame still stands."""
+    """It shows that nothing of the old incarnation is hidden, if our frame still exists."""
     read = replace(READ, old=tail(22, behind=OLDER), before=observed(ichange=104))
     closed = replace(SEEN, read=read, counter=replace(SEEN.counter, events=CLOSED))
     assert prove_restart(closed) == RestartProof(22, "count_tail")
@@ -219,7 +224,10 @@ def test_the_pages_that_would_prove_it() -> None:
 
 
 def test_pages_that_the_database_holds() -> None:
-    """All of them prove it, except those that the new incarnation has. One that is not there is of a failed commit."""
+    """All of them prove it, except those that the new incarnation has.
+
+    A page that is missing belongs to a failed commit.
+    """
     wanted = PagesWanted(RestartProof(23, "remains"), 8, {3: digest(A), 4: digest(B)})
     assert prove_copied_back(wanted, {3: digest(A), 4: digest(B)}) == RestartProof(23, "remains")
     assert says(prove_copied_back(wanted, {3: digest(A), 4: digest(C)}), "page 4 of the old")
@@ -229,7 +237,7 @@ def test_pages_that_the_database_holds() -> None:
 
 
 def test_a_restart_that_was_only_announced() -> None:
-    """The new incarnation has no frame: all commits that were counted are in the tail."""
+    """The new incarnation has no frame, so all commits that were counted are in the tail."""
     announced = replace(READ, found=Restarted(NEW, None, 0), new=NewFrames(), before=observed(ichange=101, max_frame=0))
     seen = replace(SEEN, read=replace(announced, old=tail(22), after_tail=observed(max_frame=0)))
     assert prove_restart(seen) == RestartProof(22, is_provisional=True)

@@ -1,4 +1,4 @@
-"""Maps that are made together: each is durable before the journal names it, and none waits for nothing."""
+"""Tests of maps that are made together: each is durable before the journal names it, and none waits in vain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COUNT = 3
 
 
 class Sealing:
-    """The journal of some databases, and their maps; ``now_s`` is the time."""
+    """The journal of some databases, and their maps. ``now_s`` is the time."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -44,12 +44,12 @@ class Sealing:
             self.steps.append(self.sealing.seal(self.made[-1]))
 
     def go_on(self, number: int) -> bool:
-        """The next step of a map. Returns whether it waits."""
+        """Take the next step of a map. Return whether it waits."""
         wait = next(self.steps[number - 1], None)
         return wait is not None and wait.until_s == self.now_s + SEAL_S
 
     def sizes(self) -> dict[int, int]:
-        """The databases that have a map, and its size as it is found on the disk."""
+        """Return the databases that have a map, and its size on the disk."""
         found = {}
         for number in range(1, COUNT + 1):
             if (page_map := self.maps.open(number)) is not None:
@@ -68,7 +68,7 @@ def three(tmp_path: Path) -> Iterator[Sealing]:
 
 
 def test_one_alone_is_made_at_once(three: Sealing) -> None:
-    """And another one that comes long after it."""
+    """The same holds for another one that comes long after it."""
     assert not three.go_on(1)
     three.now_s += SEAL_S
     assert not three.go_on(2)
@@ -76,7 +76,9 @@ def test_one_alone_is_made_at_once(three: Sealing) -> None:
 
 
 def test_those_that_follow_are_made_together(three: Sealing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files are durable before their names, these before the journal has them, all in one transaction."""
+    """The files are durable before their names, and the names before the journal has them, in one
+    transaction for all.
+    """
     assert not three.go_on(1)
     assert [three.go_on(2), three.go_on(3)] == [True, True]
     assert three.sizes() == {1: 1}
@@ -109,7 +111,7 @@ def test_those_that_follow_are_made_together(three: Sealing, monkeypatch: pytest
 
 
 def test_a_generation_that_ended_costs_only_its_own_map(three: Sealing) -> None:
-    """Its database is told to make another one."""
+    """The journal asks for another map of that database."""
     three.go_on(1)
     three.go_on(2)
     three.go_on(3)
@@ -121,7 +123,7 @@ def test_a_generation_that_ended_costs_only_its_own_map(three: Sealing) -> None:
 
 
 def test_an_error_of_the_disk_is_that_of_the_map_that_met_it(three: Sealing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the others tries for itself, wherever the first had come to."""
+    """Each of the others is tried by itself, however far the first one had come."""
     three.go_on(1)
     three.go_on(2)
     three.go_on(3)
@@ -138,7 +140,7 @@ def test_an_error_of_the_disk_is_that_of_the_map_that_met_it(three: Sealing, mon
 
 
 def test_one_that_is_dropped_is_not_made_with_others(three: Sealing) -> None:
-    """For example because the daemon stops, or its file was closed."""
+    """It is dropped because the daemon stops, for example, or its file was closed."""
     three.go_on(1)
     three.go_on(2)
     three.go_on(3)
@@ -149,7 +151,7 @@ def test_one_that_is_dropped_is_not_made_with_others(three: Sealing) -> None:
 
 
 def test_a_file_is_put_in_place_once(three: Sealing) -> None:
-    """A second time is no error, and changes nothing."""
+    """A second call is no error, and changes nothing."""
     writer: PageMapWriter = three.made[0].writer
     writer.put_in_place(1)
     writer.put_in_place(1)

@@ -1,4 +1,4 @@
-"""What happens between two reads of one look: the order in which things are read is part of the proof."""
+"""Tests of what happens between two reads of one look: the order in which things are read is part of the proof."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from walsyncd.engine.follow.source_reader import SourceReader
 
 
 def test_an_event_while_the_headers_are_read_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wal-index that is rebuilt while it is read: the queue, drained afterwards, has told of it."""
+    """A wal-index is rebuilt while it is read. The queue, which is drained afterwards, has the event."""
     path = tmp_path / "app.db"
     with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
         follow.look()
@@ -40,7 +40,7 @@ def test_an_event_while_the_headers_are_read_is_noted(tmp_path: Path, monkeypatc
 
 
 def test_a_restart_under_a_copy_is_no_rewritten_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The WAL restarts between header and frames, over what was to be read: the gap is said as what it is."""
+    """The WAL restarts between header and frames, over what was to be read. The gap is reported as what it is."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         follow.look()
@@ -58,7 +58,7 @@ def test_a_restart_under_a_copy_is_no_rewritten_history(tmp_path: Path, monkeypa
 
 
 def test_new_frames_that_pass_ours_while_the_tail_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How far the new incarnation came counts after the reading, not before it."""
+    """The point that the new incarnation had reached after the reading counts, not the one before it."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(*(insert(number) for number in range(10)))
@@ -76,7 +76,7 @@ def test_new_frames_that_pass_ours_while_the_tail_is_read(tmp_path: Path, monkey
 
 
 def test_the_old_tail_is_read_before_anything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """New frames that pass the old tail while the new incarnation is counted have overwritten nothing unread."""
+    """New frames pass the old tail while the new incarnation is counted, but the tail was read before."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(*(insert(number) for number in range(10)))
@@ -99,7 +99,7 @@ def test_the_old_tail_is_read_before_anything_else(tmp_path: Path, monkeypatch: 
 
 
 def test_a_commit_and_a_last_close_during_an_idle_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The look has read that nothing is new, and then learns that the WAL is gone: it is read to its end first."""
+    """The look has read that nothing is new, and then learns that the WAL is gone. The WAL is first read to its end."""
     path = tmp_path / "app.db"
     app = wal_database(path)
     with app, Following(path, tmp_path / "f").begin() as follow:
@@ -120,7 +120,7 @@ def test_a_commit_and_a_last_close_during_an_idle_look(tmp_path: Path, monkeypat
 
 
 def test_a_first_commit_and_a_last_close_during_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody used the new WAL, which was empty, and then it is gone: it held a commit."""
+    """Nobody used the new WAL, which was empty, and then it is gone. It held a commit."""
     path = tmp_path / "app.db"
     app = wal_database(path)
     with app, Following(path, tmp_path / "f").begin() as follow:
@@ -146,7 +146,10 @@ def test_a_first_commit_and_a_last_close_during_a_look(tmp_path: Path, monkeypat
 
 
 def test_an_exclusive_writer_that_closes(tmp_path: Path) -> None:
-    """Without a wal-index the events tell that SQLite deleted the WAL, and its chain what was committed."""
+    """There is no wal-index.
+
+    The events show that SQLite deleted the WAL, and the WAL's chain shows what was committed.
+    """
     path = tmp_path / "app.db"
     app = SqliteProcess(path)
     app.execute("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", insert(1))
@@ -162,7 +165,7 @@ def test_an_exclusive_writer_that_closes(tmp_path: Path) -> None:
 
 
 def test_a_wal_that_was_removed_beside_an_exclusive_writer(tmp_path: Path) -> None:
-    """Nobody closed it before: it was not SQLite."""
+    """Nobody closed it before, so it was not SQLite."""
     path = tmp_path / "app.db"
     app = SqliteProcess(path)
     app.execute("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", insert(1))
@@ -176,7 +179,7 @@ def test_a_wal_that_was_removed_beside_an_exclusive_writer(tmp_path: Path) -> No
 
 
 def test_a_commit_after_the_last_byte_of_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """N is looked for when the copy is complete: not before what was committed meanwhile."""
+    """N is looked for after the copy is complete, so it comes after what was committed meanwhile."""
     place = Place(tmp_path)
     with wal_database(place.database()) as app:
         run = BaseCopy.run

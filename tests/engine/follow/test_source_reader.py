@@ -23,7 +23,7 @@ def eyes_of(follow: Following) -> SourceReader:
 
 @pytest.mark.usefixtures("app")
 def test_a_live_database(follow: Following) -> None:
-    """Holder, wal-index and WAL header of one incarnation."""
+    """Holder, wal-index and WAL header are those of one incarnation."""
     seen = eyes_of(follow).observe()
     assert seen.holder is DmsHolder.LIVE
     assert seen.index is not None
@@ -33,14 +33,17 @@ def test_a_live_database(follow: Following) -> None:
 
 
 def test_a_killed_writer_leaves_a_stale_index(app: SqliteProcess, follow: Following) -> None:
-    """Whatever it says: nobody uses it."""
+    """Nobody uses the index, whatever it says."""
     app.kill()
     seen = eyes_of(follow).observe()
     assert (seen.holder, seen.index) == (DmsHolder.NONE, None)
 
 
 def test_between_the_two_deletions_of_a_last_close(app: SqliteProcess, follow: Following) -> None:
-    """The -shm is gone, the -wal not yet: nothing is believed or scanned, lest a phantom be taken."""
+    """The -shm is gone and the -wal still exists.
+
+    Nothing is believed or scanned, because uncommitted frames could be taken.
+    """
     follow.look()
     app.kill()
     follow.path.with_name("app.db-shm").unlink()
@@ -51,7 +54,7 @@ def test_between_the_two_deletions_of_a_last_close(app: SqliteProcess, follow: F
 
 
 def test_the_queue_is_drained_before_anything_is_believed(app: SqliteProcess, follow: Following) -> None:
-    """An event that came before the headers were read is noted when the sight is there."""
+    """An event that came before the headers were read is noted when the observation is complete."""
     follow.look()
     reader = eyes_of(follow)
     app.close()
@@ -61,7 +64,7 @@ def test_the_queue_is_drained_before_anything_is_believed(app: SqliteProcess, fo
 
 @pytest.mark.usefixtures("app")
 def test_a_wal_index_whose_creation_was_not_seen(follow: Following) -> None:
-    """It is looked for, so that a live WAL is never scanned."""
+    """It is searched for, so that a live WAL is never scanned."""
     wal_pair = follow.tracked.wal_pairs.current
     assert wal_pair is not None
     assert wal_pair.shm is not None
@@ -73,7 +76,7 @@ def test_a_wal_index_whose_creation_was_not_seen(follow: Following) -> None:
 @pytest.mark.parametrize("kind", [Kind.MODIFY, Kind.CLOSE_WRITE])
 @pytest.mark.usefixtures("app")
 def test_a_mark_needs_a_quiet_index(follow: Following, kind: Kind) -> None:
-    """An event during the look makes none; the next look makes one again."""
+    """If an event comes during the look, it makes no mark, and the next look makes one."""
     reader = eyes_of(follow)
     assert reader.new_mark(5) is not None
     follow.tracked.wal_pairs.note(Event(follow.path, Role.SHM, kind))
@@ -83,7 +86,7 @@ def test_a_mark_needs_a_quiet_index(follow: Following, kind: Kind) -> None:
 
 @pytest.mark.usefixtures("app")
 def test_a_mark_holds_until_an_event(follow: Following) -> None:
-    """Events are counted from the mark on, whichever look they come in."""
+    """Events are counted from the mark on, in whichever look they come."""
     follow.look()
     index = eyes_of(follow).observe().index
     assert eyes_of(follow).counter_evidence().holds(index)
@@ -92,7 +95,7 @@ def test_a_mark_holds_until_an_event(follow: Following) -> None:
 
 
 def test_batches(tmp_path: Path) -> None:
-    """A run comes in bounded pieces that continue each other, and stops where it is told to."""
+    """A run comes in pieces of limited size that continue each other, and stops where it is told to."""
     path = tmp_path / "app.db"
     with (
         wal_database(path) as app,
@@ -107,7 +110,7 @@ def test_batches(tmp_path: Path) -> None:
 
 
 def test_what_moves(app: SqliteProcess, follow: Following) -> None:
-    """Frames after the cursor, or a WAL header that is no longer the one before the cursor's incarnation."""
+    """There are frames after the cursor, or the WAL header is no longer the one before the cursor's incarnation."""
     follow.look()
     assert not eyes_of(follow).is_moving(follow.cursor)
     salt1, salt2 = follow.cursor.salts
@@ -124,7 +127,7 @@ def test_what_moves(app: SqliteProcess, follow: Following) -> None:
 
 @pytest.mark.usefixtures("app")
 def test_frames_without_salts_move(follow: Following) -> None:
-    """SQLite may publish them; whoever looks a moment before must look again."""
+    """SQLite may still publish them, so a look that comes a moment before must be repeated."""
     follow.look()
     with follow.path.with_name("app.db-wal").open("ab") as wal:
         wal.write(bytes(24 + 4096))
@@ -132,7 +135,7 @@ def test_frames_without_salts_move(follow: Following) -> None:
 
 
 def test_our_last_frame_is_still_there(app: SqliteProcess, follow: Following) -> None:
-    """By its salts and its checksum."""
+    """It is identified by its salts and its checksum."""
     follow.look()
     cursor = follow.cursor
     assert eyes_of(follow).still_holds(cursor)

@@ -1,4 +1,5 @@
-"""A scan of a database that real transactions change between any two of its steps. It is to find a committed state.
+"""A scan of a database that real transactions change between any two of its steps. The scan must find a committed
+state.
 
 By hand, for many seeds: ``python -m tests.engine.rollback.rolling --seeds 0 500``
 """
@@ -46,7 +47,7 @@ CHANGES = (
 
 @dataclass
 class Outcome:
-    """What some scans found. ``rolled``: how many had a result though transactions ended during them."""
+    """What some scans found. ``rolled`` counts those that had a result though transactions ended during them."""
 
     scans: int = 0
     accepted: int = 0
@@ -63,7 +64,7 @@ class Outcome:
 
 
 class Scans:
-    """Hands the events to the proofs, as the scans of a followed database do."""
+    """Gives the events to the proofs, as the scans of a followed database do."""
 
     def __init__(self, proofs: JournalProofs) -> None:
         self.proofs = proofs
@@ -135,7 +136,7 @@ class Writers:
                 self._do(self.inside, "SAVEPOINT s", rng.choice(CHANGES), rng.choice(["ROLLBACK TO s", "RELEASE s"]))
             if rng.random() >= self.missed:
                 drain()
-            is_rolled_back = rng.random() < (0.05 if self.spills else 0.3)  # after a spill it leaves doubt
+            is_rolled_back = rng.random() < (0.05 if self.spills else 0.3)  # after a spill the journal leaves doubt
             self._do(self.inside, "ROLLBACK" if is_rolled_back else "COMMIT")
             self.inside = None
             self.ended += 1
@@ -186,7 +187,7 @@ class Rolled:
         self.follow.__exit__(None, None, None)
 
     def scan(self, busy: float) -> None:
-        """Scan once. ``busy``: how often something is done between two steps of the scan."""
+        """Scan once. ``busy`` is how often something is done between two steps of the scan."""
         rng, writers, drain = self.rng, self.writers, self.follow.environment.drain
         writers.story.clear()
         answer, took = Future[ScanResult](), []
@@ -240,7 +241,7 @@ class Rolled:
         self.known.took(0, now)
 
     def _applied(self, found: ScanResult) -> bytes:
-        """The known content with the transaction that was found, as SQLite would apply it."""
+        """Return the known content with the transaction that was found, as SQLite would apply it."""
         if found.new is None:
             return self.base
         assert isinstance(found.new.body, bytes)
@@ -256,7 +257,7 @@ class Rolled:
 
 
 def run(seed: int, *, scans: int = 8, modes: tuple[str, ...] = ("delete",), missed: float = 0.02) -> Outcome:
-    """Scan one database some times. ``missed``: how often events are taken in too late."""
+    """Scan one database some times. ``missed`` is how often events are taken in too late."""
     rng = random.Random(seed)
     with (
         tempfile.TemporaryDirectory(prefix="rolling-") as folder,

@@ -1,4 +1,5 @@
-"""Two writers in processes of their own, killed at times, and a copy of the database that follows what journals name.
+"""Two writers in processes of their own, which are killed at times, and a copy of the database that applies what
+journals name.
 
 Each accepted moment is checked in two ways: the copy equals the file, and it is a committed state (the sum of all
 accounts is constant, and SQLite finds the file whole).
@@ -69,7 +70,7 @@ while True:
 
 @dataclass
 class Verdict:
-    """What a run saw. ``wrong`` names what must not be."""
+    """What a run saw. ``wrong`` names what must not happen."""
 
     accepted: int = 0
     by_journal: int = 0
@@ -80,7 +81,7 @@ class Verdict:
 
 
 class Looks:
-    """The looks at the file (``FileLooks``)."""
+    """Looks at the file (``FileLooks``)."""
 
     def __init__(self, soak: Soak, file: OpenFile) -> None:
         self._soak = soak
@@ -111,7 +112,7 @@ class Looks:
 
 
 class Soak:
-    """One database and its copy."""
+    """A database and its copy."""
 
     def __init__(self, folder: Path, seed: int, pause_s: float, modes: str) -> None:
         self.path = folder / "app.db"
@@ -222,7 +223,7 @@ class Soak:
 
 
 def run(seed: int, seconds: float, *, pause_s: float, modes: str, accepted_min: int = 0) -> Verdict:
-    """Follow two writers. ``modes``: the journal modes that they switch between."""
+    """Follow two writers. ``modes`` are the journal modes between which they switch."""
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         soak = Soak(Path(folder), seed, pause_s, modes)
         try:

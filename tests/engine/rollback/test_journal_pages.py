@@ -1,4 +1,4 @@
-"""Which pages a scan reads, with real SQLite, real events and every trap that was found."""
+"""Tests of which pages a scan reads, with real SQLite, real events and every trap that was found."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PAGE = 1024
 
 
 class Followed:
-    """A copy of the database's pages that is kept up to date with what the journals name, as the page map is."""
+    """A copy of the database's pages, which is updated with what the journals name, like the page map."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,7 +50,7 @@ class Followed:
             self.proofs.note(event)
 
     def scan(self, *, is_accepted: bool = True, is_early: bool = False) -> ScanReason | list[int]:
-        """Scan at a moment. Returns why all pages were read, or which ones were named. Nothing may be lacking."""
+        """Scan at a moment. Return why all pages were read, or which ones were named. No page may be missing."""
         self.drain()
         raw = self.path.read_bytes()
         pages = self.proofs.pages(len(raw), PAGE, is_all=False, is_early=is_early)
@@ -98,7 +98,7 @@ class Scene:
         return connection
 
     def transaction(self, *sql: str, end: str = "COMMIT") -> None:
-        """Events are taken in before the end, as they are by a thread of its own."""
+        """Run a transaction. Events are taken in before its end, as another thread would do it."""
         self.first.execute("BEGIN")
         for each in sql:
             self.first.execute(each)
@@ -116,7 +116,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 def test_the_first_scan_reads_all_and_the_next_ones_what_changed(scene: Scene, tmp_path: Path) -> None:
-    """With one descriptor for each journal, until the scan was accepted."""
+    """Each journal has one descriptor, until the scan was accepted."""
     before = open_files(tmp_path)
     for key in (3, 150):
         scene.change(key)
@@ -139,7 +139,7 @@ def test_a_scan_that_was_not_accepted_is_asked_again_from_the_same_state(scene: 
 
 
 def test_kept_journals(scene: Scene) -> None:
-    """Each commit is read where it is; two commits between two scans are a reason to read all."""
+    """Each commit is read from its own journal. Two commits between two scans are a reason to read all pages."""
     scene.first.execute("PRAGMA journal_mode = PERSIST")
     scene.change(3)
     assert scene.scan() is JournalFault.CUT_OFF, "nobody has counted the writes to it yet"
@@ -157,7 +157,10 @@ def test_kept_journals(scene: Scene) -> None:
 @pytest.mark.parametrize("synchronous", ["OFF", "FULL"])
 @pytest.mark.parametrize("is_seen_often", [True, False])
 def test_a_kept_journal_that_is_cut_between_two_records(scene: Scene, synchronous: str, is_seen_often: bool) -> None:
-    """It looks like that of the commit before, which filled it exactly. Only that is read by its journal."""
+    """It looks like the journal of the commit before, which filled it exactly.
+
+    Only that commit is read by its journal.
+    """
     scene.first.execute("PRAGMA journal_mode = PERSIST")
     scene.first.execute(f"PRAGMA synchronous = {synchronous}")
 
@@ -181,7 +184,7 @@ def test_a_kept_journal_that_is_cut_between_two_records(scene: Scene, synchronou
 
 
 def test_a_kept_journal_that_is_used_while_it_is_read(scene: Scene) -> None:
-    """A writer may hold RESERVED and overwrite the records. Nothing of that is an event of the database."""
+    """A writer may hold RESERVED and overwrite the records, which causes no event of the database."""
     scene.first.execute("PRAGMA journal_mode = PERSIST")
     scene.change(3)
     scene.scan()
@@ -210,7 +213,10 @@ def test_modes_that_leave_no_journal(scene: Scene, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["DELETE", "PERSIST"])
 def test_a_rolled_back_journal_and_a_commit_without_one(scene: Scene, mode: str) -> None:
-    """The journal's page 1 has the counter of the commit. The order of events tells that it is not its journal."""
+    """The journal's page 1 has the counter of the commit.
+
+    The order of events shows that it is not the commit's journal.
+    """
     scene.first.execute(f"PRAGMA journal_mode = {mode}")
     scene.change(3)
     scene.scan()
@@ -222,7 +228,7 @@ def test_a_rolled_back_journal_and_a_commit_without_one(scene: Scene, mode: str)
 
 
 def test_wal_mode_and_back(scene: Scene) -> None:
-    """The counter moves by 2, with two good journals, and commits in between are in neither."""
+    """The counter moves by 2, with two good journals. Commits in between are in neither."""
     for mode in ("WAL", "DELETE"):
         scene.followed.drain()
         scene.first.execute(f"PRAGMA journal_mode = {mode}").fetchall()
@@ -231,7 +237,7 @@ def test_wal_mode_and_back(scene: Scene) -> None:
 
 
 def test_exclusive_mode(scene: Scene) -> None:
-    """Commits leave the counter as it is, and one journal serves for all."""
+    """Commits leave the counter as it is, and use one journal for all."""
     scene.change(3)
     scene.scan()
     scene.first.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -255,7 +261,7 @@ def test_kept_journals_in_exclusive_mode(scene: Scene) -> None:
 
 
 def test_another_file_in_its_place(scene: Scene, tmp_path: Path) -> None:
-    """Nothing of the journals counts for it."""
+    """The journals say nothing about it."""
     copy = tmp_path / "copy"
     copy.write_bytes(scene.path.read_bytes())
     copy.rename(scene.path)
@@ -263,7 +269,7 @@ def test_another_file_in_its_place(scene: Scene, tmp_path: Path) -> None:
 
 
 def test_a_write_by_another_program(scene: Scene) -> None:
-    """Also between two transactions that have journals."""
+    """This holds also between two transactions that have journals."""
     scene.change(3)
     raw = bytearray(scene.path.read_bytes())
     raw[-1] ^= 1
@@ -280,7 +286,7 @@ def test_a_small_file_needs_no_journals(scene: Scene) -> None:
 
 
 def test_an_early_scan_reads_what_the_journals_name_and_nothing_if_they_leave_doubt(scene: Scene) -> None:
-    """In doubt it has no result, and what was known before it is still known."""
+    """In doubt the scan has no result, and what was known before it is still known."""
     proofs = scene.followed.proofs
     assert proofs.is_early
     scene.change(3)
@@ -320,7 +326,7 @@ def test_a_commit_that_is_hidden_in_a_deleted_journal(scene: Scene) -> None:
 
 
 def test_a_commit_that_is_hidden_in_a_kept_journal(scene: Scene) -> None:
-    """As before, but the last transaction keeps the file and is rolled back."""
+    """This is like the test above, but the last transaction keeps the file and is rolled back."""
     scene.transaction("PRAGMA user_version = 7", "UPDATE t SET v = 1 WHERE k = 3", end="ROLLBACK")
     scene.first.execute("PRAGMA journal_mode = TRUNCATE")
     scene.transaction("UPDATE t SET v = randomblob(200) WHERE k > 100")
@@ -331,7 +337,7 @@ def test_a_commit_that_is_hidden_in_a_kept_journal(scene: Scene) -> None:
 
 @pytest.mark.parametrize("modes", ["delete,persist,truncate", "delete,truncate,persist,wal"])
 def test_two_writers_that_are_killed_at_times(modes: str) -> None:
-    """Each accepted moment is a committed state, and the copy is the file."""
+    """Each accepted moment is a committed state, and the copy equals the file."""
     verdict = soak.run(1, 1.5, pause_s=0.02, modes=modes, accepted_min=5)
     assert verdict.wrong == []
     assert verdict.by_journal
@@ -373,7 +379,7 @@ def test_a_large_file_in_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_transactions(scene: Scene, seed: int) -> None:
-    """With a small cache, savepoints and rollbacks, in both modes: what is named suffices each time."""
+    """With a small cache, savepoints and rollbacks, in both modes, the named pages are enough each time."""
     rng = random.Random(seed)
     changes = [
         "UPDATE t SET v = randomblob(200) WHERE k % 7 = 3",

@@ -18,7 +18,10 @@ PAGE = 512
 @pytest.mark.parametrize("rest", [0, 100])
 @pytest.mark.parametrize("seed", range(4))
 def test_blocks_are_the_pages_of_the_file(tmp_path: Path, rest: int, seed: int) -> None:
-    """Small and large ones, up to the end of the file and past it. A part of a page at the end is no page."""
+    """This holds for small and large ones, up to the end of the file and past it.
+
+    An incomplete page at the end is no page.
+    """
     path, rng = tmp_path / "app.db", random.Random(seed)
     content = rng.randbytes(100 * PAGE + rest)
     path.write_bytes(content)

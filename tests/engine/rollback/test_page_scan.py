@@ -1,4 +1,4 @@
-"""Tests of one scan: what it takes, and where it is voided. ``rolling`` has those that go on beside transactions."""
+"""Tests of one scan: what it takes, and what voids it. ``rolling`` tests those that go on beside transactions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOTHING = PageList(np.empty(0, np.uint32), 1 << 32)
 
 
 class Listed(AllPages):
-    """Only the listed pages are read."""
+    """Pages of which only the listed ones are read."""
 
     def __init__(self, *numbers: int, complete: bool = True, is_found_soon: bool = True) -> None:
         self._numbers, self._complete, self._is_found_soon = np.array(numbers, np.uint32), complete, is_found_soon
@@ -80,7 +80,7 @@ class Scanned:
         return answer.result(0)
 
     def applied(self, found: ScanResult) -> bytes:
-        """The known content with the transaction that was found, as SQLite would apply it."""
+        """Return the known content with the transaction that was found, as SQLite would apply it."""
         assert found.new is not None
         assert isinstance(found.new.body, bytes)
         wal = b"".join(part for part in decode_body([found.new.body]) if isinstance(part, bytes))[32:]
@@ -109,7 +109,7 @@ def scanned(app: SqliteProcess, tmp_path: Path) -> Iterator[Scanned]:
 
 
 def test_nothing_changed(scanned: Scanned) -> None:
-    """Then there is no transaction, and the content is known to be as it was."""
+    """There is no transaction, and the content is known to be as it was."""
     found = scanned.scan()
     assert (found.hindrance, found.new) == (None, None)
     assert found.committed is not None
@@ -124,7 +124,7 @@ def test_what_differs_is_taken(scanned: Scanned, app: SqliteProcess) -> None:
 
 
 def test_a_scan_that_reads_little_is_over_in_its_first_step(scanned: Scanned, app: SqliteProcess) -> None:
-    """The thread that ordered it takes that step. What reads more takes turns with other scans."""
+    """The thread that ordered it takes that step. A scan that reads more takes turns with others."""
     app.execute("PRAGMA user_version = 7")
     steps, answer = scanned.steps(Listed(1, 2, 4, 9))
     assert list(steps) == []
@@ -138,7 +138,7 @@ def test_a_scan_that_reads_little_is_over_in_its_first_step(scanned: Scanned, ap
 
 @pytest.mark.parametrize("what", ["body", "pages"])
 def test_what_only_the_scan_thread_may_do_is_left_to_it(scanned: Scanned, what: str) -> None:
-    """To open a map that has many rows, and to find pages in large journals."""
+    """These are opening a map that has many rows, and finding pages in large journals."""
     pages = Listed(1, is_found_soon=what == "body")
     steps, answer = scanned.steps(pages, is_body_late=what == "body")
     assert next(steps, None) is not None
@@ -158,12 +158,12 @@ def test_page_1_is_always_read(scanned: Scanned, app: SqliteProcess) -> None:
 
 
 def test_a_list_that_turns_out_to_be_incomplete_is_not_believed(scanned: Scanned) -> None:
-    """What else may have changed is not known."""
+    """It is unknown what else may have changed."""
     assert scanned.scan(Listed(1, complete=False)).hindrance is Hindrance.UNPROVEN
 
 
 def test_a_write_while_it_is_read_voids_it(scanned: Scanned, app: SqliteProcess) -> None:
-    """Also one that leaves counter, size and locks as they were."""
+    """This includes a write that leaves counter, size and locks as they were."""
     for statements in (
         ("UPDATE t SET y = 1 WHERE x = 1",),
         ("PRAGMA cache_size=3", "BEGIN", "DELETE FROM t", "ROLLBACK"),
@@ -177,7 +177,7 @@ def test_a_write_while_it_is_read_voids_it(scanned: Scanned, app: SqliteProcess)
 
 
 def test_a_result_that_nobody_waits_for_is_void(scanned: Scanned) -> None:
-    """A generation has ended meanwhile, say."""
+    """For example, a generation has ended meanwhile."""
     steps, answer = scanned.steps(AllPages(), is_current=lambda: False)
     for _ in steps:
         pass

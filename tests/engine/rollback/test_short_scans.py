@@ -26,7 +26,7 @@ from walsyncd.engine.rollback.journal_pages import SOON_BYTES, SOON_FREE_PAGES, 
 def test_large_journals_and_long_freelists_are_for_the_scan_thread(
     journal_bytes: int, free: int, *, is_soon: bool
 ) -> None:
-    """Each page in them costs time, and the other databases wait for the follower."""
+    """Each page in them takes time, and the other databases wait for the follower."""
     capture: Any = SimpleNamespace(bytes_to_read=lambda: journal_bytes)
     pages = JournalPages(JournalSource(capture, lambda: None, lambda: None), None, 4096)
     page_1 = bytes(36) + free.to_bytes(4, "big") + bytes(60)
@@ -35,7 +35,7 @@ def test_large_journals_and_long_freelists_are_for_the_scan_thread(
 
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_a_scan_is_likely_to_be_short_if_the_journals_leave_no_doubt_so_far(*, is_lost: bool) -> None:
-    """Without a known state before, too, all pages are read."""
+    """If no state was known before, all pages are read as well."""
     capture: Any = SimpleNamespace(is_lost=lambda _origin: is_lost)
     source = JournalSource(capture, lambda: None, lambda: None)
     assert JournalPages(source, KnownState(7, 1), 4096).is_likely is not is_lost
