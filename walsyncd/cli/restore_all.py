@@ -80,7 +80,7 @@ class _SharedMemory:
         self._condition = threading.Condition()
 
     def take(self, wanted: int) -> int:
-        """Wait until ``wanted`` bytes are free, or all there are if that is less. Returns how many were taken."""
+        """Wait until ``wanted`` bytes, at most all there are, are free. Returns how many were taken."""
         taken = min(wanted, self._size)
         with self._condition:
             self._condition.wait_for(lambda: self._free >= taken)

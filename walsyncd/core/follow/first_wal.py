@@ -146,7 +146,7 @@ def _decide_by_chain(first: FirstSeen) -> FirstDecision:
 def decide_searched(first: FirstSeen, last: int) -> Repeat | NeverUsed | NothingYet | ReadFirst:
     """Return what to do after the search, which found commits up to frame ``last``, or none if it is 0.
 
-    ``first.pair`` is as of after the search.
+    ``first.pair`` was taken after the search.
     """
     if last and first.seen.wal is not None:
         return ReadFirst(cursor_before(first.seen.wal), None)

@@ -42,21 +42,21 @@ class OtherPath:
     had_wal: bool = False
     """A -wal was seen beside the file, and whenever there was none since, somebody had the database open."""
     writes: int = 0
-    """How many writes to the database there had been at the last look without a WAL."""
+    """The number of writes to the database up to the last look without a WAL."""
 
     @property
     def is_certain(self) -> bool:
-        """Whether there were enough of them."""
+        """Whether there were enough signs, over a long enough time."""
         return self.signs >= SIGNS_MIN and self.last_ms - self.first_ms >= SPAN_MS
 
     @property
     def cause(self) -> str:
-        """Why nothing that is committed arrives."""
+        """The cause: why no commit reaches the WAL beside this path."""
         return DELETED if self.had_wal else ELSEWHERE
 
     @property
     def remedy(self) -> str:
-        """What ends that."""
+        """What the operator can do about the cause."""
         return DELETED_HINT if self.had_wal else ELSEWHERE_HINT
 
     def beside_wal(self) -> OtherPath:

@@ -154,7 +154,7 @@ class RestartSeen:
 
     @property
     def reached(self) -> int:
-        """How far the new incarnation had come when the rest of the old one was read, or further."""
+        """The frame that the new incarnation had at most reached when the rest of the old one was read."""
         new_last, after_tail = self.read.new.last, self.read.after_tail
         if after_tail is not None and after_tail.index is not None:
             return max(new_last, after_tail.index.max_frame)

@@ -22,7 +22,7 @@ JUST_DRAINS = 2  # a program that copies a file over it closes right after its l
 class FileSeen:
     """The database's size and mtime when ``event`` was the last event of a write to it.
 
-    ``changed_ms`` is since when they have been different without such an event.
+    ``changed_ms`` is the moment since which they have differed without such an event.
     """
 
     look: tuple[int, int]
@@ -30,7 +30,7 @@ class FileSeen:
     changed_ms: int | None = None
 
     def is_changed(self, look: tuple[int, int], event: int) -> bool:
-        """Whether ``look`` differs although no write was told since: ``event`` is the last one that was."""
+        """Whether ``look`` differs although no later write was reported than ``event``."""
         return event == self.event and look != self.look
 
 
@@ -56,10 +56,10 @@ class WriteTrail:
     """The drain of the queue that had the event of the last write to the database."""
     seen: FileSeen | None = None
     file_events: int = 0
-    """How many events may have been of a change of the database file; losses of events are among them."""
+    """The number of events that may have reported a change of the database file. A loss of events counts as one."""
 
     journal_events: int = 0
-    """How many events of the rollback journal there may have been, likewise."""
+    """The number of events of the rollback journal. A loss of events counts as one."""
 
     def journal_changed(self) -> None:
         """Take in an event of -journal."""

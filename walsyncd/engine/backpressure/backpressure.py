@@ -313,7 +313,7 @@ class Backpressure:
 
 
 def start_again_s(failures: int) -> float:
-    """Return after how many seconds another child is started, after so many in a row that did not last."""
+    """Return the seconds until another child is started, after ``failures`` in a row that ended soon."""
     return delay_s(max(1, failures), fraction=1.0, base_s=START_AGAIN_S, cap_s=START_AGAIN_S_MAX)
 
 

@@ -63,7 +63,7 @@ class BaseMap:
             self.page_1 += bytes(content[:missing])
 
     def copied(self, file_bytes: int, end: Position) -> None:
-        """Keep it for the scan thread, if all of the file was taken: ``end`` is N. For the follower's thread."""
+        """Keep the entries for the scan thread if they cover the file. ``end`` is N. For the follower's thread."""
         with self._lock:
             is_all = self._is_whole and self.entries.reached == file_bytes
             if self._is_dropped or not is_all:

@@ -64,7 +64,7 @@ class BridgeWait:
         return wait_s
 
     def rest_after_gap(self, voided: int) -> float:
-        """Rest where gaps have made ``voided`` passes worthless. Returns for how many seconds, 0 for most of them."""
+        """Pause if gaps have made ``voided`` passes worthless. Returns the pause in seconds, which is mostly 0."""
         times, remainder = divmod(voided, VOIDED_MAX)
         rest_s = self._limits.bridge_retry_s_max
         wait_s = 0.0 if remainder else delay_s(times, fraction=1.0, base_s=rest_s, cap_s=REST_FACTOR_MAX * rest_s)

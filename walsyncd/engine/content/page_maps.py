@@ -183,5 +183,5 @@ class PageMaps:
 
 
 def _is_of(row: PageMapRow, file: PageMapFile) -> bool:
-    """Whether a file is the map that the journal names, and has at most what the journal was not told yet."""
+    """Whether a file is the map that the journal names, and at most one write ahead of the journal."""
     return file.map_id == row.map_id and file.counter in (row.counter, row.counter + 1)

@@ -255,7 +255,7 @@ class Destination:
             self._housekeeper.stored(row)
 
     def wind_down(self) -> None:
-        """Begin nothing but uploads any more."""
+        """Begin nothing new from now on, except uploads."""
         self.snapshotter.stop()
         self.driller.stop()
         self.continuations.stop()

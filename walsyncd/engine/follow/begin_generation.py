@@ -119,7 +119,7 @@ def _begin_in_wal(reader: SourceReader, begun: FollowState) -> Step:
 
 
 def _after_copied_back(reader: SourceReader, seen: Observation) -> Cursor | None:
-    """Return the cursor after the last frame that was copied back, or None if there is none, or it is not known."""
+    """Return the cursor after the last frame copied back, or None if there is none or it is unknown."""
     index, wal = seen.index, seen.wal
     if index is None or wal is None or wal.salts != index.salts or not index.backfilled:
         return None

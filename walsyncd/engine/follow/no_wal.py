@@ -83,7 +83,7 @@ def end_of_wal(tracked: FollowedDatabase, environment: Environment, state: Follo
 def is_unchanged(now: FileFacts, then: FileFacts, *, is_unwritten: bool) -> bool:
     """Whether nothing wrote to the database since ``then``.
 
-    ``is_unwritten``: there was no event of a write, and there would have been one.
+    ``is_unwritten``: events are watched, and none reported a write.
     """
     if is_unwritten:
         return not then.known or now.has_content_of(then)

@@ -213,7 +213,7 @@ class MapReading(BaseReading, Protocol):
     """The content that a base has taken of a database in WAL mode that has no page map. ``took`` raises nothing."""
 
     def copied(self, file_bytes: int, end: Position) -> None:
-        """Have the map made of it, if it has all of the file's bytes. ``end`` is N. For the follower's thread."""
+        """Have a map made of the entries, if they cover the whole file. ``end`` is N. For the follower's thread."""
 
 
 class PageScans(Protocol):

@@ -151,7 +151,7 @@ def _is_there(part: Range, descriptor: int) -> bool:
 
 
 def write_at(descriptor: int) -> Write:
-    """Return a ``write`` for an open file. It does one call at a time: the file system would have the others spin."""
+    """Return a ``write`` for an open file. It makes one call at a time: parallel ones would spin in the kernel."""
     drain = threading.Lock()
 
     def write(raw: bytes | memoryview, offset: int) -> None:

@@ -20,7 +20,7 @@ from walsyncd.engine.rollback.shipped_moment import ShippedMoments
 
 
 class RollbackMode:
-    """One for the process. It adopts every database that ``content`` adopts."""
+    """Everything about rollback mode, for all databases of the process. It adopts those that ``content`` adopts."""
 
     def __init__(self, journal: Journal, environment: Environment, schedule: Schedule, content: PageContent) -> None:
         self._tools = ScanTools(journal, environment, schedule, content.queue, content.maps)

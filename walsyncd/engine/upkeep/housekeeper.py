@@ -43,7 +43,7 @@ _log = structlog.get_logger()
 class Housekeeper:
     """Compacts and prunes what is due; ``submit`` is the uploads' pool, ``wall_ms`` this machine's clock.
 
-    ``has_clock_leapt`` returns whether that was set forward a short while ago.
+    ``has_clock_leapt`` returns whether this machine's clock was set forward recently.
     ``owns`` tests whether a database's replica is in this storage.
     """
 
