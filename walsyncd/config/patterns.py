@@ -67,7 +67,7 @@ class Matches:
     watched: list[NewNames] = field(default_factory=list)
     unlisted: dict[str, str] = field(default_factory=dict)
     is_cut: bool = False
-    """Whether there is more than ``ENTRIES_MAX`` names to look at."""
+    """Whether the search stopped after ``ENTRIES_MAX`` names, though there are more."""
 
 
 def is_pattern(path: str) -> bool:

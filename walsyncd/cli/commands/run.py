@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         with StopLimit(STOP_SIGNALS, lambda: stop_timeout_s[0] + MARGIN_S, exit_code=EXIT_SPOOLED):
             code = run_daemon(source, stall_detector, once=args.once)
-        for number in STOP_SIGNALS:  # at its end Python gives them their defaults back: one more would hide the code
+        # At its end Python restores the default actions. Then one more signal would replace the exit code.
+        for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         return code
     finally:

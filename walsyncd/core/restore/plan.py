@@ -232,8 +232,8 @@ def _is_proven_by_later_objects(chosen: Coverage, coverages: list[Coverage], mom
 def _cut_at_time(coverage: Coverage, moment: int) -> tuple[EpochPlan, ...]:
     """Return the objects up to the first one with a later commit, since it may hold earlier ones too.
 
-    An object that a clock that was ahead has dated later than those after it does not count. They reach at least up
-    to N.
+    An object whose time is later than that of objects after it was dated by a clock that was ahead, and does not
+    count. The objects reach at least up to N.
     """
     last, late = _last_by(coverage, moment), None
     for key in reversed(coverage.objects):

@@ -156,7 +156,7 @@ class Destination:
     def generation_lost(self, tracked: FollowedDatabase, gap: Gap) -> None:
         """Have the follower end the generation, which the storage can't continue.
 
-        If another daemon has taken the replica over and has left it since, that is continued.
+        If another daemon has taken the replica over and released it since, its generation is continued.
         """
 
         def lose(tracked: FollowedDatabase) -> None:

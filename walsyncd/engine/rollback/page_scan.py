@@ -71,7 +71,7 @@ class ScanOrder:
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """The result of a scan. ``new`` is None if nothing differs, and all but the first three are as of the moment.
+    """The result of a scan. ``new`` is None if nothing differs. It and the fields after it belong to the moment.
 
     ``hindrance`` is why there is no result. ``took_s`` is how long the file was read.
     """
