@@ -157,10 +157,7 @@ def test_kept_journals(scene: Scene) -> None:
 @pytest.mark.parametrize("synchronous", ["OFF", "FULL"])
 @pytest.mark.parametrize("is_seen_often", [True, False])
 def test_a_kept_journal_that_is_cut_between_two_records(scene: Scene, synchronous: str, is_seen_often: bool) -> None:
-    """It looks like the journal of the commit before, which filled it exactly.
-
-    Only that commit is read by its journal.
-    """
+    """It looks like that of the commit before, which filled it exactly. Only that commit is read by it."""
     scene.first.execute("PRAGMA journal_mode = PERSIST")
     scene.first.execute(f"PRAGMA synchronous = {synchronous}")
 
@@ -213,10 +210,7 @@ def test_modes_that_leave_no_journal(scene: Scene, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["DELETE", "PERSIST"])
 def test_a_rolled_back_journal_and_a_commit_without_one(scene: Scene, mode: str) -> None:
-    """The journal's page 1 has the counter of the commit.
-
-    The order of events shows that it is not the commit's journal.
-    """
+    """The journal has the commit's counter. The order of events shows that it is not the commit's journal."""
     scene.first.execute(f"PRAGMA journal_mode = {mode}")
     scene.change(3)
     scene.scan()
