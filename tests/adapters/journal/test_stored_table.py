@@ -120,6 +120,17 @@ def test_what_was_dropped_is_not_noted_as_stored(journal: Journal, monkeypatch: 
     assert journal.database_by_id(1).stored_frame == 6
 
 
+def test_the_size_of_the_spool_is_asked_for_without_writing(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is deferred counts as spooled then, so it is never less than the spool."""
+    monkeypatch.setattr(DeferredChanges, "is_worthwhile", lambda _self: True)
+    (row,) = journal.advance([Advance(1, "{}", (segment(1, 4),), begin=True)])
+    committed = commits(journal)
+    journal.stored_deferred(row, now_ms=60, tokens=2.5)
+    assert (journal.spool_bytes_at_most(), committed) == (row.size, [])
+    assert (journal.spool_bytes(), committed) == (0, ["COMMIT"])
+    assert journal.spool_bytes_at_most() == 0
+
+
 def test_only_small_segments_among_other_transactions_are_deferred(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

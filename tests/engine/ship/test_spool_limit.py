@@ -9,7 +9,7 @@ import pytest
 from tests.shipping import G1, T0, segment
 from walsyncd.adapters.journal.journal import Advance, Journal
 from walsyncd.core.follow.gap import GapKind
-from walsyncd.engine.ship.spool_limit import SpoolLimit
+from walsyncd.engine.ship.spool_limit import CHECK_S, SpoolLimit
 
 
 def spool(journal: Journal, **sizes: int) -> list[int]:
@@ -75,3 +75,29 @@ def test_summing_up_takes_a_small_share_of_the_time(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(journal, "spool_bytes", lambda: 0)
         assert limit.is_full(), "asked at 4.9 s"
         assert not limit.is_full(), "asked at 5.1 s"
+
+
+def test_far_below_the_limit_only_what_is_spooled_can_change_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the journal is not asked for a while, except when the last quarter would be reached."""
+    now_s, sums = [0.0], [0]
+
+    def count() -> int:
+        sums[0] += 1
+        return journal.spool_bytes()
+
+    with Journal.open(tmp_path) as journal:
+        (row_id,) = spool(journal, app=1000)
+        limit = SpoolLimit(journal, 4096, lambda: now_s[0], check_share=1)
+        monkeypatch.setattr(journal, "spool_bytes_at_most", count)
+        assert (limit.is_full(), limit.is_full(), sums) == (False, False, [1])
+        journal.advance([Advance(row_id, "{}", (segment(2, 2, body=bytes(2000)),))])
+        assert (limit.is_full(), sums) == (False, [1])
+        journal.advance([Advance(row_id, "{}", (segment(3, 3, body=bytes(2000)),))])
+        assert (limit.is_full(), sums) == (True, [2])
+        journal.drop_spool(row_id)
+        assert (limit.is_full(), sums) == (False, [3]), "a full spool is asked for each time"
+        assert (limit.is_full(), sums) == (False, [3])
+        now_s[0] = CHECK_S
+        assert (limit.is_full(), sums) == (False, [4]), "others may have filled the disk"

@@ -311,10 +311,13 @@ class Connection:
 
     def _rows(self, sql: str, values: Sequence[object] = ()) -> list[Record]:
         if self._deferred.is_awaited():
-            with suppress(
-                StateError
-            ):  # without room they stay deferred, as after a kill, and what is there can be read
+            # Without room they stay deferred, as after a kill, and what is there can be read.
+            with suppress(StateError):
                 self.commit_deferred()
+        return self._durable_rows(sql, values)
+
+    def _durable_rows(self, sql: str, values: Sequence[object] = ()) -> list[Record]:
+        """Return what is durable, without the deferred changes. So it never writes."""
         with self._read_lock, self._translated("read"):
             return self._reading.execute(sql, values).fetchall()
 

@@ -38,6 +38,8 @@ BLOCK_BYTES = 1 << 20  # what is read at once of a body that is sent in blocks
 BEGUN_BODIES_MAX = 64  # held in memory, of up to 64 KiB each, from their row until they are sent
 BLOB_SIZE_MAX = 64 << 10  # bytes; measured: up to here one fsync of the journal beats a file's three
 
+_SPOOL_BYTES = "SELECT coalesce(sum(size), 0) FROM object WHERE kind != 'base'"
+
 
 class ObjectReads(Connection):
     """Queries for the daemon and for the command line."""
@@ -51,7 +53,11 @@ class ObjectReads(Connection):
 
     def spool_bytes(self) -> int:
         """Return the bytes that all databases have spooled."""
-        return int(self._rows("SELECT coalesce(sum(size), 0) FROM object WHERE kind != 'base'")[0][0])
+        return int(self._rows(_SPOOL_BYTES)[0][0])
+
+    def spool_bytes_at_most(self) -> int:
+        """Return the same, and in addition what was stored a moment ago. It is cheaper, because it never writes."""
+        return int(self._durable_rows(_SPOOL_BYTES)[0][0])
 
     def behind(self) -> int:
         """Return how many databases have something spooled."""
@@ -80,6 +86,8 @@ class ObjectTable(ObjectReads):
     def __init__(self, connection: sqlite3.Connection, path: Path, spool: Spool) -> None:
         super().__init__(connection, path)
         self._spool = spool
+        self.bytes_spooled = 0
+        """How many bytes were ever spooled by this process."""
         self._kept_bytes = 0
         self._kept_bytes_max: int | None = None
         self._is_kept: Callable[[int], bool] = lambda _database_id: True
@@ -107,6 +115,7 @@ class ObjectTable(ObjectReads):
                 for advance in advances:
                     rows += _advance(connection, advance, [(new, next(left)) for new in advance.objects])
                 self._hold_begun(rows, bodies)
+                self.bytes_spooled += sum([row.size for row in rows])
         except WalsyncdError:
             made = zip(objects, bodies, strict=False)
             self._remove_files(body.path for new, body in made if not isinstance(new.body, SpoolFile))
@@ -316,10 +325,7 @@ def _advance(
         note_base_stored(connection, advance.base)
     rows = []
     for index, (new, body) in enumerate(objects):
-        row = _spooled(advance.database_id, new, body)
-        if advance.begin and index == 0:
-            # Its last commit was seen a moment ago, early enough for "nothing is deleted within an hour".
-            row = replace(row, state=ObjectState.BEGUN, attempted_ms=new.time_ms)
+        row = _unnumbered(advance.database_id, new, body, is_begun=advance.begin and index == 0)
         rows.append(insert(connection, row, body.blob, before if index == 0 else None))
         if new.redo is not None:
             place = (new.epoch, new.first, new.last)
@@ -338,7 +344,7 @@ def _has_begun(row: ObjectRow) -> bool:
     return row.kind is not ObjectKind.BASE and row.state is not ObjectState.SPOOLED
 
 
-def _spooled(database_id: int, new: NewObject, body: _Body) -> ObjectRow:
+def _unnumbered(database_id: int, new: NewObject, body: _Body, *, is_begun: bool) -> ObjectRow:
     return ObjectRow(
         id=UNNUMBERED,
         database_id=database_id,
@@ -352,11 +358,12 @@ def _spooled(database_id: int, new: NewObject, body: _Body) -> ObjectRow:
         first=new.first,
         last=new.last,
         time_ms=new.time_ms,
-        state=ObjectState.SPOOLED,
+        state=ObjectState.BEGUN if is_begun else ObjectState.SPOOLED,
         upload_id=None,
         part_size=None,
         body_path=body.path,
-        attempted_ms=None,
+        # Its last commit was seen a moment ago, early enough for "nothing is deleted within an hour".
+        attempted_ms=new.time_ms if is_begun else None,
         commits=new.commits,
     )
 

@@ -296,7 +296,7 @@ def insert(
     _, *values = _VALUES(row)
     made = connection.execute(_INSERT, (row.id or None, *values, blob, follow_before)).lastrowid
     assert made is not None, "an inserted row has an id"
-    return replace(row, id=made)
+    return ObjectRow(made, *values)
 
 
 def note_base_stored(connection: sqlite3.Connection, base: StoredBase) -> None:

@@ -25,6 +25,7 @@ from walsyncd.core.limits import DEFAULT_LIMITS
 
 SHORT_SPOOL_BYTES = 1 << 20  # a second of a busy database
 RESERVED_PART = 4  # the last quarter: enough for many quiet databases, and a busy one has the rest of it
+CHECK_S = 0.1  # how late it is seen that others have filled the disk, which counts as short long before it is full
 
 
 class SpoolLimit:
@@ -41,20 +42,31 @@ class SpoolLimit:
         self._journal = journal
         self.bytes_max = bytes_max
         self._monotonic_s, self._check_share = monotonic_s, check_share
-        self._next_s = 0.0
-        self._held = 0
+        self._next_s = self._calm_until_s = 0.0
+        self._spooled = self._held = self._reserved_from = 0
         self._missing = 0
         self._over_share: frozenset[int] = frozenset()
 
     def is_full(self) -> bool:
         """Whether nothing more should be spooled for now."""
         now_s = self._monotonic_s()
-        if now_s >= self._next_s:
-            self._held = self._journal.spool_bytes()
-            self._missing = self._journal.disk.missing_bytes()
-            self._over_share = self._find_over_share()
+        added = self._journal.bytes_spooled - self._spooled
+        if now_s >= self._next_s and (now_s >= self._calm_until_s or self._held + added >= self._reserved_from):
+            self._check(now_s)
             self._next_s = now_s + self._check_share * (self._monotonic_s() - now_s)
         return self._held >= self._limit(self._missing)
+
+    def _check(self, now_s: float) -> None:
+        """Find out how full the spool is. Far below the limit, nothing can change for a while but the disk."""
+        self._spooled = self._journal.bytes_spooled
+        self._missing = self._journal.disk.missing_bytes()
+        bytes_max = self._limit(self._missing)
+        self._reserved_from = bytes_max - bytes_max // RESERVED_PART
+        self._held = self._journal.spool_bytes_at_most()
+        if self._held >= self._reserved_from:
+            self._held = self._journal.spool_bytes()
+        self._over_share = self._find_over_share()
+        self._calm_until_s = now_s + (CHECK_S if self._check_share else 0.0)
 
     def has_too_much(self, database_id: int) -> bool:
         """Whether this database has more than its share while the spool is nearly full, as of the last `is_full`."""
@@ -62,7 +74,7 @@ class SpoolLimit:
 
     def _find_over_share(self) -> frozenset[int]:
         bytes_max = self._limit(self._missing)
-        if self._held < bytes_max - bytes_max // RESERVED_PART:
+        if self._held < self._reserved_from:
             return frozenset()
         rows = self._journal.databases()
         spooled = [row for row in rows if row.spooled_bytes]
@@ -93,5 +105,5 @@ class SpoolLimit:
             missing = max(0, missing - row.spooled_bytes)
             text = "{why}; {bytes} bytes that waited for storage were dropped"
             dropped[row.id] = Gap.of(GapKind.SPOOL, text, why=why, bytes=row.spooled_bytes)
-        self._next_s = 0.0
+        self._next_s = self._calm_until_s = 0.0
         return dropped

@@ -9,6 +9,7 @@ import pytest
 
 from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload
 from walsyncd.adapters.storage.s3.object_facts import (
+    date_ms,
     listed_object,
     milliseconds,
     object_of_head,
@@ -44,3 +45,12 @@ def test_times_and_etags() -> None:
     """Times of any zone are read. A weak ETag is compared like a strong one."""
     assert milliseconds(MOMENT.astimezone(timezone(timedelta(hours=5)))) == 1_795_344_960_007
     assert unquoted('W/"e"') == unquoted('"e"') == unquoted("e") == "e"
+
+
+def test_the_date_of_an_answer() -> None:
+    """In milliseconds, again and again the same; what is no date raises each time."""
+    for _ in range(2):
+        assert date_ms("Sun, 22 Nov 2026 10:56:00 GMT") == 1_795_344_960_000
+        assert date_ms("Sun, 22 Nov 2026 10:56:01 GMT") == 1_795_344_961_000
+        with pytest.raises(ValueError, match="yesterday"):
+            date_ms("yesterday")

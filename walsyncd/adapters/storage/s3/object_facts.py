@@ -7,6 +7,8 @@ An answer that lacks a field, or has no number where one must be, raises KeyErro
 from __future__ import annotations
 
 from datetime import datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload
@@ -38,6 +40,15 @@ def open_upload(entry: MultipartUploadTypeDef, root: str) -> OpenUpload:
 def milliseconds(moment: datetime) -> int:
     """Return milliseconds since 1970."""
     return round(moment.timestamp() * 1000)
+
+
+@lru_cache(maxsize=4)
+def date_ms(text: str) -> int:
+    """Return milliseconds since 1970 of a Date header, which many answers within a second have in common.
+
+    Raises ValueError or OverflowError if it is none.
+    """
+    return milliseconds(parsedate_to_datetime(text))
 
 
 def unquoted(etag: str) -> str:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -25,7 +24,7 @@ from walsyncd.adapters.storage.s3.checked_put import NO_QUERY, CheckedPut
 from walsyncd.adapters.storage.s3.conditional_put import ConditionalPut
 from walsyncd.adapters.storage.s3.http_transport import read_up_to
 from walsyncd.adapters.storage.s3.list_limits import FOLDERS_MAX, Page, checked_key, limited
-from walsyncd.adapters.storage.s3.object_facts import listed_object, milliseconds, object_of_head, open_upload, unquoted
+from walsyncd.adapters.storage.s3.object_facts import date_ms, listed_object, object_of_head, open_upload, unquoted
 from walsyncd.adapters.storage.s3.s3_connection import S3Connection, customer_headers, object_headers
 from walsyncd.adapters.storage.s3.s3_errors import (
     ADDRESS_HINT,
@@ -319,7 +318,7 @@ class S3Storage:
 
     def _note_headers(self, headers: Mapping[str, str]) -> None:
         try:
-            store_ms = milliseconds(parsedate_to_datetime(headers["Date"]))
+            store_ms = date_ms(headers["Date"])
         except (KeyError, ValueError, OverflowError):
             return  # a store without a clock: no time is better than a wrong one
         self._date = (store_ms, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
