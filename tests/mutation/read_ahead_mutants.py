@@ -7,6 +7,7 @@ from tests.mutation.mutants import COPYING, EYES, Mutant, mutant
 READING = "engine/read_ahead/reading.py"
 AHEAD = "engine/read_ahead/test_read_ahead.py"
 READ = "engine/read_ahead/test_reading.py"
+REST = "engine/read_ahead/test_resting.py"
 DEFERRED = "engine/read_ahead/deferred_look.py"
 PUT_OFF = "engine/read_ahead/test_deferred_look.py"
 MERGED = "engine/follow/test_merged_looks.py"
@@ -236,5 +237,26 @@ READ_AHEAD_MUTANTS = (
         " and (look.reading.size or not look.reading.is_over):",
         ":",
         f"{MERGED}::test_a_database_that_nobody_has_open_is_not_looked_at_again_and_again",
+    ),
+    mutant(
+        "what is read ahead rests although an event has voided evidence",
+        READING,
+        "if self.is_over or now_s - self._stirred_s < CALM_S or",
+        "if self.is_over or",
+        f"{READ}::test_what_is_read_may_rest_while_nothing_but_writes_happens",
+    ),
+    mutant(
+        "what is read ahead rests although its reading has ended",
+        "engine/read_ahead/read_ahead.py",
+        "                self.has_ended(row_id)\n",
+        "",
+        f"{REST}::test_the_end_of_the_reading_ends_the_rest",
+    ),
+    mutant(
+        "a gap that was found rests while the WAL is read ahead",
+        "engine/follow/schedule.py",
+        "if reading is None or not step.frames or step.gap or",
+        "if reading is None or not step.frames or",
+        f"{REST}::test_what_needs_promptness_does_not_rest",
     ),
 )

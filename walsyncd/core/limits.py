@@ -24,6 +24,10 @@ class Limits:
     """The speed of a writer is measured over this time."""
     ahead_look_bytes: int = 16 << 20
     """One look of a reading ahead reads no more. A WAL that has grown by more does not restart soon."""
+    ahead_rest_s: float = 0.05
+    """The follower takes what is read ahead no more often, if it is less than ``ahead_rest_bytes``. That saves segments
+    and transactions of the journal."""
+    ahead_rest_bytes: int = 4 << 20
     defer_s_max: float = 1.0
     """A look is put off by no more than this while the next upload is not due (engine.read_ahead.deferred_look)."""
     fast_frames: int = 64

@@ -202,6 +202,43 @@ def test_fast_writers_are_looked_at_more_often(tmp_path: Path) -> None:
         assert reading._wal_frames < 20
 
 
+def test_what_is_read_may_rest_while_nothing_but_writes_happens(tmp_path: Path) -> None:
+    """After an event that voids evidence what was read is judged at once for some seconds."""
+    with begun(tmp_path) as (app, follow, reading):
+        app.execute(insert(20))
+        assert reading.look(ROOM)
+        assert reading.rest_s == DEFAULT_LIMITS.ahead_rest_s
+        with SqliteProcess(follow.path) as other:
+            other.execute("SELECT count(*) FROM t")
+        app.execute(insert(21))
+        follow.environment.drain()
+        assert reading.rest_s == 0.0
+        assert reading.look(ROOM)
+        assert (reading.rest_s, reading.is_over) == (0.0, False)
+        reading._stirred_s -= module.CALM_S
+        assert reading.rest_s > 0.0
+
+
+def test_what_is_read_rests_for_no_more_than_some_megabytes(tmp_path: Path) -> None:
+    """The faster the writer is, and the more waits already, the sooner the follower takes it."""
+    with begun(tmp_path, Limits(ahead_rest_bytes=9000, ahead_rest_s=3600.0)) as (app, _, reading):
+        slow_s = reading.rest_s
+        reading._frames_per_s = 100_000.0
+        assert 0 < reading.rest_s < slow_s < 3600
+        app.execute(insert(20), insert(21))
+        assert reading.look(ROOM)
+        assert reading.size > 9000
+        assert reading.rest_s == 0.0
+
+
+def test_what_is_not_read_any_more_does_not_rest(tmp_path: Path) -> None:
+    """The follower has to read on."""
+    with begun(tmp_path) as (_, _, reading):
+        assert reading.rest_s
+        reading.drop()
+        assert reading.rest_s == 0.0
+
+
 def test_it_holds_its_descriptors_until_it_is_dropped(tmp_path: Path) -> None:
     """The follower may close its WAL pair at any time, and no other file may get the number of a descriptor in use."""
     with begun(tmp_path) as (app, follow, reading):

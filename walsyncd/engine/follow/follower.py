@@ -68,12 +68,12 @@ class Follower:
     ) -> None:
         self._journal, self._environment, self._schedule = journal, environment, schedule
         self._offer, self._leaves_at_once, self._base_due = offer, leaves_at_once, base_due
-        self._is_spool_full, self._has_too_much = is_spool_full, has_too_much
-        self._looked, self._begin_bridge = looked, begin_bridge
-        self._stall_detector = stall_detector or StallDetector()
+        self._is_spool_full, self._has_too_much, self._looked = is_spool_full, has_too_much, looked
+        self._begin_bridge, self._stall_detector = begin_bridge, stall_detector or StallDetector()
         self._journal_problem, self._round_ms, self._unfinished = "", 0, UnfinishedRound()
         self._gathering = Gathering(schedule, environment.limits.fast_frames)
         self._notes = StateNotes(journal)  # written at the end of a round, before anybody is answered
+        environment.read_ahead.has_ended = schedule.hasten
 
     def run(self) -> None:
         """Run the thread until the schedule is stopped. First it ends the round of a thread that hangs."""

@@ -76,6 +76,12 @@ class Schedule:
         with self._condition:
             self._schedule(tracked, time.monotonic() + delay_s)
 
+    def hasten(self, row_id: int) -> None:
+        """Look at a database now if it is due at any time, even if it rests. It is not read ahead any more."""
+        with self._condition:
+            if (tracked := self._tracked.get(row_id)) is not None:
+                self._schedule(tracked, time.monotonic())
+
     def rest(self, tracked: FollowedDatabase, until_s: float) -> None:
         """Let no event wake it before ``until_s`` (monotonic)."""
         with self._condition:
@@ -146,7 +152,10 @@ class Schedule:
         if step.frames or step.caught_up:
             self.found(tracked, step.frames)
         provisional = tracked.evidence.provisional
-        if step.again_s is not None:
+        if rest_s := _rest_s(tracked, step):
+            self.rest(tracked, time.monotonic() + rest_s)
+            self.at(tracked, rest_s)
+        elif step.again_s is not None:
             self.at(tracked, step.again_s)
         elif self._defer(tracked, deferred_look(tracked, step, environment)) or (step.moving and self.relook(tracked)):
             pass
@@ -297,6 +306,19 @@ def deferred_look(tracked: FollowedDatabase, step: Step, environment: Environmen
     if delay_s < DEFER_S_MIN or not tracked.wal_pairs.watched:
         return None
     return environment.read_ahead.defer(wal_pair, state.cursor, environment.monotonic_ms, now_s + delay_s, limits)
+
+
+def _rest_s(tracked: FollowedDatabase, step: Step) -> float:
+    """For how long no look is of use, because the thread that reads ahead holds what is committed; else 0.
+
+    Then one transaction of the journal and one segment are for what several looks would find. What needs promptness is
+    left as it is, as in ``deferred_look``.
+    """
+    reading, base = tracked.reading, tracked.base
+    if reading is None or not step.frames or step.gap or tracked.bridge is not None or tracked.mailbox.asked():
+        return 0.0
+    is_prompt = base.wanted or base.under_way or tracked.spec.backpressure or tracked.evidence.provisional is not None
+    return 0.0 if is_prompt else reading.rest_s
 
 
 class Gathering:

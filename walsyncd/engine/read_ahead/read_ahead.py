@@ -37,11 +37,13 @@ EXPIRY_S = 1.0  # how often it is looked which of them have expired
 class ReadAhead:
     """All readings, and the thread that makes them.
 
-    ``has_read`` is told by that thread how far a database was read, with the row id of the journal.
+    ``has_read`` is told by that thread how far a database was read, with the row id of the journal. ``has_ended`` is
+    told of a database that is not read ahead any more.
     """
 
     def __init__(self) -> None:
         self.has_read: Callable[[int, Cursor], None] = lambda _row_id, _cursor: None
+        self.has_ended: Callable[[int], None] = lambda _row_id: None
         self._changed = threading.Condition()
         self._readings: dict[int, Reading] = {}
         self._deferred: WeakSet[DeferredLook] = WeakSet()  # for the follower's thread
@@ -102,6 +104,7 @@ class ReadAhead:
                     self.has_read(row_id, reading.cursor)
             if not goes_on:
                 self._forget(row_id, reading)
+                self.has_ended(row_id)
 
     def stop(self) -> None:
         """End the thread."""

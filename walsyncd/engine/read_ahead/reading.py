@@ -26,6 +26,7 @@ WAL_FRAMES = 1000  # where SQLite restarts a WAL by default
 JOINED_BYTES_MAX = 4 << 20
 PIECE_BYTES = 1 << 20
 END_S_MAX = 0.1  # a look is some system calls
+CALM_S = 5.0  # a program that opens and closes the database now and then does so more often
 _HEADERS = slice(0, 96)  # both copies of the wal-index's header
 
 
@@ -88,6 +89,7 @@ class Reading:
         self._wal.hold()
         self._shm.hold()
         self._serial = wal_pair.serial
+        self._events, self._stirred_s = (wal_pair.index_rebuilds, wal_pair.closed), -CALM_S
         self.cursor = cursor
         self._now_ms = now_ms
         self._limits, self._pause_s_max = limits, pause_s_max
@@ -117,6 +119,21 @@ class Reading:
             self._frames_per_s, self._window_frames / self._limits.ahead_window_s, self._limits.ahead_frames_per_s
         )
         return min(self._pause_s_max, max(LOOK_S, self._wal_frames / LOOK_SHARE / frames_per_s))
+
+    @property
+    def rest_s(self) -> float:
+        """For how long the follower may leave alone what is read here, so that it takes more at a time.
+
+        What was read is judged later by that. So it is 0 for a while after an event that voids evidence, because
+        another one may follow, and it is shorter the more is read.
+        """
+        events, now_s = (self.wal_pair.index_rebuilds, self.wal_pair.closed), time.monotonic()
+        if events != self._events:
+            self._events, self._stirred_s = events, now_s
+        if self.is_over or now_s - self._stirred_s < CALM_S or self.cursor.header is None:
+            return 0.0
+        bytes_per_s = self.cursor.header.frame_size * max(self._frames_per_s, self._limits.ahead_frames_per_s)
+        return min(self._limits.ahead_rest_s, max(0, self._limits.ahead_rest_bytes - self.size) / bytes_per_s)
 
     def after(self, cursor: Cursor) -> AheadLook | None:
         """Return what was read after ``cursor``, or None if nothing was. What was read before it is forgotten.
