@@ -89,6 +89,7 @@ Where it is decided. Modules are named from ``walsyncd.`` on; a test checks that
     a page is wrong                     core.content.comparison, engine.content.scrubs
     what is deleted, and when           core.keep.retention, engine.upkeep.pruner.Pruner
     what a restore reads                core.restore.plan.make_plan
+    a kind of storage                   adapters.storage.interface.Storage, adapters.storage.open_storage
     a file is taken for a database      config.database_search.find_databases
     a reload reaches a part             engine.daemon.databases.Databases, engine.daemon.destination.Destination
     a state of a database               core.follow.database_state.DatabaseState

@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  new             no look at it has ended yet\n"
         "  following       each of its commits goes to storage\n"
         "  copying base    the same, while a full copy is made\n"
-        "  degraded        its history broke off, and a new generation is due\n"
+        "  degraded        something was missed, or can't be shipped; see the cause\n"
         "  missing         there is no such file\n"
         "  refused         it may not be read; it is tried again\n"
         "  failing         it can't be read now; it is tried again\n"
