@@ -50,9 +50,9 @@ class _Server(ThreadingHTTPServer):
 
 
 class FaultProxy:
-    """Forwards to ``store``; ``faults_max`` faults by chance, of those named in ``only`` (all of them if empty).
+    """Forwards to ``store``, with ``faults_max`` random faults of those named in ``only`` (all of them if empty).
 
-    ``certain`` are faults by name that the first fitting request with that word in its target meets, and further ones.
+    ``certain`` has further faults by name. The first fitting request whose target has the given word meets each.
     """
 
     def __init__(

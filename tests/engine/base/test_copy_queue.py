@@ -231,7 +231,7 @@ def test_small_bases_are_under_way_together(database: Callable[[int, int], Follo
 
 
 def test_more_of_them_are_under_way_if_they_are_tiny(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """As many as take no more memory. One that is not tiny waits for its turn, and for no other class."""
+    """As many are under way as fit into the same memory. One that is not tiny waits only for its own class."""
     answer: Future[Any] = Future()
     under_way: set[int] = set()
 

@@ -357,7 +357,7 @@ class InotifyReader:
         return watch
 
     def _await(self, folder: _Folder) -> bool:
-        """Have the parent report when the folder appears. Returns whether it did not do so before."""
+        """Have the parent report when the folder appears. Returns False if it did so before."""
         parent = folder.parent
         if parent is None:
             return False

@@ -7,8 +7,8 @@
               hold anything. Notes that an older walsyncd wrote do not have it
 ``stopped``   why it is no longer followed until somebody restores it again: another process has written to it
 
-It is written before each transaction. If the frames after ``applied`` are applied again, up to ``intended`` or any
-later position and in one transaction, they give the same pages whatever part of them was there. So no second write is
+It is written before each transaction. If the frames after ``applied`` are applied again in one transaction, up to
+``intended`` or later, they give the same pages, whether or not some of them had been applied. So no second write is
 needed after the transaction.
 """
 

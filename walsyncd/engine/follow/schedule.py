@@ -24,7 +24,7 @@ from walsyncd.errors import WalsyncdError
 SLOW_LOOK_S = 300.0
 SLOW_LOOK_GRID_S = 10.0  # slow looks are aligned to this grid, so that thousands of databases seldom wake us
 UNWATCHED_LOOK_S = 1.0
-DEFER_S_MIN = 0.02  # a look is not put off by less
+DEFER_S_MIN = 0.02  # a look that is due sooner is not deferred
 ROUND_MAX = 100  # databases in one round, and so in one transaction of the journal
 
 GATHER_S = 0.01  # what was found waits no longer; fdatasync of a good disk takes 1 to 5 ms

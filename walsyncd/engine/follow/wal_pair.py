@@ -168,7 +168,7 @@ class IndexReads:
     def __init__(self) -> None:
         self.due = True
         """Whether the database was written since the last index read."""
-        self._begun: dict[bool, IndexRead] = {}  # one of a look, and one of a look that is put off
+        self._begun: dict[bool, IndexRead] = {}  # that of a look, and that of a deferred look
         self._taken: deque[IndexRead] = deque(maxlen=INDEX_READS_MAX)
         self._lock = threading.Lock()
 
