@@ -75,6 +75,13 @@ CONTENT_MUTANTS: tuple[Mutant, ...] = (
         "adapters/journal/test_page_map_file.py::test_a_new_map_is_safe_before_it_has_its_name",
     ),
     mutant(
+        "a new map counts though an fsync of it failed",
+        "adapters/journal/page_map_file.py",
+        "            if self._is_tried:\n",
+        "            if False:\n",
+        "engine/content/test_map_sealing.py::test_a_file_whose_fsync_failed_is_no_map",
+    ),
+    mutant(
         "maps that are made together are noted before their names are safe",
         "engine/content/map_sealing.py",
         "        make_names_durable({each.writer.folder for each in maps})\n",

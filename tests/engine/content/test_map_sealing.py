@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,27 @@ def test_an_error_of_the_disk_is_that_of_the_map_that_met_it(three: Sealing, mon
             three.go_on(2)
     assert not three.go_on(3)
     assert three.sizes() == {1: 1, 3: 3}
+
+
+def test_a_file_whose_fsync_failed_is_no_map(three: Sealing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for its own database either: another fsync of it succeeds, although its bytes may not be on the disk."""
+    three.go_on(1)
+    three.go_on(2)
+    three.go_on(3)
+    fsync = os.fsync
+
+    def fail_once(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "3.map.base-1":
+            monkeypatch.setattr(os, "fsync", fsync)
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_once)
+    with pytest.raises(StateError):
+        three.go_on(2)
+    with pytest.raises(StateError, match=r"3\.map"):
+        three.go_on(3)
+    assert three.sizes() == {1: 1}
 
 
 def test_one_that_is_dropped_is_not_made_with_others(three: Sealing) -> None:

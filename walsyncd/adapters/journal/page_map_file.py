@@ -16,6 +16,7 @@ counter must be the journal's, or one more. Otherwise the file is of another his
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import struct
@@ -102,6 +103,7 @@ class PageMapWriter:
         self._path = path
         self._unfinished = path.with_name(path.name + suffix)
         self._is_finished = False
+        self._is_tried = False
         self._at = ENTRIES_AT
         with _translated(f"write page map {path}"):
             path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -135,10 +137,17 @@ class PageMapWriter:
         make_names_durable({self.folder})
 
     def put_in_place(self, size: int | None) -> None:
-        """Do what ``finish`` does, except that a power cut may undo the name. It can be called twice."""
+        """Do what ``finish`` does, except that a power cut may undo the name. It can be called twice.
+
+        After it has failed it always fails: the kernel reports bytes that it could not write only once, so a second
+        fsync would succeed without them.
+        """
         if self._is_finished:
             return
         with _translated(f"write page map {self._path}"):
+            if self._is_tried:
+                raise OSError(errno.EIO, "an earlier attempt to make it durable failed")
+            self._is_tried = True
             if size is not None and (end := ENTRIES_AT + size * ENTRY_SIZE) < self._at:
                 os.ftruncate(self._descriptor, end)
             os.fsync(self._descriptor)
