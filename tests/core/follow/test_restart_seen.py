@@ -127,9 +127,11 @@ def test_an_old_tail_that_is_too_long() -> None:
 
 
 def test_new_frames_that_can_not_be_read() -> None:
-    """A published frame of the new incarnation that does not continue its chain is a gap."""
+    """A published frame of the new incarnation that does not continue its chain is a gap, by its own salts."""
     tally = CommitTally((1,), OLD, doubtful=False)
-    assert says(settle_restart(replace(READ, new=NewFrames(3, 2, tally))), "frame 3 of 3 was published")
+    assert says(settle_restart(replace(READ, new=NewFrames(3, 2, tally))), "frame 3 of 3 was published and does")
+    without_salts = replace(tally, next_salts=(0, 0))
+    assert says(settle_restart(replace(READ, new=NewFrames(3, 2, without_salts))), "published without salts")
 
 
 def test_how_far_the_new_frames_came() -> None:
@@ -160,13 +162,27 @@ def test_the_new_frames_passed_the_cursor() -> None:
     new = NewFrames(30, 30, CommitTally((1, 2, 30), None, doubtful=False))
     passed = replace(READ, old=tail(22), new=new, before=observed(ichange=104), behind=OLDER)
     assert passed.tail == EMPTY_TALLY
+    assert replace(passed, new=replace(new, last=21)).tail == EMPTY_TALLY
+    assert replace(passed, new=replace(new, last=20)).tail == passed.old.tally
     assert says(prove_restart(replace(SEEN, read=passed)), "1 transactions after frame 20")
+    shown = TailEvidence(stands=False, index_bytes=INDEX_BYTES, index_reads=(index(OLD, max_frame=22),))
+    assert not replace(SEEN, read=passed, tail=shown).is_whole
 
 
 def test_new_frames_that_came_while_the_tail_was_read() -> None:
     """They are not counted, but they may have overwritten the tail."""
     read = replace(READ, old=tail(22), before=observed(ichange=104), after_tail=observed(max_frame=21))
     assert says(prove_restart(replace(SEEN, read=read)), "new frames reached frame 21")
+    no_counter = replace(SEEN, read=read, counter=replace(SEEN.counter, mark=None), tail=None)
+    assert says(prove_restart(no_counter), "can't be counted, and its new frames passed frame 20")
+
+
+def test_old_frames_behind_the_new_ones_that_nothing_counts() -> None:
+    """The new frames passed the cursor, so no chain shows whether these were committed."""
+    new = NewFrames(30, 30, CommitTally((1, 2, 30), None, doubtful=False))
+    passed = replace(READ, new=new, behind=OLD)
+    assert says(prove_restart(replace(SEEN, read=passed)), "frames of the old incarnation follow frame 20")
+    assert prove_restart(replace(SEEN, read=replace(passed, behind=OLDER))) == RestartProof(20, is_provisional=True)
 
 
 @pytest.mark.parametrize("events", [ShmEvidence(), CLOSED])
@@ -217,10 +233,10 @@ def digest(content: bytes) -> bytes:
 
 def test_the_pages_that_would_prove_it() -> None:
     """They are the last versions up to the last commit, without pages that it has cut off."""
-    kept = tail_frames((3, 0, A), (7, 5, B), (3, 4, C), (4, 0, D))
-    old = OldTail((kept,), CommitTally((22, 23), OLDER, doubtful=False), 1000)
+    kept = tail_frames((3, 0, A), (4, 0, A), (5, 7, B), (3, 4, C), (4, 0, D))
+    old = OldTail((kept,), CommitTally((23, 24), OLDER, doubtful=False), 1000)
     wanted = prove_restart(replace(NO_COUNTER, read=replace(READ, old=old)))
-    assert wanted == PagesWanted(RestartProof(23, "remains"), 8, {3: digest(C)})
+    assert wanted == PagesWanted(RestartProof(24, "remains"), 8, {3: digest(C), 4: digest(A)})
 
 
 def test_pages_that_the_database_holds() -> None:
