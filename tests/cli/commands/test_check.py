@@ -1,6 +1,8 @@
 import os
 import sqlite3
+import tempfile
 from contextlib import closing
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -236,6 +238,13 @@ def test_a_state_directory_must_be_writable(tmp_path: Path) -> None:
     finding = check.state_dir_finding(tmp_path)
     assert finding.kind == "problem"
     assert str(os.geteuid()) in finding.hint
+
+
+def test_a_state_directory_must_have_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty file can be made on a full disk. Nothing can be noted there."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_where: FileIO("/dev/full", "wb"))
+    finding = check.state_dir_finding(tmp_path)
+    assert (finding.kind, finding.hint) == ("problem", "make room on its file system")
 
 
 def test_a_secret_that_everybody_can_read_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import WAIT_S_MAX, Place, running, wait_for
 from tests.fakes import Call, FakeStorage
+from walsyncd.adapters.journal.journal import Advance, Journal, ObjectRow
 from walsyncd.adapters.system.control_socket import ask, ask_daemon, socket_path
 from walsyncd.cli import main
 from walsyncd.engine.daemon import control
@@ -95,6 +96,34 @@ def test_what_a_sync_reached_is_said_though_a_gap_is_bridged_now(place: Place, m
         monkeypatch.setattr(control, "_failures", found_a_gap)
         assert place.ask(op="sync", names=["app"])["databases"]["app"]["position"] == position
         monkeypatch.undo()
+
+
+def test_a_journal_that_cant_be_written_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is noted while the disk of the state directory is full. So status and sync say it instead of silence."""
+    advance, is_full = Journal.advance, threading.Event()
+
+    def written(self: Journal, advances: Sequence[Advance]) -> Sequence[ObjectRow]:
+        if is_full.is_set():
+            raise TransientError("write journal: disk is full")
+        return advance(self, advances)
+
+    monkeypatch.setattr(Journal, "advance", written)
+
+    def unseen(futures: Futures, _timeout_s: float) -> dict[str, TransientError]:
+        return {tracked.name: TransientError("it was not looked at") for tracked, _ in futures}
+
+    with wal_database(place.database()) as writer, running(place.settings("app")):
+        place.sync()
+        is_full.set()
+        writer.execute("insert into t values (1)")
+        wait_for(lambda: place.ask(op="status")["storage"] == "write journal: disk is full")
+        with monkeypatch.context() as patched:
+            patched.setattr(control, "_failures", unseen)
+            answer = place.ask(op="sync", names=["app"])
+        assert answer["databases"]["app"]["error"] == "it was not looked at; write journal: disk is full"
+        is_full.clear()
+        place.sync()
+        assert place.ask(op="status")["storage"] == ""
 
 
 def test_a_base_is_asked_for_and_awaited(place: Place) -> None:

@@ -208,7 +208,7 @@ def _asked_meanwhile(watched: follower.Follower, place: Place) -> Callable[[], b
     """Return whether the daemon has met the full disk, in the journal or in a spool file."""
 
     def met() -> bool:
-        return bool(watched._journal_problem) or place.row().state == "failing"
+        return bool(watched.journal_problem) or place.row().state == "failing"
 
     return met
 

@@ -12,6 +12,7 @@ line          meaning                                                           
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import stat
 import tempfile
@@ -43,6 +44,7 @@ ANSWER_TIMEOUT_S = 15.0  # the wait for a daemon's answer; without one its facts
 # transaction is copied back by its own commit. So 16 times as much is not a moment between two checkpoints.
 UNCOPIED_BYTES_MAX = 64 << 20
 
+STATE_BYTES_MIN = 64 << 10  # less has no room for the journal to grow
 STEADY_S = 10.0  # a file that was written so recently may be written all the time
 WAL_ADVICE = (
     "`PRAGMA journal_mode=WAL` has every commit shipped at once. It is set once and stays in the file, -wal and -shm"
@@ -319,9 +321,12 @@ def state_dir_finding(state_dir: Path) -> Finding:
         text = "does not exist" + (": the daemon makes it" if writable else ", and can't be made")
         return Finding("note", subject, text) if writable else Finding("problem", subject, text, hint)
     try:
-        with tempfile.TemporaryFile(dir=state_dir):
+        with tempfile.TemporaryFile(dir=state_dir) as file:
+            file.write(bytes(STATE_BYTES_MIN))
+            file.flush()
             return Finding("ok", subject, "can be written")
     except OSError as error:
+        hint = "make room on its file system" if error.errno in {errno.ENOSPC, errno.EDQUOT} else hint
         return Finding("problem", subject, f"can't be written: {error.strerror}", hint)
 
 

@@ -189,7 +189,9 @@ class Control:
             if tracked.needs_bases():
                 self._destinations.of(tracked.row_id).snapshotter.hasten(tracked)
             if tracked.name in failures:
-                answer[tracked.name] = {"error": str(failures[tracked.name])}
+                answer[tracked.name] = {
+                    "error": "; ".join(filter(None, (str(failures[tracked.name]), self._trouble())))
+                }
                 continue
             rewinds, state = future.result()
             if state is None:

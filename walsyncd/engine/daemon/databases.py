@@ -99,6 +99,10 @@ class Databases:
         with self._lock:
             return list(self._by_id.values())
 
+    def journal_problem(self) -> str:
+        """Why nothing can be noted in the journal now; empty if it can be written."""
+        return self._follower.journal_problem
+
     def troubled(self) -> int:
         """Return how many databases are not well or can't be followed at all."""
         return len(self.suspended) + sum(not tracked.report.state.is_well for tracked in self.all())

@@ -94,8 +94,9 @@ class Observability:
         self._shipped.note(row)
 
     def remarks(self) -> str:
-        """What is wrong with the storage, or with this machine's clock compared with the store's; empty if nothing."""
-        return "; ".join(filter(None, (self.trouble(), self._unanswered(), self._clock.words())))
+        """What is wrong with the storage, the journal, or this machine's clock; empty if nothing is."""
+        words = (self.trouble(), self._unanswered(), self._databases().journal_problem(), self._clock.words())
+        return "; ".join(filter(None, words))
 
     def _unanswered(self) -> str:
         """Report a request that does not end, for example in a folder whose file system does not answer.

@@ -70,7 +70,7 @@ class Follower:
         self._offer, self._leaves_at_once, self._base_due = offer, leaves_at_once, base_due
         self._is_spool_full, self._has_too_much, self._looked = is_spool_full, has_too_much, looked
         self._begin_bridge, self._stall_detector = begin_bridge, stall_detector or StallDetector()
-        self._journal_problem, self._round_ms, self._unfinished = "", 0, UnfinishedRound()
+        self._round_ms, self._unfinished, self.journal_problem = 0, UnfinishedRound(), ""
         self._gathering = Gathering(schedule, environment.limits.fast_frames)
         self._notes = StateNotes(journal)  # written at the end of a round, before anybody is answered
         environment.read_ahead.has_ended = schedule.hasten
@@ -162,8 +162,8 @@ class Follower:
         except TransientError as error:  # the journal: nothing was made durable, so nothing has happened
             self._postpone(taken, error)
             return
-        if self._journal_problem and not is_full:
-            self._journal_problem = ""
+        if self.journal_problem and not is_full:
+            self.journal_problem = ""
             _log.info("journal_writable_again")
         self._believe(steps)
 
@@ -199,8 +199,8 @@ class Follower:
                 self._schedule.at(tracked, due_s)
 
     def _postpone(self, taken: list[FollowedDatabase], error: TransientError) -> None:
-        if error.message != self._journal_problem:
-            self._journal_problem = error.message
+        if error.message != self.journal_problem:
+            self.journal_problem = error.message
             _log.error("journal_not_writable", reason=error.message, remedy=error.hint)
         for tracked in taken:
             tracked.drop_pending()
