@@ -259,6 +259,11 @@ def test_status_and_check_show_it_with_a_daemon_and_without(
     with serving(tenants.settings):
         place.sync(tenants.name("good"))
         seen()
+        code, text = says("sync")
+        assert code == 0, "it must not fail for what a tenant puts there"
+        assert "walsyncd: 1 configured file can't be replicated: `walsyncd status` says which, and why" in text
+        code, text = says("sync", tenants.name("good"))
+        assert "replicated" not in text
     seen()
     code, text = says("check")
     assert code == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from walsyncd.cli.table import say
+from walsyncd.cli.table import counted, say
 
 DEFAULT_TIMEOUT = "60s"
 
@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
 
     state_dir = settings_from(args).daemon.state_dir
     deadline = Deadline(parse_duration(args.timeout))
-    asked = dict(call(state_dir, {"op": "sync", "names": args.names})["databases"])
+    reached = call(state_dir, {"op": "sync", "names": args.names})
+    asked = dict(reached["databases"])
     waiting = dict.fromkeys(asked, "")
     while waiting:
         answer = call(state_dir, {"op": "stored", "databases": {name: asked[name] for name in waiting}})
@@ -42,4 +43,7 @@ def run(args: argparse.Namespace) -> int:
             asked.update(call(state_dir, {"op": "sync", "names": answer["again"]})["databases"])
     for name, why in sorted(waiting.items()):
         say(f"walsyncd: {name} is not stored after {args.timeout}: {why}", file=sys.stderr)
+    if suspended := reached.get("suspended"):
+        text = f"{counted(suspended, 'configured file')} can't be replicated: `walsyncd status` says which, and why"
+        say(f"walsyncd: {text}", file=sys.stderr)
     return 1 if waiting else 0

@@ -4,8 +4,8 @@
 ``op``        takes                        returns
 ============  ===========================  =================================================================
 ``ping``                                   ``pid``
-``status``                                 ``pid``, ``storage``: its trouble; ``databases``, each a ``DatabaseStatus``
-``sync``      ``names`` (none: all)        ``databases``: by name what has to be stored, after a look just now
+``status``                                 ``pid``; ``storage``: its and the journal's trouble; ``databases``
+``sync``      ``names`` (none: all)        ``databases``: by name what has to be stored, after a look; ``suspended``
 ``stored``    ``databases``, as ``sync``   ``waiting``: by name what is not stored yet; ``again``: ask ``sync``
 ``snapshot``  ``name``                     ``base_key``: the last base before the one that is requested
 ``base``      ``name``, ``base_key``       ``base_key`` of a newer base or None, and ``why``
@@ -19,6 +19,7 @@
 ``reload``                                 ``added``, ``removed``, ``changed``: names; ``databases``: how many
 ============  ===========================  =================================================================
 
+``databases`` of ``status`` are ``DatabaseStatus``, and ``suspended`` is how many configured files can't be replicated.
 A request with a ``state_dir`` is for the daemon of that directory and no other.
 """
 
@@ -204,7 +205,7 @@ class Control:
                     by_base=tracked.needs_bases(),
                 )
                 answer[tracked.name] = point.fields()
-        return {"databases": answer}
+        return {"databases": answer, "suspended": 0 if names else len(self._databases.suspended)}
 
     def _stored(self, databases: Mapping[str, Mapping[str, Any]]) -> Answer:
         asked = {name: parse_sync_point(fields) for name, fields in databases.items()}
