@@ -146,6 +146,7 @@ def test_good_names_pass(name: str) -> None:
         ("ä" * 128, "more than 255 bytes"),
         (f"app/{G}", "means something else"),
         ("app/owner.json", "means something else"),
+        ("home/.walsyncd/app.db", "keeps for itself"),
         ("a\nb", "control character"),
         ("\udcff", "not UTF-8"),
         ("/".join(["a" * 99] * 9), "takes 902 bytes"),

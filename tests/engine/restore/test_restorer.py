@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 import stat
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from walsyncd.core.stored.layout import Key
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.restore.planner import RestoreRequest
 from walsyncd.engine.restore.replica import Replica
-from walsyncd.engine.restore.restorer import Restored, RestoreOptions, find_plan, restore, restore_request
+from walsyncd.engine.restore.restorer import Restored, RestoreOptions, check_target, find_plan, restore, restore_request
 from walsyncd.errors import CorruptError, NothingToRestoreError, RefusedError, TargetError, UsageError
 
 
@@ -311,6 +311,13 @@ def test_target_that_is_a_link_is_refused(tmp_path: Path) -> None:
             with pytest.raises(RefusedError, match="symbolic link"):
                 restored(maker, Head(), out, force=force)
     assert list((tmp_path / "real").iterdir()) == []
+
+
+@pytest.mark.parametrize(("size", "is_refused"), [(251, False), (252, True), (300, True)])
+def test_a_name_must_leave_room_for_a_wal(tmp_path: Path, size: int, *, is_refused: bool) -> None:
+    """SQLite could not open the database. It is refused before anything is fetched."""
+    with pytest.raises(UsageError, match="too long") if is_refused else nullcontext():
+        check_target(tmp_path / ("x" * size))
 
 
 def test_database_that_shrank_is_cut(tmp_path: Path) -> None:

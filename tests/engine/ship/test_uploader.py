@@ -17,7 +17,7 @@ from walsyncd.adapters.journal.deferred_changes import DeferredChanges
 from walsyncd.adapters.journal.journal import Advance, NewObject, reader
 from walsyncd.engine.ship import object_upload
 from walsyncd.engine.ship.scheduler import Scheduler
-from walsyncd.errors import ImpossibleError, RefusedError, TransientError
+from walsyncd.errors import ImpossibleError, RefusedError, TransientError, UsageError
 
 LARGE = bytes(range(256)) * 1000  # four parts of at most 70,000 bytes
 
@@ -313,17 +313,20 @@ def test_a_task_gets_its_error_back(daemon: Run) -> None:
         future.result(WAIT_S_MAX)
 
 
-def test_a_fault_in_the_work_for_an_object_is_told_by_its_database(tmp_path: Path, storage: FakeStorage) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError("fault"), UsageError("this key can't be stored here: fault")])
+def test_a_fault_in_the_work_for_an_object_is_told_by_its_database(
+    tmp_path: Path, storage: FakeStorage, error: Exception
+) -> None:
     """The work is tried again, and ends no thread."""
 
     def fail(_call: Call) -> None:
-        raise ZeroDivisionError
+        raise error
 
     storage.before = fail
     with run_daemon(tmp_path, storage, uploads_max=2) as run:
         run.uploader.start()
         run.spool(segment(1, 1))
-        wait_for(lambda: "ZeroDivisionError" in run.journal.database_by_id(run.database_id).error)
+        wait_for(lambda: "fault" in run.journal.database_by_id(run.database_id).error)
         storage.before = lambda _call: None
         wait_for(lambda: run.told.stored)
     assert run.told.crashes == []

@@ -40,10 +40,10 @@ from walsyncd.adapters.storage.folder_tree import FolderTree, copy_whole, create
 from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload, StoredPart
 from walsyncd.adapters.storage.remembered_folder import RememberedFolder
 from walsyncd.adapters.system import clock
+from walsyncd.core.stored.layout import HIDDEN_FOLDER as HIDDEN
 from walsyncd.core.stored.layout import ID_METADATA
 from walsyncd.errors import CorruptError, MissingError, RefusedError, UsageError
 
-HIDDEN = ".walsyncd"
 BLOCK_SIZE = 1 << 20
 LEFTOVER_SECONDS_MAX = 86_400.0  # a temporary file exists for seconds, that of a large base for hours at most
 

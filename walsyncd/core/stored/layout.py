@@ -39,6 +39,7 @@ from walsyncd.core.stored.position import GENERATION_PATTERN, is_generation
 from walsyncd.errors import UsageError
 
 OWNER_KEY = "owner.json"
+HIDDEN_FOLDER = ".walsyncd"  # what a folder as storage keeps beside the objects
 ID_METADATA = "walsyncd-id"  # in an object's metadata: proves that it is ours and has our bytes
 
 NAME_BYTES_MAX = 900  # S3 keys end at 1,024 bytes; the longest key below a database has 101
@@ -264,6 +265,8 @@ def _segment_fault(segment: str) -> str:
         return f"has the path segment {segment!r}"
     if len(segment.encode()) > SEGMENT_BYTES_MAX:
         return f"has a path segment of more than {SEGMENT_BYTES_MAX} bytes"
+    if segment == HIDDEN_FOLDER:
+        return f"has the path segment {segment!r}, which a folder as storage keeps for itself"
     if is_generation(segment) or segment == OWNER_KEY:
         return f"has the path segment {segment!r}, which means something else in a replica"
     if any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in segment):

@@ -22,7 +22,7 @@ from walsyncd.adapters.files.target import Target as TargetFile
 from walsyncd.adapters.system import clock
 from walsyncd.core.restore.plan import Plan, Point
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE
-from walsyncd.core.stored.layout import format_key
+from walsyncd.core.stored.layout import SEGMENT_BYTES_MAX, format_key
 from walsyncd.core.stored.manifest import Manifest, Range
 from walsyncd.core.stored.moment import format_stamp
 from walsyncd.engine.restore.base_fetch import Advance, fetch_base, missing_ranges, write_at
@@ -30,6 +30,7 @@ from walsyncd.engine.restore.fork_check import left_out
 from walsyncd.engine.restore.planner import ResolvedPlan, RestoreRequest, find_plan, manifest_of, with_plan
 from walsyncd.engine.restore.replay import Applied, ObjectSlice, Replay, last_size, pieces_of
 from walsyncd.engine.restore.replica import Replica
+from walsyncd.errors import UsageError
 
 __all__ = ["Restored", "check_target", "find_plan", "restore", "restore_request"]
 
@@ -86,7 +87,12 @@ class RestoreOptions:
 
 
 def check_target(path: Path, how: RestoreOptions = RestoreOptions()) -> None:
-    """Raise early what `restore` would raise: UsageError if the file exists, RefusedError if it is a link or in use."""
+    """Raise early what `restore` would raise: UsageError if the file exists, RefusedError if it is a link or in use.
+
+    A name that leaves no room for that of its -wal is a UsageError, too.
+    """
+    if len(os.fsencode(f"{path.name}-wal")) > SEGMENT_BYTES_MAX:
+        raise UsageError(f"restore to {path}: the name is too long for a -wal beside it", hint="choose a shorter one")
     with TargetFile(path, create_folder=how.create_folder) as target:
         target.check(force=how.force, replace_empty=how.replace_empty)
 

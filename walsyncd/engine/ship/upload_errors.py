@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.engine.ship.database_queue import DatabaseQueue
-from walsyncd.errors import FaultError, RefusedError, StateError, TransientError
+from walsyncd.errors import FaultError, RefusedError, StateError, TransientError, UsageError
 from walsyncd.log import get_logger
 
 
@@ -47,8 +47,8 @@ class UploadErrors:
         if is_news:
             get_logger(database=queue.name).error("storage_refused", url=self._url, reason=str(error))
 
-    def failed(self, queue: DatabaseQueue, error: FaultError) -> None:
-        """Note an unforeseen fault; its traceback is in the log."""
+    def failed(self, queue: DatabaseQueue, error: FaultError | UsageError) -> None:
+        """Note an unforeseen fault, of which the log has the traceback, or a key that the storage can't have."""
         self._note(queue, str(error))
 
     def over(self, queue: DatabaseQueue) -> None:

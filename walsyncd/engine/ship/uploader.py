@@ -41,7 +41,7 @@ from walsyncd.engine.ship.shipper import Shipper, UploadEvents
 from walsyncd.engine.ship.upload_errors import UploadErrors
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.stall_detector import StallDetector
-from walsyncd.errors import FaultError, ImpossibleError, RefusedError, StateError, TransientError
+from walsyncd.errors import FaultError, ImpossibleError, RefusedError, StateError, TransientError, UsageError
 from walsyncd.log import get_logger
 
 UPLOADS_MAX_DEFAULT = 8  # threads; a request mostly waits
@@ -316,7 +316,7 @@ class Uploader:
             fraction = random.random()  # noqa: S311  not a secret
             self._retry(act, refused_wait_s(Refused.OBJECT, queue.failures, fraction=fraction))
             return
-        except FaultError as error:
+        except (FaultError, UsageError) as error:  # a key that this storage can't have, for example
             self._upload_errors.failed(queue, error)
             self._retry(act, refused_wait_s(Refused.OBJECT, queue.failures))
             return
