@@ -2,6 +2,7 @@ import os
 import sqlite3
 import tempfile
 from contextlib import closing
+from dataclasses import asdict, replace
 from io import FileIO
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess
 from walsyncd.cli import main
 from walsyncd.cli.commands import check
+from walsyncd.core.follow.database_state import DatabaseState
+from walsyncd.engine.daemon.database_status import unseen
 
 
 def _database(file: Path, *, mode: str = "wal", page_size: int = 4096) -> Path:
@@ -221,6 +224,27 @@ def test_check_changes_nothing(tmp_path: Path) -> None:
     before = (file.read_bytes(), file.stat().st_mtime_ns, sorted(tmp_path.iterdir()))
     _texts(file)
     assert (file.read_bytes(), file.stat().st_mtime_ns, sorted(tmp_path.iterdir())) == before
+
+
+def test_what_is_refused_to_the_daemon_is_a_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check as root may read what the daemon's user may not. What the check has found itself is not said twice."""
+    readable, missing = _database(tmp_path / "app" / "app.db"), tmp_path / "app" / "none.db"
+    config = _config(tmp_path, readable, missing)
+    rows = [
+        asdict(replace(unseen(path.name, str(path)), state=state, cause="permission denied", remedy="chmod"))
+        for path, state in ((readable, DatabaseState.REFUSED), (missing, DatabaseState.FAILING))
+    ]
+    answer = {"databases": rows, "storage": "storage refuses: put object: permission denied"}
+    monkeypatch.setattr(check, "asked", lambda *_arguments, **_options: answer)
+    code, lines = _check(config, capsys)
+    assert code == 1
+    assert [line for line in lines if line.startswith("problem")] == [
+        f"problem database {missing}: does not exist (hint: is the path right? replication starts when it appears)",
+        f"problem database {readable}: the daemon says: refused: permission denied (hint: chmod)",
+        "problem daemon: storage refuses: put object: permission denied",
+    ]
 
 
 def test_a_state_directory_may_be_missing(tmp_path: Path) -> None:

@@ -104,10 +104,13 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield from _entry_findings(settings, specs)
     for each in found.suspended:
         yield Finding("problem", f"{each.entry} {each.path}", f"{each.cause}: it is suspended", each.remedy)
+    faulty: set[str] = set()
     for spec in specs:
-        yield from _bounded_findings(spec)
+        of_files = _bounded_findings(spec)
+        faulty.update(finding.subject for finding in of_files if finding.kind == "problem")
+        yield from of_files
         yield from _price_findings(spec)
-    yield from _base_findings(settings)
+    yield from _daemon_findings(settings, faulty)
     yield from _kernel_findings()
     yield from _notify_findings(settings)
     yield _bounded_state_finding(settings.daemon.state_dir)
@@ -174,8 +177,12 @@ def _price_findings(spec: DatabaseSpec) -> Iterator[Finding]:
         yield Finding("note", f"database {spec.path}", f"backpressure is on: {backpressure_decision.PRICE}")
 
 
-def _base_findings(settings: Settings) -> Iterator[Finding]:
-    """Bases that have waited for a long time for a WAL to restart. Only a running daemon knows them."""
+def _daemon_findings(settings: Settings, faulty: set[str]) -> Iterator[Finding]:
+    """Report what only a running daemon knows: bases that have waited for a long time, and what is refused to its user.
+
+    ``faulty`` are the subjects of which a problem was reported already.
+    """
+    from walsyncd.core.follow.database_state import DatabaseState  # noqa: PLC0415
     from walsyncd.engine.daemon.database_status import RESTART_REMEDY, parse_status  # noqa: PLC0415
 
     state_dir = settings.daemon.state_dir
@@ -185,6 +192,11 @@ def _base_findings(settings: Settings) -> Iterator[Finding]:
             if row.waiting_base:
                 text = f"the daemon says: {row.waiting_base.removesuffix(f' ({RESTART_REMEDY})')}"
                 yield Finding("problem", f"database {row.path}", text, RESTART_REMEDY)
+            if row.state in {DatabaseState.REFUSED, DatabaseState.FAILING} and f"database {row.path}" not in faulty:
+                text = f"the daemon says: {row.state}: {row.cause}"
+                yield Finding("problem", f"database {row.path}", text, row.remedy)
+        if answer.get("storage"):
+            yield Finding("problem", "daemon", str(answer["storage"]))
 
 
 def _other_path_findings(spec: DatabaseSpec) -> Iterator[Finding]:
