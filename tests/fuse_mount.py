@@ -1,8 +1,9 @@
 """A file system that can be made to hang: ``python -m tests.fuse_mount FOLDER MOUNT`` serves FOLDER at MOUNT by FUSE.
 
-It speaks the kernel's protocol itself (linux/fuse.h), as far as SQLite and walsyncd need it, in one thread. While it is
-stopped (SIGSTOP) no call on a file there returns. After SIGUSR1 it takes requests and answers none, so that the callers
-can't even be killed, until SIGUSR2. When the process ends, every call fails with ENOTCONN.
+It speaks the kernel's protocol itself (linux/fuse.h), as far as SQLite and walsyncd need it, in one thread. After
+SIGHUP it stops itself, between two requests, until SIGCONT: no call on a file there returns meanwhile, and the
+callers can be killed. After SIGUSR1 it takes requests and answers none, so that the callers can't even be killed,
+until SIGUSR2. When the process ends, every call fails with ENOTCONN.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import select
 import signal
 import struct
 import subprocess
@@ -22,6 +24,7 @@ from pathlib import Path
 import pytest
 
 MNT_DETACH = 2
+STOP_S_MAX = 60.0
 MESSAGE_BYTES_MAX = (1 << 20) + 4096
 _IN, _OUT = struct.Struct("<IIQQIIII"), struct.Struct("<IiQ")
 _ATTR = "<QQQQQQIIIIIIIIII"
@@ -37,7 +40,15 @@ class Served:
 
     def hang(self) -> None:
         """Answer nothing from now on, and take no request."""
-        self._process.send_signal(signal.SIGSTOP)
+        self._process.send_signal(signal.SIGHUP)
+        until_s = time.monotonic() + STOP_S_MAX
+        while not self._is_stopped():
+            assert time.monotonic() < until_s, "it does not stop"
+            time.sleep(0.01)
+
+    def _is_stopped(self) -> bool:
+        status = Path(f"/proc/{self._process.pid}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] == "T"
 
     def swallow(self) -> None:
         """Answer nothing from now on, but take every request."""
@@ -81,14 +92,24 @@ class Server:
         self._paths = {1: backing}
         self._handles: dict[int, int] = {}
         self._swallowed: list[bytes] = []
-        self.is_swallowing = False
+        self.is_swallowing = self.is_stopping = False
+        os.set_blocking(channel, False)
+        self._signalled, written = os.pipe2(os.O_NONBLOCK)
+        signal.set_wakeup_fd(written, warn_on_full_buffer=False)
 
     def run(self) -> None:
         """Serve until the file system is unmounted."""
         while True:
+            if self.is_stopping:  # a request that was taken before would keep its caller from being killed
+                self.is_stopping = False
+                os.kill(os.getpid(), signal.SIGSTOP)
+            ready, _, _ = select.select([self._channel, self._signalled], [], [])
+            if self._signalled in ready:
+                os.read(self._signalled, MESSAGE_BYTES_MAX)
+                continue
             try:
                 request = os.read(self._channel, MESSAGE_BYTES_MAX)
-            except InterruptedError:
+            except (InterruptedError, BlockingIOError):
                 continue
             except OSError as error:
                 if error.errno == errno.ENODEV:
@@ -283,6 +304,10 @@ def main(backing: str, mount: str) -> None:
     def swallow(_number: int, _frame: object) -> None:
         server.is_swallowing = True
 
+    def stop(_number: int, _frame: object) -> None:
+        server.is_stopping = True
+
+    signal.signal(signal.SIGHUP, stop)
     signal.signal(signal.SIGUSR1, swallow)
     signal.signal(signal.SIGUSR2, lambda _number, _frame: server.answer_swallowed())
     server.run()
