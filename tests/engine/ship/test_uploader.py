@@ -203,7 +203,7 @@ def test_a_kill_while_merging_keeps_every_frame(tmp_path: Path, monkeypatch: pyt
         with run_daemon(tmp_path / str(at), storage) as run:
             run.spool(*objects)
             deaths = Deaths(at)
-            with mortal(monkeypatch, storage, deaths):
+            with mortal(monkeypatch, storage, deaths), suppress(Killed):
                 run.flush()
         if not deaths.is_dead:
             break
