@@ -98,6 +98,26 @@ def test_the_old_tail_is_read_before_anything_else(tmp_path: Path, monkeypatch: 
         follow.proves(app)
 
 
+def test_a_restart_while_new_frames_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frames that were published are overwritten then, which is no rewritten history. The look is repeated."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(*(insert(number) for number in range(10)))
+        follow.look()
+        frame = follow.cursor.frames
+        app.execute(CHECKPOINT, insert(20))
+        run = SourceReader.run
+
+        def run_too_late(self: SourceReader, start: Cursor, last: int | None) -> Any:
+            if not start.frames:
+                monkeypatch.undo()
+                app.execute(CHECKPOINT, insert(30))
+            return run(self, start, last)
+
+        monkeypatch.setattr(SourceReader, "run", run_too_late)
+        assert follow.gap() == f"1 transactions after frame {frame} of the WAL were overwritten before they were read"
+
+
 def test_a_commit_and_a_last_close_during_an_idle_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The look has read that nothing is new, and then learns that the WAL is gone. The WAL is first read to its end."""
     path = tmp_path / "app.db"

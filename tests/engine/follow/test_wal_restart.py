@@ -50,6 +50,19 @@ def test_overwritten_commits_are_a_gap_with_numbers(app: SqliteProcess, follow: 
     assert follow.gap() == f"3 transactions after frame {frame} of the WAL were overwritten before they were read"
 
 
+def test_old_frames_behind_the_new_ones_that_nothing_counts(app: SqliteProcess, follow: Following) -> None:
+    """A transaction was rolled back after its frames were written, and new frames have passed ours.
+
+    No chain shows any more that nothing of it was committed.
+    """
+    follow.look()
+    frame = follow.cursor.frames
+    spilled = ("INSERT INTO t VALUES (randomblob(20000))" for _ in range(5))
+    app.execute("PRAGMA cache_size=1", "BEGIN", *spilled, "ROLLBACK", CHECKPOINT)
+    fill(app, frame + 2, start=5000)
+    assert follow.gap() == f"frames of the old incarnation follow frame {frame} though no commit is missing"
+
+
 def test_a_truncated_wal_with_nothing_missed(app: SqliteProcess, follow: Following) -> None:
     """TRUNCATE and then a commit of the same process are each looked at, or both at once."""
     follow.look()
