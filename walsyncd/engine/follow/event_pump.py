@@ -224,7 +224,7 @@ class EventPump:
         """How long to wait for events. The follower may add to what is unread meanwhile."""
         looks = (tracked.deferred for tracked in self._unread.copy().values())
         pause_s = min((look.pause_s for look in looks if look is not None and look.pause_s), default=RECHECK_S)
-        for _, until_s in self._inside.values():
+        for _, until_s in tuple(self._inside.values()):
             pause_s = max(0.0, min(pause_s, until_s - time.monotonic()))
         return pause_s
 
