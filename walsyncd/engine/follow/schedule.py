@@ -317,7 +317,7 @@ def _rest_s(tracked: FollowedDatabase, step: Step) -> float:
     reading, base = tracked.reading, tracked.base
     if reading is None or not step.frames or step.gap or tracked.bridge is not None or tracked.mailbox.asked():
         return 0.0
-    is_prompt = base.wanted or base.under_way or tracked.spec.backpressure or tracked.evidence.provisional is not None
+    is_prompt = base.wanted or base.under_way or tracked.spec.backpressure
     return 0.0 if is_prompt else reading.rest_s
 
 
