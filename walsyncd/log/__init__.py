@@ -4,12 +4,12 @@
 stderr is              a line
 =====================  ==========================================================================
 a terminal             readable, coloured unless ``NO_COLOR`` is set
-a service's journal    an entry with fields of its own (``log.journald``), unless ``log_format`` says json
+a service's journal    an entry with separate fields (``log.journald``), unless ``log_format`` is json
 other                  ``<6>{"event": "segment_stored", …}``: the syslog level that journald reads
                        (sd-daemon(3)), then one JSON object
 =====================  ==========================================================================
 
-A line that can't be written does not fail in the caller: replication continues, and ``lines_lost`` counts it. The
+If a line can't be written, its caller does not notice: replication continues, and ``lines_lost`` counts the line. The
 daemon's lines go through a queue (``log.queue``), so that a stalled reader never stops a thread. Each database has a
 limit of lines (``log.line_limit``). Text that others chose is escaped before it reaches a terminal.
 """
@@ -33,7 +33,7 @@ from walsyncd.log import journald
 from walsyncd.log.line_limit import LineLimit
 from walsyncd.log.queue import Queue
 
-_Line: TypeAlias = Any  # text for stderr, a datagram for the journal
+_Line: TypeAlias = Any  # a text for stderr, or a datagram for the journal
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -42,9 +42,9 @@ _SYSLOG_LEVELS = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 
 
 
 class _Lines:
-    """Writes lines to a stream, and counts its failures instead of raising them. Any thread may write.
+    """Writes lines to a stream, and counts failures instead of raising them. Any thread may write.
 
-    Without a stream, each line goes to what ``sys.stderr`` is at that moment.
+    Without a stream, each line is written to the current ``sys.stderr``.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -70,7 +70,7 @@ class _Lines:
 
 
 class _LibraryHandler(logging.Handler):
-    """Passes what boto3 and urllib3 log through ``logging`` to our log."""
+    """Passes lines that boto3 and urllib3 log through ``logging`` on to our log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one record as an event of its own."""
@@ -80,7 +80,7 @@ class _LibraryHandler(logging.Handler):
 
 
 class _Queued:
-    """Lines, or entries of the journal, that a thread writes. ``write`` raises OSError if it can't."""
+    """Lines, or entries of the journal, that a thread of its own writes. ``write`` raises OSError if writing fails."""
 
     def __init__(self, write: Callable[[_Line], None], say_dropped: Callable[[int], _Line]) -> None:
         self._send = write
@@ -93,7 +93,7 @@ class _Queued:
         return self._failed + self.queue.dropped
 
     def msg(self, line: _Line) -> None:
-        """Queue a line, which is written soon."""
+        """Queue a line, which the thread then writes."""
         self.queue.put(line)
 
     debug = info = warning = error = critical = msg
@@ -111,7 +111,7 @@ _FOLDED = "log_lines_folded"
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
-    """Log from ``level`` on (``debug``, ``info``, ``warning`` or ``error``) to ``stream``, else stderr."""
+    """Log from ``level`` on (``debug``, ``info``, ``warning`` or ``error``) to ``stream``, or to stderr without one."""
     global _lines  # noqa: PLW0603  there is one log in a process
     _lines = _Lines(stream)
     _route(level, _form((stream or sys.stderr).isatty()))
@@ -133,7 +133,7 @@ def configure_daemon(level: str, log_format: str) -> None:
 
 
 def flush(timeout_s: float) -> None:
-    """Wait until every line so far is written, but at most ``timeout_s``."""
+    """Wait until every line logged before is written, but at most ``timeout_s``."""
     if isinstance(_lines, _Queued):
         _lines.queue.flush(timeout_s)
 
@@ -175,12 +175,12 @@ def _limited(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
 
 
 def _escaped(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Make each text fit for a terminal. Values of other types are rendered as ``repr`` does, which escapes them."""
+    """Escape each text for a terminal. Values of other types are rendered by ``repr``, which escapes them."""
     return {key: one_line(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def _escaped_traceback(stream: TextIO, exc_info: Any) -> None:
-    """Write a traceback, which may quote such text too."""
+    """Write a traceback, escaped as well, since it may quote text that others chose."""
     stream.write("\n" + printable("".join(traceback.format_exception(*exc_info))))
 
 

@@ -4,12 +4,12 @@ r"""systemd's journal in its native protocol: an entry is a datagram of fields (
 field                                 in the datagram
 ====================================  ==================================================================
 without a line feed                   ``NAME=value\n``
-with one                              ``NAME\\n``, its size (64 bit, little-endian), the value, ``\n``
+with a line feed                      ``NAME\\n``, its size (64 bit, little-endian), the value, ``\n``
 ====================================  ==================================================================
 
-``MESSAGE`` is the same JSON object as on stderr. Each fact of it is also a field of its own (``DATABASE=``,
-``GENERATION=`` …). Events about which operators should know more have a ``MESSAGE_ID`` with an entry in
-``systemd/walsyncd.catalog``, which ``journalctl -x`` shows.
+``MESSAGE`` is the JSON object that stderr would get. Each fact in it is also a field of its own (``DATABASE=``,
+``GENERATION=`` …). Events that operators should know more about have a ``MESSAGE_ID``. Its entry in
+``systemd/walsyncd.catalog`` is shown by ``journalctl -x``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MESSAGE_IDS = {
 
 
 def is_stderr(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether stderr goes to the journal: ``$JOURNAL_STREAM`` names its device and inode (systemd.exec(5))."""
+    """Whether stderr is the journal's stream, whose device and inode ``$JOURNAL_STREAM`` names (systemd.exec(5))."""
     try:
         status = os.fstat(2)
     except OSError:

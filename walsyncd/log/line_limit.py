@@ -1,7 +1,7 @@
-"""Limits the log lines of each database, so that a noisy one hides nothing of the others.
+"""Limits the log lines of each database, so that a noisy database hides no lines of the others.
 
-A database may log ``LINES_PER_MINUTE_MAX`` lines in a minute. Further ones are counted. When the minute is over, the
-next line of anybody is preceded by one that gives the count: ``log_lines_folded``.
+A database may log ``LINES_PER_MINUTE_MAX`` lines in a minute. Further lines are only counted. When the minute is over,
+a ``log_lines_folded`` with the count is logged before the next line of the log.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class LineLimit:
         self._minutes: dict[str, _Minute] = {}
 
     def take(self, database: str) -> bool:
-        """Count a line of a database. Returns False if it is one too many."""
+        """Count a line of a database. Returns False if the line is above the limit."""
         with self._lock:
             minute = self._minutes.setdefault(database, _Minute(self._monotonic_s()))
             minute.lines += 1
             return not minute.folded
 
     def folded(self) -> dict[str, int]:
-        """Forget the minutes that are over. Returns by database how many lines were left out in them, if any."""
+        """Forget the minutes that are over. Returns how many lines were left out in them, by database, if any."""
         with self._lock:
             end_s = self._monotonic_s() - MINUTE_S
             over = {name: minute for name, minute in self._minutes.items() if minute.began_s <= end_s}

@@ -1,7 +1,7 @@
 """A queue of lines to write, so that the threads that log never wait for the reader of the log.
 
-One thread writes, and up to ``LINES_MAX`` lines wait for it. Further lines are dropped and counted. Their number is
-logged in a line of its own as soon as half of the queue is free again.
+One thread writes, and up to ``LINES_MAX`` lines wait for it. Further lines are dropped and counted. The number of
+dropped lines is logged as soon as half of the queue is free again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ LINES_MAX = 10_000  # some megabytes; at info level this is hours of logging
 
 
 class Queue(Generic[T]):
-    """Calls ``write`` with each item in turn, in a thread of its own. ``say_dropped`` makes an item of a count."""
+    """Calls ``write`` with each item in turn, in a thread of its own.
+
+    ``say_dropped`` returns an item which says that this many items were dropped.
+    """
 
     def __init__(self, write: Callable[[T], None], say_dropped: Callable[[int], T], lines_max: int = LINES_MAX) -> None:
         self._write = write
@@ -46,7 +49,7 @@ class Queue(Generic[T]):
             self._condition.notify_all()
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until all is written. Returns False if that takes longer than ``timeout_s``."""
+        """Wait until all items are written. Returns False if that takes longer than ``timeout_s``."""
         deadline = time.monotonic() + timeout_s
         with self._condition:
             return self._condition.wait_for(

@@ -1,20 +1,20 @@
 """Makes names durable, and says what the operating system's errors mean.
 
-A file is complete or absent, even after a power cut, if it is written under another name, fsynced, renamed, and its
-folder is fsynced. A new folder is not safe before its parent was fsynced. Source: rename(2), fsync(2) ("does not
-necessarily ensure that the entry in the directory has also reached disk").
+A file is written under another name, fsynced and renamed, and then its folder is fsynced. So it is complete or absent,
+even after a power cut. A new folder is not durable before its parent was fsynced. Source: rename(2), fsync(2) ("does
+not necessarily ensure that the entry in the directory has also reached disk").
 
 The operating system's errors become walsyncd's here:
 
 ================================  ================  ===============================================
 errno                             class             because
 ================================  ================  ===============================================
-ENOENT                            MissingError      it is not there
+ENOENT                            MissingError      the file does not exist
 EACCES, EPERM, EROFS, EXDEV       RefusedError      a person must change something
 ELOOP, EINVAL                     RefusedError      a link or a device is where a file or a folder must be
 ENAMETOOLONG, EFBIG               ImpossibleError   the file system will never accept this file
-EISDIR, ENOTDIR, EEXIST           by direction      a file where a folder must be, or the reverse:
-                                                    impossible to write, absent when reading
+EISDIR, ENOTDIR, EEXIST           by direction      a file is where a folder must be, or the reverse: when writing this
+                                                    is an ImpossibleError, when reading a MissingError
 any other (ENOSPC, EIO, ESTALE)   TransientError    the same operation may succeed later
 ================================  ================  ===============================================
 """
@@ -51,7 +51,7 @@ _MEANINGS: dict[int, tuple[type[WalsyncdError], str]] = {
 
 
 def sync_folder(path: Path) -> None:
-    """Make changes of the names in a folder durable."""
+    """Make changes to the names in a folder durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
 """Locks of an open file description on ranges of bytes (fcntl(2), F_OFD_SETLK), and queries for conflicting locks.
 
-Such a lock belongs to the descriptor that took it. Closing another descriptor of the same file does not release it,
-whereas that releases the POSIX locks that SQLite takes. Both kinds conflict with each other as usual.
+Such a lock belongs to the descriptor that took it. Closing another descriptor of the same file does not release such a
+lock, but it releases the POSIX locks that SQLite takes. The two kinds of locks conflict with each other as usual.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ def lock_bytes(descriptor: int, kind: int, start: int, length: int) -> bool:
 
 
 def lock_in_the_way(descriptor: int, wanted: int, start: int, length: int) -> tuple[int, int]:
-    """Return type and pid of a lock that ``wanted`` would conflict with, or (F_UNLCK, 0). Raises OSError."""
+    """Return type and pid of a lock that a ``wanted`` lock conflicts with, or (F_UNLCK, 0) if none does.
+
+    Raises OSError.
+    """
     question = _FLOCK.pack(wanted, os.SEEK_SET, start, length, 0)
     kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, _F_OFD_GETLK, question))
     return (kind, 0) if kind == fcntl.F_UNLCK else (kind, pid)

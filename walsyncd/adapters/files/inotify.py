@@ -1,29 +1,30 @@
 """One inotify instance for all databases: reports which file of which database had an event (inotify(7)).
 
-Watches are on folders, because a watch on a file ends when it is replaced. One watch serves all databases of a folder;
-each event of another file in it costs a dictionary lookup. The mask of a watch:
+Watches are on folders, because a watch on a file ends when the file is replaced. One watch serves all databases of a
+folder; an event of any other file in the folder costs a dictionary lookup. The mask of a watch:
 
 | a folder that | has |
 |---|---|
-| leads to one of the others | DELETE, MOVED_FROM, MOVED_TO |
+| leads to a folder of the next rows | DELETE, MOVED_FROM, MOVED_TO |
 | is listed (for a glob pattern), or lacks a folder that is awaited | CREATE as well |
 | holds databases | MODIFY and CLOSE_WRITE as well |
 
-and all of them have DELETE_SELF and MOVE_SELF. Every folder from ``/`` down is watched, so that a renamed parent or a
-switched symbolic link is seen: a folder whose path leads to another inode is WATCH_LOST, then REAPPEARED if there is
-one. A deleted folder that a process still has open sends no DELETE_SELF, but its parent sends DELETE.
+All masks have DELETE_SELF and MOVE_SELF. Every folder from ``/`` down is watched, so that a renamed parent or a
+switched symbolic link is seen. When a path stops leading to the watched inode, WATCH_LOST is reported, then REAPPEARED
+if another folder is there. A deleted folder that a process still has open sends no DELETE_SELF, but its parent sends
+DELETE.
 
-IN_EXCL_UNLINK is not set: a write to, or the close of, an unlinked -wal or -shm must be seen, and a spurious event
-costs only a look. IN_ATTRIB is not set: an unlink is reported as DELETE even if the file is open.
+IN_EXCL_UNLINK is not set: writes to an unlinked -wal or -shm, and its close, must be seen, and a spurious event costs
+only a look. IN_ATTRIB is not set: an unlink is reported as DELETE even if the file is open.
 
-Not seen, whatever the mask: writes through mmap; writes through a hard link in another folder. Another file system
-that is mounted over a watched folder is told of by the kernel's mount table, which can be polled (proc(5)).
+No mask reports writes through mmap, or through a hard link in another folder. A file system that is mounted over a
+watched folder appears in the kernel's mount table, which can be polled (proc(5)).
 
-A file can be watched itself, too, so that its writes can be counted. The kernel merges an event only with an equal one
-that was queued last. A write to such a file queues the folder's event and then its own. So two writes are never merged.
+A watch on a file itself makes its writes countable. The kernel merges an event only with an equal event that was queued
+last. A write to such a file queues an event of both watches, so two writes are never merged.
 
-Events are hints: they coalesce, and after an overflow everything must be looked at. The kernel uses no watch descriptor
-twice. The mask of a watch only ever grows: too large a mask costs wake-ups, too small a mask loses events.
+Events are hints: they coalesce, and after an overflow everything must be looked at. The kernel never reuses a watch
+descriptor. The mask of a watch only ever grows: too large a mask costs wake-ups, too small a mask loses events.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ _SELF = int(flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT | flags.IGNORED)
 _NAMES = int(flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO)
 _NEW_NAMES = int(flags.CREATE | flags.MOVED_TO)
 _IS_FOLDER = int(flags.ISDIR)
-_WRITES_MAX = 4096  # other files of the watched folders count as well
+_WRITES_MAX = 4096  # files that belong to no database are remembered as well
 
-# Whether a new name matters, and it is a folder's.
+# Returns whether a new name matters. The second argument says whether the name is a folder's.
 Wants: TypeAlias = Callable[[str, bool], bool]
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -86,11 +87,11 @@ class _Folder:
     path: Path
     parent: _Folder | None
     children: dict[str, _Folder] = field(default_factory=dict)
-    names: dict[str, _Named] = field(default_factory=dict)  # file name → what it is
-    listings: list[Wants] = field(default_factory=list)  # the requests for its new names
+    names: dict[str, _Named] = field(default_factory=dict)  # file name → the database and the file's role
+    listings: list[Wants] = field(default_factory=list)  # one entry for each ``add_directory`` of this folder
     absent: set[str] = field(default_factory=set)  # children that are not watched
     watch: int | None = None
-    asked: int = 0  # the mask of the watch, as far as this folder needs it
+    asked: int = 0  # the events that this folder needs in the mask of its watch
     trouble: str = ""  # why there is no watch although the folder may exist
 
     def mask(self) -> int:
@@ -99,7 +100,7 @@ class _Folder:
         return _LISTS if self.listings or self.absent else _LEADS
 
     def is_wanted(self, name: str, mask: int) -> bool:
-        """Whether anybody wants to hear of this new name."""
+        """Whether a listing wants this new name."""
         return not is_side_name(name) and any(wants(name, bool(mask & _IS_FOLDER)) for wants in self.listings)
 
     def events(self, kind: Kind) -> Iterator[Event]:
@@ -127,7 +128,7 @@ class InotifyReader:
         self._records: deque[bytes] = deque()  # not processed yet
         self._root = _Folder(Path("/"), None)
         self._folders: dict[Path, _Folder] = {self._root.path: self._root}
-        self._by_watch: dict[int, list[_Folder]] = {}  # two paths can lead to one inode, which has one watch
+        self._by_watch: dict[int, list[_Folder]] = {}  # two paths can lead to the same inode, and share its watch
         self._counted: dict[int, CountedFile] = {}  # files with a watch of their own, by watch
         self._found: list[Event] = []  # not drained yet
         self._writes: dict[bytes, tuple[Event, ...]] = {}  # the meaning of a MODIFY, by its bytes; any change clears it
@@ -144,7 +145,7 @@ class InotifyReader:
         self._queue.close()
 
     def add(self, database: Path) -> None:
-        """Watch a database. It need not exist, nor its folder. Adding it twice has no further effect."""
+        """Watch a database. Neither the database nor its folder has to exist. Adding it twice has no further effect."""
         with self._changing():
             folder = self._folder(database.parent)
             for role in FILE_ROLES:
@@ -152,7 +153,7 @@ class InotifyReader:
             self._arm(folder)
 
     def remove(self, database: Path) -> None:
-        """Stop watching a database. An unknown one is no error."""
+        """Stop watching a database. It is no error if the database is unknown."""
         with self._changing():
             folder = self._folders.get(database.parent)
             if folder is None:
@@ -165,9 +166,9 @@ class InotifyReader:
                 self._remove_watch(watch)
 
     def count_journal_writes(self, database: Path) -> None:
-        """Have each write to the -journal that exists now be a MODIFY and a COUNTED, as long as the file exists.
+        """Report each write to the -journal that exists now as a MODIFY and a COUNTED, as long as that file exists.
 
-        After many writes there is one UNCOUNTED, and no more. Where it can't be, there is no COUNTED.
+        After many writes one UNCOUNTED is reported, and no more. If the file can't be watched, no COUNTED is reported.
         """
         path = side_path(database, Role.JOURNAL)
         with self._changing(), contextlib.suppress(OSError, UnresponsiveError), FileCall(path, "watch"):
@@ -175,14 +176,14 @@ class InotifyReader:
             self._counted[watch] = CountedFile(Event(database, Role.JOURNAL, Kind.COUNTED))
 
     def add_directory(self, path: Path, wants: Wants = _any_name) -> None:
-        """Tell about new names that ``wants`` wants in a folder (APPEARED), but for databases and their side files."""
+        """Report new names that ``wants`` accepts in a folder (APPEARED), except databases and side files."""
         with self._changing():
             folder = self._folder(path)
             folder.listings.append(wants)
             self._arm(folder)
 
     def remove_directory(self, path: Path, wants: Wants = _any_name) -> None:
-        """Take one ``add_directory`` back."""
+        """Undo one ``add_directory``."""
         with self._changing():
             folder = self._folders.get(path)
             if folder is None or wants not in folder.listings:
@@ -213,18 +214,18 @@ class InotifyReader:
     def drain(self) -> list[Event]:
         """Return all events that were queued before this call (and perhaps more), in that order. It never blocks.
 
-        Two threads that drain get a part each. So hold one lock over the call and over the processing of the events.
-        Otherwise a thread can find the queue empty before the other has processed what was in it.
+        Two threads that drain get a part of the events each. So hold one lock during the call and the processing of the
+        events. Otherwise a thread can find the queue empty before the other has processed the events from it.
         """
         with self._lock:
             self._records.extend(self._queue.records())
-            while self._records:  # one by one: a thread that hangs in one leaves the others to its successor
+            while self._records:  # one by one: a thread that hangs in a record leaves the others to its successor
                 self._take_record(self._records.popleft())
             found, self._found = self._found, []
             return found
 
     def recheck(self) -> None:
-        """Check that every path still leads to the watched folder, for changes without an event."""
+        """Check that every path still leads to its watched folder, since some changes cause no event."""
         with self._changing():
             self._recheck()
 
@@ -235,7 +236,7 @@ class InotifyReader:
             return folder is not None and not _blind(folder)
 
     def unwatched(self) -> dict[Path, str]:
-        """Return the databases without events, with the cause. They must be looked at periodically."""
+        """Return the databases that have no events, each with the cause. Look at these databases periodically."""
         with self._lock:
             causes = ((folder, _blind(folder)) for folder in self._folders.values() if folder.names)
             return {
@@ -256,7 +257,7 @@ class InotifyReader:
                 self.wake()
 
     def _take_record(self, record: bytes) -> None:
-        """Process one event of the kernel. What a MODIFY means is remembered."""
+        """Process one event of the kernel. The events that a MODIFY results in are remembered by its bytes."""
         known = self._writes.get(record)
         if known is not None:
             self._found += known
@@ -280,7 +281,7 @@ class InotifyReader:
                 self._remove_watch(watch)
         elif counted is not None and mask & _SELF:
             del self._counted[watch]
-        # No folders: an event of a watch that was removed. A copy, as arming changes the list.
+        # There is no folder if the watch was removed. The loop needs a copy, since arming changes the list.
         for folder in tuple(self._by_watch.get(watch, ())):
             if mask & _SELF:
                 self._arm(folder)
@@ -290,7 +291,7 @@ class InotifyReader:
     def _take_name(self, folder: _Folder, mask: int, name: str) -> None:
         named = folder.names.get(name)
         if named is not None:
-            # More than one bit is rare, but a truncation can clear setuid (MODIFY and ATTRIB).
+            # A mask rarely has more than one bit. A truncation that clears setuid is MODIFY and ATTRIB.
             self._found.extend(Event(*named, kind) for bit, kind in _KINDS.items() if mask & bit)
         if not mask & _NAMES:
             return
@@ -301,7 +302,7 @@ class InotifyReader:
             self._arm(child)
 
     def _folder(self, path: Path) -> _Folder:
-        """Return the node of ``path``. If it is new, it is created and armed, with those above it."""
+        """Return the node of ``path``. A new node is created and armed, after new nodes above it."""
         if not path.is_absolute():
             raise UsageError(f"watch {path}: not an absolute path")
         folder = self._folders.get(path)
@@ -312,7 +313,7 @@ class InotifyReader:
         return folder
 
     def _prune(self, folder: _Folder) -> None:
-        """Remove a folder that is no longer needed, and those above it."""
+        """Remove a folder if it is no longer needed, and then in the same way the folders above it."""
         parent = folder.parent
         if parent is None or folder.names or folder.listings or folder.children:
             return
@@ -322,15 +323,15 @@ class InotifyReader:
         self._prune(parent)
 
     def _recheck(self) -> None:
-        # A folder comes after its parent in this dictionary, so that its parent has been armed before it.
+        # A folder comes after its parent in this dictionary, so the parent is armed first.
         for folder in tuple(self._folders.values()):
             self._arm(folder)
 
     def _arm(self, folder: _Folder) -> None:
-        """Bring a folder's watch in line with what its path leads to now; report it if that changed."""
+        """Watch what the folder's path leads to now. If that has changed, report it."""
         watch = self._ask(folder)
         if watch is None and not folder.trouble and self._await(folder):
-            watch = self._ask(folder)  # it may have appeared before its parent's watch reported new names
+            watch = self._ask(folder)  # the folder may have appeared before its parent's watch reported new names
         if watch == folder.watch:
             return
         if folder.watch is not None:
@@ -357,7 +358,7 @@ class InotifyReader:
         return watch
 
     def _await(self, folder: _Folder) -> bool:
-        """Have the parent report when the folder appears. Returns False if it did so before."""
+        """Have the parent report when the folder appears. Returns whether the parent's watch had to be changed."""
         parent = folder.parent
         if parent is None:
             return False
@@ -375,7 +376,7 @@ class InotifyReader:
             folder.parent.absent.discard(folder.path.name)
 
     def _give_up(self, folder: _Folder) -> None:
-        """Remove the folder's watch, and the kernel's if no other folder uses it."""
+        """Take the watch from the folder. If no other folder uses that watch, remove it from the kernel."""
         watch, folder.watch = folder.watch, None
         self._writes.clear()
         if watch is None:
@@ -392,7 +393,7 @@ class InotifyReader:
 
 
 def _blind(folder: _Folder) -> str:
-    """Return why no event can report about a folder. Returns "" if it is watched, or absent and awaited."""
+    """Return why no event can report about a folder, or "" if it is watched, or is absent and awaited."""
     while folder.watch is None and not folder.trouble and folder.parent is not None:
         folder = folder.parent
     return folder.trouble if folder.watch is None else ""

@@ -1,7 +1,7 @@
-"""The kernel's queue of inotify events, read in bulk: a busy folder has thousands a second.
+"""The kernel's queue of inotify events. It is read in bulk, since a busy folder has thousands of events a second.
 
-A MODIFY that repeats the record before it is dropped, as the kernel does itself while nobody reads. Two equal records
-mean the same as long as no watch changes, so the caller can remember what a record means by its bytes (inotify(7)).
+If a MODIFY equals the record before it, it is dropped. The kernel does the same while nobody reads. Two equal records
+mean the same as long as no watch changes, so the caller can remember by a record's bytes what it means (inotify(7)).
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ MODIFY = int(flags.MODIFY)
 
 HEAD = struct.Struct("@iI4xI")  # struct inotify_event: watch, mask, and the length of the name, padded with zeros
 READ_BYTES = 64 << 10
-_EVENT_BYTES_MAX = HEAD.size + 256  # a name has at most 255 bytes and a zero: if less than this is left, more may wait
+_EVENT_BYTES_MAX = HEAD.size + 256  # a name has at most 255 bytes and a zero; if a read left less room, more may wait
 
 
 class InotifyQueue:
-    """An inotify instance and what else its thread waits for. Only one thread may be in ``wait`` or ``pause``."""
+    """An inotify instance, and the other things that its thread waits for.
+
+    Only one thread may be in ``wait`` or ``pause``.
+    """
 
     def __init__(self, *, read_bytes: int = READ_BYTES, event_bytes_max: int = _EVENT_BYTES_MAX) -> None:
         self._read_bytes, self._event_bytes_max = read_bytes, event_bytes_max
@@ -73,7 +76,10 @@ class InotifyQueue:
         os.eventfd_write(self._alarm, 1)
 
     def records(self) -> Iterator[bytes]:
-        """Yield the record of each event that was queued before this call, and perhaps of more. It never blocks."""
+        """Yield the record of each event that was queued before this call, and perhaps of later events.
+
+        It never blocks.
+        """
         before = b""
         while data := self._read():
             start = 0

@@ -1,8 +1,8 @@
-"""Has SQLite check whether a restored file is sound: ``PRAGMA integrity_check``, where its pages can be read.
+"""Has SQLite check by ``PRAGMA integrity_check`` whether a restored file is sound, if its pages can be read.
 
 Nothing else uses the file, so it is opened read-only and ``immutable``: SQLite takes no lock and creates no -wal or
--shm. An encrypted database can't be read, and one that needs an extension (a tokenizer, a collation) can't be checked
-without it. The result then says so, and is no verdict on the replica.
+-shm. An encrypted database can't be read. A database that needs an extension (a tokenizer, a collation) can't be
+checked without that extension. In both cases the result says so, and is no verdict on the replica.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 @dataclass(frozen=True, slots=True)
 class Integrity:
-    """SQLite's verdict on a file: what is wrong with it, or why it can't be checked. Both are empty if it is sound."""
+    """SQLite's verdict: what is wrong with a file, or why it can't be checked.
+
+    Both texts are empty if the file is sound.
+    """
 
     problems: tuple[str, ...] = ()
     unchecked: str = ""

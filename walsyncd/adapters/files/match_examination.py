@@ -1,4 +1,4 @@
-"""Examines a match of a pattern through a descriptor: whether it is a database that may be followed."""
+"""Examines through a descriptor whether a file that matches a pattern is a database that may be followed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from walsyncd.errors import UsageError, WalsyncdError
 
 
 def examine_match(path: Path) -> UsageError | None:
-    """Return why it can't be followed, or None if it can.
+    """Return why the file can't be followed, or None if it can.
 
-    An unreadable file also gives None: its follower reports that, and tries again.
+    An unreadable file also gives None, since its follower reports that it is unreadable, and tries again.
     """
     try:
         file = open_file(path, own_only=True)

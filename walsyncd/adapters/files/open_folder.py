@@ -1,4 +1,4 @@
-"""A folder that is opened once and then used by its descriptor, so that it can't be replaced by another one.
+"""A folder that is opened once and then used by its descriptor, so that no other folder can take its place.
 
 Restores run as root in folders that belong to the owners of the databases. Between two uses of a path, such an owner
 can rename a folder and put a symbolic link there. So the path is walked once, a component at a time, without following
@@ -10,12 +10,13 @@ A link on the way is followed only where only root and this process's user can h
 the folder that holds the link                              the link is
 ==========================================================  =================
 belongs to root or to us; nobody else may write to it       followed
-belongs to root or to us; sticky; the link is root's, ours  followed
+belongs to root or to us; sticky; root's link, or ours      followed
 anything else                                               refused
 ==========================================================  =================
 
-``heir`` is the owner of a folder, to whom root may give what it creates there. A folder that everybody can write to has
-no heir. Nor has one below such a folder that was created by anybody but root or us: any user can have been first.
+The ``heir`` of a folder is its owner, if root may give that owner the files that root creates there. A folder that
+everybody can write to has no heir. A folder below such a folder has no heir either, unless root or this process's user
+owns it, since any user can have been the first to create it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _LINK_HINT = "name the folder that it leads to, or have root make the link in a 
 
 
 class OpenFolder:
-    """A folder by its descriptor. ``path`` is where it was found, without a link in it.
+    """A folder that is used by its descriptor. ``path`` is the path where it was found; no component of it is a link.
 
     Names given to methods have no slash. Methods raise OSError unless stated otherwise.
     """
@@ -64,7 +65,7 @@ class OpenFolder:
 
     @property
     def heir(self) -> tuple[int, int] | None:
-        """User and group that may be given what is created here. It is None if the folder is open to everybody."""
+        """User and group to whom files created here may be given. It is None if the folder has no heir."""
         if self._is_shared:
             return None
         status = os.fstat(self.descriptor)
@@ -76,19 +77,19 @@ class OpenFolder:
         return stat.S_IMODE(os.fstat(self.descriptor).st_mode)
 
     def enter(self, name: str, *, create: bool = False, mode: int = NEW_FOLDER_MODE) -> OpenFolder:
-        """Open a folder of this folder. A link is never followed (ELOOP). ``create`` is as in ``open_folder``."""
+        """Open a folder in this folder. A link is never followed (ELOOP). ``create`` is as in ``open_folder``."""
         try:
             descriptor = os.open(name, _FOLDER_FLAGS, dir_fd=self.descriptor)
         except FileNotFoundError:
             if not create:
                 raise
             return self.make(name, mode)
-        except NotADirectoryError:  # Linux also reports this for a link
+        except NotADirectoryError:  # Linux reports the same error for a link
             raise _not_entered(self, name) from None
         return self._below(name, descriptor)
 
     def make(self, name: str, mode: int = NEW_FOLDER_MODE) -> OpenFolder:
-        """Create a folder in this folder, as ``enter`` does, and open it. One that is there by now is opened."""
+        """Create a folder in this folder, as ``enter`` does, and open it. If it exists by now, it is only opened."""
         try:
             descriptor = _make(self._place, name, mode, sync=os.fsync)
         except NotADirectoryError:
@@ -108,8 +109,8 @@ class OpenFolder:
         return _Place(self.descriptor, self.path, is_shared=self._is_shared)
 
     def leave_to_heir(self, descriptor: int) -> None:
-        """Give the heir a file that we have just created in this folder and have open, if we are root."""
-        if os.geteuid() == 0 and (heir := self.heir) and heir != (0, os.getegid()):  # otherwise it has it already
+        """If we are root, give the heir a file that we have just created in this folder and have open."""
+        if os.geteuid() == 0 and (heir := self.heir) and heir != (0, os.getegid()):  # otherwise it is the heir's
             os.fchown(descriptor, *heir)
 
     def open(self, name: str, flags: int, mode: int = 0o600) -> int:
@@ -117,7 +118,7 @@ class OpenFolder:
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self.descriptor)
 
     def status(self, name: str) -> os.stat_result | None:
-        """Return the status of the name; for a link, that of the link itself. Returns None if there is nothing."""
+        """Return the status of the name, or None if it does not exist. A link has a status of its own."""
         try:
             return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
         except FileNotFoundError:
@@ -136,7 +137,7 @@ class OpenFolder:
         os.unlink(name, dir_fd=self.descriptor)
 
     def write(self, name: str, content: bytes) -> None:
-        """Put a file in place in one step, durably. Root gives it to the folder's heir."""
+        """Put a file in place in one step, durably. Root gives the file to the folder's heir."""
         temporary = f".{name}.new"
         with suppress(FileNotFoundError):
             self.unlink(temporary)  # left by a killed process
@@ -156,14 +157,14 @@ class OpenFolder:
         self.sync()
 
     def sync(self) -> None:
-        """Make changes of the names in this folder durable."""
+        """Make changes to the names in this folder durable."""
         os.fsync(self.descriptor)
 
 
 def open_folder(path: Path, *, create: bool = False, mode: int = NEW_FOLDER_MODE) -> OpenFolder:
     """Open a folder, by the rules of this module.
 
-    With ``create`` missing folders are created, each durable and owned as its parent, with ``mode`` at most. Raises
+    With ``create`` missing folders are created durably. Each has the owner of its parent, and ``mode`` at most. Raises
     RefusedError for a link that is not followed, and OSError.
     """
     with _Walk(path) as walk:
@@ -175,7 +176,10 @@ def open_folder(path: Path, *, create: bool = False, mode: int = NEW_FOLDER_MODE
 
 @dataclass(slots=True)
 class _Place:
-    """A folder on the way: its descriptor (O_PATH), its path, and whether anybody may be its owner."""
+    """A folder on the way: its descriptor (O_PATH) and path.
+
+    ``is_shared`` says that an arbitrary user may be its owner.
+    """
 
     descriptor: int
     path: Path
@@ -183,7 +187,7 @@ class _Place:
 
 
 class _Walk:
-    """The way from the root, or from the working directory, to a folder."""
+    """The walk from the root, or from the working directory, to a folder."""
 
     def __init__(self, path: Path) -> None:
         self._whole = path
@@ -198,7 +202,7 @@ class _Walk:
         os.close(self.place.descriptor)
 
     def step(self, *, create: bool, mode: int) -> None:
-        """Enter the next component, or replace it by what a link leads to."""
+        """Enter the next component, or, if it is a link, replace it by the path that the link holds."""
         name = self.left.popleft()
         here = self.place
         if name == "..":
@@ -224,7 +228,7 @@ class _Walk:
             os.close(descriptor)
 
     def _begin_again(self, path: Path) -> None:
-        """Walk to a path that has no link in it, before the remaining components."""
+        """Return to the root, and walk to ``path``, which has no link in it, before the remaining components."""
         os.close(self.place.descriptor)
         self.place = _root()
         self.left.extendleft(reversed(path.parts[1:]))
@@ -248,14 +252,17 @@ class _Walk:
 
 
 def _not_entered(folder: OpenFolder, name: str) -> OSError:
-    """Return why a name can't be entered that is no folder: it is a link (ELOOP), or something else (ENOTDIR)."""
+    """Return the error for a name that is not a folder: ELOOP if it is a link, and else ENOTDIR."""
     status = folder.status(name)
     code = errno.ELOOP if status and stat.S_ISLNK(status.st_mode) else errno.ENOTDIR
     return OSError(code, os.strerror(code), str(folder.path / name))
 
 
 def _open_component(parent: _Place, name: str) -> int:
-    """Open a folder, or whatever else has the name. O_DIRECTORY mounts a folder that is mounted on demand."""
+    """Open a folder, or whatever else has the name.
+
+    O_DIRECTORY makes the kernel mount a folder that is mounted on demand.
+    """
     try:
         return os.open(name, _WALK_FLAGS | os.O_DIRECTORY, dir_fd=parent.descriptor)
     except NotADirectoryError:
@@ -267,7 +274,7 @@ def _root() -> _Place:
 
 
 def is_shared_by_itself(status: os.stat_result) -> bool | None:
-    """Whether a folder has no heir, as far as its own status shows. Returns None if the way to it decides."""
+    """Whether a folder has no heir, as its own status shows. Returns None if that depends on the folders above it."""
     if _is_open_to_all(status):
         return True
     return False if _is_ours(status.st_uid) else None
@@ -307,13 +314,13 @@ def _make(parent: _Place, name: str, mode: int, *, sync: Callable[[int], None]) 
 def give_new_folder(descriptor: int, parent: int, *, is_shared: bool) -> None:
     """Give an empty folder that we have just created to the owner of its parent, by descriptor.
 
-    One that is not ours, or not empty, was created by another process and is left as it is.
+    A folder that is not ours, or not empty, was created by another process and is left as it is.
     """
     status, above, uid = os.fstat(descriptor), os.fstat(parent), os.geteuid()
     has, mode = stat.S_IMODE(status.st_mode), 0o700 if is_shared else above.st_mode & NEW_FOLDER_MODE
     is_given = uid == 0 and not is_shared and (status.st_uid, status.st_gid) != (above.st_uid, above.st_gid)
     if not is_given and has & mode == has:
-        return  # most folders are like this, and nothing has to be found out
+        return  # most folders are like this: nothing has to be changed
     if status.st_uid != uid or not is_empty_folder(descriptor):
         return
     if is_given:
@@ -327,7 +334,7 @@ def is_empty_folder(descriptor: int) -> bool:
 
 
 def sync_descriptor(descriptor: int) -> None:
-    """Make changes of the names in a folder durable. The descriptor may be one that only names it (O_PATH)."""
+    """Make changes to the names in a folder durable. The descriptor may have been opened with O_PATH."""
     readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
     try:
         os.fsync(readable)

@@ -10,14 +10,18 @@ from walsyncd.adapters.files.source import Role, open_file, posix_lock_holder, r
 
 @dataclass(frozen=True, slots=True)
 class OtherPathSign:
-    """``is_bare``: the header says WAL mode, without a -wal or a -journal; ``is_locked``: by a process."""
+    """What was seen of a database.
+
+    ``is_bare`` means that the header says WAL mode, but there is no -wal and no -journal. ``is_locked`` means that a
+    process holds a lock on the database.
+    """
 
     is_bare: bool
     is_locked: bool
 
 
 def other_path_sign(path: Path, *, own_only: bool = False) -> OtherPathSign:
-    """Look at the database and for its side files; raises what ``open_file`` raises."""
+    """Look at the database, and look for its side files. Raises the same errors as ``open_file`` does."""
     file = open_file(path, own_only=own_only)
     if file is None:
         return OtherPathSign(is_bare=False, is_locked=False)

@@ -24,9 +24,10 @@ def keep_private() -> None:
 
 
 def tighten(root: Path) -> int:
-    """Remove all rights of others to ``root`` and to what is below it. Returns how many files and folders had any.
+    """Remove all rights of others to ``root`` and what is below it.
 
-    Links are not followed. What belongs to another user, or vanishes meanwhile, is left as it is.
+    Returns how many files and folders gave others rights. Links are not followed. What belongs to another user, or
+    vanishes meanwhile, is left as it is.
     """
     changed = 0
     if not root.is_dir():

@@ -1,7 +1,7 @@
-"""The lock on one read mark of a wal-index (sqlite.org/walformat.html, 2.3), shared, and never waited for.
+"""Takes a shared lock on one read mark of a wal-index (sqlite.org/walformat.html, 2.3), and never waits for it.
 
-It is a lock of the open file description, on a read-only descriptor. Closing that descriptor gives it up, also when
-the process is killed. Which mark may be locked, and when, is ``core.follow.backpressure_decision``.
+The lock belongs to the open file description of a read-only descriptor. Closing that descriptor releases the lock, and
+so does a kill of the process. ``core.follow.backpressure_decision`` says which mark may be locked, and when.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _READ0 = 123
 
 
 def lock_mark(shm: OpenFile, mark: int) -> bool:
-    """Lock a read mark. Returns False if somebody has it for himself. Raises TransientError."""
+    """Lock a read mark. Returns False if another process holds it exclusively. Raises TransientError."""
     return _set(shm, fcntl.F_RDLCK, mark)
 
 
 def unlock_mark(shm: OpenFile, mark: int) -> None:
-    """Give the lock up. Raises TransientError."""
+    """Release the lock. Raises TransientError."""
     _set(shm, fcntl.F_UNLCK, mark)
 
 

@@ -1,22 +1,24 @@
-"""A database file that others read while it is kept current: transactions are appended to its WAL, as SQLite does it.
+"""A database file that others read while it is kept current: transactions are appended to its WAL, as SQLite does.
 
 A writer of SQLite does the following (wal.c; sqlite.org/walformat.html, section 2.3), and so do we:
 
 1. hold the WRITER lock, which no two writers, no recovery and no restart of the WAL can share;
-2. append the frames after mxFrame, with the WAL's salts and chain; only the last one has a size, so that all are one
-   transaction; fsync;
-3. enter them into the wal-index's hash tables, after mxFrame where no reader looks;
-4. publish: the second copy of the wal-index's header, then the first, with iChange + 1 and the new mxFrame.
+2. append the frames after mxFrame, with the WAL's salts and chain; only the last frame has a size, so that all are
+   one transaction; fsync;
+3. enter the frames into the wal-index's hash tables, after mxFrame, where no reader looks;
+4. publish: write the second copy of the wal-index's header, then the first, with iChange + 1 and the new mxFrame.
 
-A reader sees the header before or after, so the state before or after. A kill leaves frames that do not count.
+A reader sees the old header or the new one, and so the old state or the new one. A kill leaves frames that no reader
+uses.
 
 This process has no SQLite connection to the file. SQLite's locks belong to a process, and closing any descriptor of the
-file releases them (fcntl(2)). A process with both would lose its locks, and the next reader would take a live wal-index
-for a stale one and empty it. So this class does what a connection does. It holds DMS and SHARED as long as the file is
-open, which keeps -wal and -shm in place. It recovers the wal-index from the WAL after a kill, and copies the WAL back.
+file releases them (fcntl(2)). A process that had a connection and descriptors of its own would lose its locks, and the
+next reader would consider a live wal-index stale and empty it. So this class does what a connection does. It holds DMS
+and SHARED as long as the file is open, which keeps -wal and -shm in place. It recovers the wal-index from the WAL after
+a kill, and copies the WAL back.
 
-Nothing else may write to the file. A foreign write shows in the wal-index's header, which then is not the one that was
-published last. A checkpoint by another process is no write.
+Nothing else may write to the file. After a foreign write the wal-index's header differs from the one that this process
+published last. A checkpoint by another process is not a write.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ CHECKPOINT_WAIT_S = 2.0  # the wait for readers when the WAL is copied back or r
 _ALL_LOCKS = 0x40000000, 512  # PENDING, RESERVED and SHARED of the database file
 _SHARED = 0x40000002, 510
 _JOURNAL_MODES = slice(18, 20)  # in the database header: 2 and 2 is WAL
-_CHANGE_COUNTERS = 24, 92  # processes that have the file open look there whether it changed
+_CHANGE_COUNTERS = 24, 92  # two offsets where processes that have the file open look for a change
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -64,7 +66,7 @@ FOREIGN_WRITE_HINT = "restore it again with --force; whatever reads a copy that 
 
 
 class ForeignWriteError(RefusedError):
-    """Another process has committed to the file, so its content is not known any more."""
+    """Another process has committed to the file, so the file's content is no longer known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +80,10 @@ class _State:
 
 
 class ReplicaFile:
-    """A database in WAL mode to which only this process writes. Raises RefusedError if it can't be used.
+    """A database in WAL mode to which only this process writes. Raises RefusedError if the file can't be used.
 
-    It uses ``folder`` and does not close it. All methods raise RefusedError for the system's errors, and StateError if
-    there is no room.
+    The file does not close ``folder``. All methods raise RefusedError for the system's errors, and StateError if there
+    is no room.
     """
 
     def __init__(self, folder: OpenFolder, name: str) -> None:
@@ -102,7 +104,7 @@ class ReplicaFile:
             opened.pop_all()
 
     def _open(self, name: str, opened: ExitStack, *, create: bool = False) -> int:
-        """Open one of the files. A created one belongs to the owner of the database, as with SQLite."""
+        """Open one of the files. A created file belongs to the owner of the database, as with SQLite."""
         flags = os.O_RDWR | os.O_NONBLOCK
         try:
             descriptor = self._folder.open(name, flags)
@@ -120,7 +122,7 @@ class ReplicaFile:
         return descriptor
 
     def _be_the_only_one(self) -> None:
-        """Lock the file: two processes that follow into it would take each other's commits for foreign writes."""
+        """Lock the file, since two processes that follow with it would see each other's commits as foreign writes."""
         try:
             fcntl.flock(self._database, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -204,9 +206,9 @@ class ReplicaFile:
             return safe == header.max_frame
 
     def _begin_again(self, header: IndexHeader) -> None:
-        """Restart the WAL: the next transaction begins at its start.
+        """Restart the WAL, so that the next transaction is written at its beginning.
 
-        The WAL has no readers, and all of it is in the database.
+        The caller ensures that the WAL has no readers, and that the database file holds all of it.
         """
         salts = (header.salts[0] + 1) & 0xFFFFFFFF, secrets.randbits(32)
         header = replace(header, max_frame=0, salts=salts)
@@ -230,7 +232,7 @@ class ReplicaFile:
 
     @property
     def database(self) -> int:
-        """The descriptor of the database file, which holds all commits after a `checkpoint` that was complete."""
+        """The descriptor of the database file. After a complete `checkpoint` that file holds all commits."""
         return self._database
 
     @property
@@ -240,7 +242,7 @@ class ReplicaFile:
 
     @contextmanager
     def update(self) -> Iterator[Update]:
-        """Yield a transaction, which exists only once ``commit`` has returned.
+        """Yield a transaction, which is in the database only once ``commit`` has returned.
 
         Raises RefusedError after a foreign write.
         """
@@ -269,20 +271,23 @@ class ReplicaFile:
         return True
 
     def _is_ours(self, header: IndexHeader) -> bool:
-        """Whether nobody else has committed: all is unchanged, or a process copied the WAL back and emptied it."""
+        """Whether nobody else has committed: nothing changed, or a process copied the WAL back and emptied it."""
         now = _state_of(header)
         was_recovered = replace(now, ichange=self._state.ichange) == self._state
         was_emptied = header.max_frame == 0 and header.ichange == self._state.ichange
         return was_recovered or was_emptied
 
     def publish(self, header: IndexHeader, first: int, page_numbers: list[int]) -> None:
-        """Let readers see frames that are in the WAL from ``first`` on. Only allowed within an update."""
+        """Let readers see the frames of the WAL from ``first`` on. Call it only within an update."""
         self._index.enter(first, page_numbers)
         self._index.publish(header)
         self._state = _state_of(header)
 
     def _header(self, *, locked: bool = False) -> IndexHeader:
-        """Return the wal-index's header, recovered from the WAL if need be; ``locked`` if we hold WRITER already."""
+        """Return the wal-index's header, after a recovery from the WAL if need be.
+
+        ``locked`` says that we hold WRITER already.
+        """
         header = self._index.header()
         if header is None:
             with ExitStack() as stack:
@@ -314,7 +319,7 @@ class Update:
         self._numbers: list[int] = []
 
     def _begin(self) -> Stamp:
-        """Continue the WAL. An empty one begins with a header, with salts that no frame left in the file has."""
+        """Continue the WAL. An empty WAL gets a header, whose salts no frame left in the file has."""
         found, page_size = self._header, self._file.page_size
         if found.max_frame:
             if found.big_endian:
@@ -329,11 +334,11 @@ class Update:
         return Stamp(page_size, 0, *salts, chain=header.chain)
 
     def add(self, rows: NDArray[np.uint8]) -> None:
-        """Append frames, a row each.
+        """Append frames, one in each row.
 
-        Page number, page and size are set (a size of 0 except in the last row before `commit`).
+        The caller has set page number, page and size. The size is 0 except in the last row before `commit`.
 
-        Salts and checksums are put into the rows.
+        This method writes salts and checksums into the rows.
         """
         stamp, size = self._stamp, rows.shape[1]
         rows[:, 8:16] = np.frombuffer(struct.pack(">2I", stamp.salt1, stamp.salt2), np.uint8)

@@ -7,8 +7,8 @@
 | 0x40000002, 510 bytes | EXCLUSIVE | writes the file, or plays a journal back |
 
 A journal names a super-journal at its end if the transaction covers several databases. Such a transaction is committed
-as soon as its super-journal is deleted. A journal that still names it is then only deleted, and not played back, by the
-next process that opens the database (``core.sqlite.rollback_journal``).
+as soon as its super-journal is deleted. The next process that opens the database only deletes a journal that still
+names the super-journal, and does not play it back (``core.sqlite.rollback_journal``).
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class JournalSight(Enum):
 
 @dataclass(frozen=True, slots=True)
 class WriterLocks:
-    """Locks of writers. ``writing``: PENDING or EXCLUSIVE, so the file itself may be written."""
+    """The locks of writers. ``writing`` means PENDING or EXCLUSIVE, so the file itself may be written."""
 
     reserved: bool
     writing: bool
 
 
 def writer_locks(database: OpenFile) -> WriterLocks:
-    """Ask which locks of writers others hold on the database file. PENDING and EXCLUSIVE are asked first."""
+    """Ask which locks of writers others hold on the database file. The first query is for PENDING and EXCLUSIVE."""
     writing = any(lock_of_others(database, *place) == fcntl.F_WRLCK for place in (_PENDING, _SHARED))
     return WriterLocks(reserved=lock_of_others(database, *_RESERVED) == fcntl.F_WRLCK, writing=writing)
 
@@ -69,7 +69,7 @@ def journal_sight(database: Path, *, own_only: bool = False) -> JournalSight:
             return JournalSight.COLD
         found = super_journal_name(journal.pread, journal.size())
     name = None if found is None else Path(os.fsdecode(found))
-    # The application may see other folders than we do. Then its name says nothing.
+    # The application may see other folders than we do. Then the name in its journal says nothing.
     if name is None or name.parent != database.parent or name.exists():
         return JournalSight.HOT
     return JournalSight.SUPER_JOURNAL_GONE

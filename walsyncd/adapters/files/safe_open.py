@@ -3,13 +3,13 @@
 The owner of a folder may put a link, a FIFO or another user's file in a file's place at any moment, also between two
 system calls. So nothing is reached by name twice:
 
-1. The folder is opened by openat2(2) with RESOLVE_NO_SYMLINKS. A path that was resolved before holds no link. One that
-   was created since is refused (ELOOP).
+1. The folder is opened by openat2(2) with RESOLVE_NO_SYMLINKS. A path that was resolved before holds no link. A link
+   that was created since is refused (ELOOP).
 2. The file is opened relative to that descriptor with O_NOFOLLOW, so that a link in its place is refused as well.
-3. The caller checks the descriptors, by fstat, for which file and which folder these are.
+3. The caller checks by fstat which file and which folder the descriptors refer to.
 
 Where the kernel has no openat2 (before Linux 5.6), or a sandbox forbids it (EPERM), each folder on the way is opened
-with O_NOFOLLOW instead. The result is the same, with a system call for each folder.
+with O_NOFOLLOW instead. The result is the same, but each folder takes a system call.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# O_NONBLOCK has no effect on a regular file and keeps a FIFO of that name from stopping the daemon.
+# O_NONBLOCK has no effect on a regular file. It keeps a FIFO in the file's place from stopping the daemon.
 _FILE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW
 _FOLDER_FLAGS = os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -38,7 +38,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextmanager
 def open_folder(folder: Path) -> Iterator[int]:
-    """Yield a descriptor of the folder, to open files relative to it.
+    """Yield a descriptor of the folder, so that files can be opened relative to it.
 
     Raises OSError, with ELOOP for a link on the way.
     """
@@ -50,7 +50,10 @@ def open_folder(folder: Path) -> Iterator[int]:
 
 
 def folder_descriptor(folder: Path | str, access: int = os.O_PATH) -> int:
-    """Return a descriptor of the folder, as ``open_folder``. It can be listed and fsynced with O_RDONLY."""
+    """Return a descriptor of the folder, opened as ``open_folder`` does.
+
+    With O_RDONLY the folder can be listed and fsynced.
+    """
     flags = access | _FOLDER_FLAGS
     try:
         return _openat2(folder, flags)
@@ -63,7 +66,7 @@ def folder_descriptor(folder: Path | str, access: int = os.O_PATH) -> int:
 def open_in(folder: int, name: str) -> int:
     """Return a read-only descriptor of a file in an open folder. Raises OSError, with ELOOP for a symbolic link.
 
-    The access time stays as it is where the kernel permits that: for the owner and with CAP_FOWNER.
+    The access time stays as it is if the kernel permits that: if we own the file or have CAP_FOWNER.
     """
     try:
         return os.open(name, _FILE_FLAGS | os.O_NOATIME, dir_fd=folder)
@@ -95,7 +98,7 @@ def _open_step_by_step(folder: Path, flags: int) -> int:
 def _open_below(above: int, part: str, folder: Path, flags: int) -> int:
     try:
         return os.open(part, flags | os.O_NOFOLLOW, dir_fd=above)
-    except NotADirectoryError:  # Linux also reports this for a link where it was to open a folder
+    except NotADirectoryError:  # Linux reports the same error for a link in a folder's place
         if stat.S_ISLNK(os.stat(part, dir_fd=above, follow_symlinks=False).st_mode):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder)) from None
         raise

@@ -1,7 +1,7 @@
 """The user's files: opened O_RDONLY, read with pread, never written, and locked only if presence is configured.
 
-No symbolic link is followed (``safe_open``): paths are resolved before they come here, and SQLite itself follows no
-link in the place of a side file.
+No symbolic link is followed (``safe_open``): callers resolve paths before, and SQLite itself follows no link in the
+place of a side file.
 
 SQLite keeps three files beside a database (by its resolved path): ``-wal``, ``-shm`` and ``-journal``.
 
@@ -9,16 +9,17 @@ Locks are queried (``F_OFD_GETLK``) by byte (sqlite.org/walformat.html 2.3, SQLi
 
 | file | bytes | what a lock there means |
 |---|---|---|
-| -shm | 128 (DMS) | F_RDLCK: a process uses the database; F_WRLCK: one is setting the -shm up |
+| -shm | 128 (DMS) | F_RDLCK: a process uses the database; F_WRLCK: a process is setting the -shm up |
 | -shm | 121 | F_WRLCK: a checkpoint is under way |
 | database | 0x40000000, 1 | PENDING |
 | database | 0x40000001, 1 | RESERVED |
 | database | 0x40000002, 510 | SHARED as F_RDLCK, EXCLUSIVE as F_WRLCK |
 
 ``take_dms`` and ``take_database`` take the shared locks of an idle SQLite connection. Nothing takes any other lock.
-They are locks of the open file description (fcntl(2), F_OFD_SETLK): closing that descriptor releases them, and closing
-another one does not. POSIX locks of a process vanish when it closes *any* descriptor of the file. This process holds
-none of those on these files and opens none of them through SQLite, so opening and closing them never affects a lock.
+These are locks of the open file description (fcntl(2), F_OFD_SETLK): closing that descriptor releases them, and closing
+another descriptor does not. POSIX locks of a process vanish when it closes *any* descriptor of the file. This process
+holds no POSIX locks on these files and does not open them through SQLite, so opening and closing the files never
+affects a lock.
 """
 
 from __future__ import annotations
@@ -58,13 +59,13 @@ _LINK_HINT = (
 
 
 class Role(Enum):
-    """Which file of a database; the value is what SQLite appends to the name."""
+    """Which file of a database it is. The value is what SQLite appends to the name."""
 
     DATABASE = ""
     WAL = "-wal"
     SHM = "-shm"
     JOURNAL = "-journal"
-    DIRECTORY = "/"  # the folder itself: only in events of a watched folder
+    DIRECTORY = "/"  # the folder itself, which only events of a watched folder have as role
 
 
 FILE_ROLES = (Role.DATABASE, Role.WAL, Role.SHM, Role.JOURNAL)
@@ -96,14 +97,14 @@ class DatabaseLock(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The holder of the DMS byte. ``pid`` is 0 in another pid namespace (or without a holder), -1 for an OFD lock."""
+    """The holder of the DMS byte. ``pid`` is -1 for an OFD lock, 0 in another pid namespace or without a holder."""
 
     liveness: Liveness
     pid: int
 
     @property
     def is_process(self) -> bool:
-        """Whether it is a POSIX lock, as SQLite takes them. Only another walsyncd has OFD locks."""
+        """Whether the lock is a POSIX lock, as SQLite's are. Only another walsyncd has OFD locks."""
         return self.liveness is not Liveness.NONE and self.pid != OFD_PID
 
 
@@ -120,7 +121,7 @@ class FileIdentity:
 
 
 def side_path(database: Path, role: Role) -> Path:
-    """Return the path where SQLite keeps the file of that role, beside the resolved path."""
+    """Return the path where SQLite keeps the file of that role. ``database`` is resolved."""
     return database.with_name(database.name + role.value)
 
 
@@ -133,7 +134,7 @@ _holding = threading.Lock()
 
 
 class OpenFile:
-    """A descriptor of one of the user's files. The file stays readable by it after it was unlinked.
+    """A descriptor of one of the user's files. It can be read even after the file was unlinked.
 
     Every method may raise TransientError (the device) or RefusedError (permission).
     """
@@ -144,7 +145,7 @@ class OpenFile:
         self.path = path
         self._descriptor = descriptor
         self._holds, self._is_closed = 0, False
-        # While we hold it, its inode number can't be given to another file.
+        # As long as the descriptor is open, no other file can get this inode number.
         self._key = (status.st_dev, status.st_ino)
 
     def __enter__(self) -> Self:
@@ -199,9 +200,9 @@ class OpenFile:
             return self.is_at_its_path()
 
     def is_at_its_path(self) -> bool:
-        """Whether it is ``still_named``, as a part of a longer ``file_access``. Raises OSError."""
+        """Do what ``still_named`` does, as a part of a longer ``file_access``. Raises OSError."""
         try:
-            status = os.lstat(self.path)  # a link to it counts as another file
+            status = os.lstat(self.path)  # a link to the file counts as another file
         except (FileNotFoundError, NotADirectoryError):
             return False
         return (status.st_dev, status.st_ino) == self._key
@@ -211,7 +212,7 @@ class OpenFile:
         return self._status().st_nlink == 0
 
     def hold(self) -> bool:
-        """Keep the descriptor open until ``release``, whoever closes it. Returns False if it is closed already."""
+        """Keep the descriptor open until ``release``, even after ``close``. Returns False if it is closed already."""
         with _holding:
             if not self._is_closed:
                 self._holds += 1
@@ -224,7 +225,7 @@ class OpenFile:
         self._close_unheld()
 
     def close(self) -> None:
-        """Close the descriptor, once nobody holds it. It can be called twice."""
+        """Close the descriptor as soon as no ``hold`` is left. This method can be called twice."""
         with _holding:
             self._is_closed = True
         self._close_unheld()
@@ -245,11 +246,11 @@ class OpenFile:
 def open_file(path: Path, *, own_only: bool = False) -> OpenFile | None:
     """Open a file of the user for reading, or return None if there is none; ``path`` is resolved.
 
-    ``own_only`` is for a path that no person has named: more than one hard link is accepted only if the file's owner is
-    its folder's, since anybody may link another user's file into a folder of their own.
+    ``own_only`` is for a path that no person has named. A file with several hard links is then accepted only if its
+    owner also owns the folder, since anybody may link another user's file into a folder of their own.
 
     Raises RefusedError without permission, UsageError for a link or another file that is not regular, and
-    TransientError for the device or a lack of descriptors.
+    TransientError if the device fails or descriptors are lacking.
     """
     with file_access("open", path):
         try:
@@ -281,7 +282,7 @@ def _not_regular(path: Path) -> UsageError:
 
 
 class file_access:  # noqa: N801  used as a function
-    """A call on a user's file: it is registered while it lasts, and its OSError becomes one of ours."""
+    """A call on a user's file. The call is registered while it lasts, and its OSError becomes an error of walsyncd."""
 
     __slots__ = ("_call",)
 
@@ -302,12 +303,12 @@ class file_access:  # noqa: N801  used as a function
 
 
 def read_header(database: OpenFile) -> DatabaseHeader | None:
-    """Return the database's header, or None if the file is shorter than one."""
+    """Return the database's header, or None if the file is shorter than a header."""
     return parse_database_header(database.pread(0, HEADER_SIZE))
 
 
 def hot_journal(database: Path, *, own_only: bool = False) -> bool:
-    """Whether a rollback journal is to be played back: -journal exists and its first byte is not zero."""
+    """Whether a rollback journal has to be played back: -journal exists and its first byte is not zero."""
     journal = open_file(side_path(database, Role.JOURNAL), own_only=own_only)
     if journal is None:
         return False
@@ -316,16 +317,16 @@ def hot_journal(database: Path, *, own_only: bool = False) -> bool:
 
 
 def dms_holder(shm: OpenFile) -> Holder:
-    """Return the holder of the DMS byte of the wal-index; one of them, if there are several.
+    """Return the holder of the DMS byte of the wal-index, or one of the holders if there are several.
 
-    The query is for F_WRLCK, which conflicts with any lock. A lock of our own on the same descriptor is not shown.
+    The query is for F_WRLCK, which conflicts with any lock. It does not report our own lock on the same descriptor.
     """
     kind, pid = _lock_in_the_way(shm, fcntl.F_WRLCK, DMS_BYTE, 1)
     return Holder(LIVENESS_BY_LOCK[kind], pid)
 
 
 def liveness(shm: OpenFile) -> Liveness:
-    """Whether a process uses the database. Ask with a descriptor that the path still names."""
+    """Return whether a process uses the database. The path must still name the file that ``shm`` has open."""
     return dms_holder(shm).liveness
 
 
@@ -336,7 +337,7 @@ def is_checkpointing(shm: OpenFile) -> bool:
 
 
 def database_lock(database: OpenFile) -> DatabaseLock:
-    """Return the strongest lock of others on the database file; PENDING and RESERVED are a writer's."""
+    """Return the strongest lock of others on the database file. PENDING and RESERVED are locks of a writer."""
     for question, answer in ((fcntl.F_RDLCK, DatabaseLock.WRITER), (fcntl.F_WRLCK, DatabaseLock.SHARED)):
         kind, _ = _lock_in_the_way(database, question, *_LOCK_BYTES)
         if kind != fcntl.F_UNLCK:
@@ -352,7 +353,7 @@ def lock_of_others(database: OpenFile, start: int, length: int) -> int:
 def posix_lock_holder(database: OpenFile) -> int | None:
     """Return the pid of a process that holds a lock of SQLite's on the database (0: in another pid namespace).
 
-    Returns None if no process does, or only another walsyncd.
+    Returns None if no process or only another walsyncd holds one.
     """
     kind, pid = _lock_in_the_way(database, fcntl.F_WRLCK, *_LOCK_BYTES)
     return None if kind == fcntl.F_UNLCK or pid == OFD_PID else pid
@@ -361,8 +362,8 @@ def posix_lock_holder(database: OpenFile) -> int | None:
 def take_dms(shm: OpenFile) -> bool:
     """Lock the DMS byte, shared, until ``shm`` is closed. Returns False if a process is setting the wal-index up.
 
-    Only allowed while another process holds it (``presence_decision``): the next process to open the database will
-    trust the wal-index because of this lock.
+    Call it only while another process holds the DMS byte (``presence_decision``), since the next process that opens the
+    database will trust the wal-index because of this lock.
     """
     return _lock_shared(shm, DMS_BYTE, 1)
 
@@ -388,7 +389,7 @@ def boot_id() -> str:
 
 
 def machine_id() -> str:
-    """Return this machine's id (machine-id(5)). A container often has none; then its host name is used."""
+    """Return this machine's id (machine-id(5)). A container often has no such id; then its host name is used."""
     try:
         text = Path("/etc/machine-id").read_text(encoding="ascii").strip()
     except (FileNotFoundError, PermissionError):

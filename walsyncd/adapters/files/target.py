@@ -1,22 +1,22 @@
 """The file that a restore creates: built beside its name, and put in place in one step or not at all.
 
-SQLite keeps ``-wal``, ``-shm`` and ``-journal`` beside the file. A stale one of them would be applied to the restored
-file, so they are moved aside. They are never removed.
+SQLite keeps ``-wal``, ``-shm`` and ``-journal`` beside the file. SQLite would apply a stale -wal or -journal to the
+restored file, so these files are moved aside, and never removed.
 
 Order: partial file → bytes → fsync → ``NAME-wal`` … moved aside → rename → fsync of the folder. A kill before the
 rename leaves the old database, at worst with its WAL renamed (``NAME-wal.before-restore-…``).
 
-The partial file, ``.NAME.TAG.partial``, has one name for one content (``tag``), so that the next restore finds what a
-killed one has left. It is locked (flock) while it is built, so that two restores do not write into one file. Its
-content is only trusted where its checksums match, so no record of what was done is needed.
+The partial file, ``.NAME.TAG.partial``, has one name for each content (``tag``), so that the next restore finds what a
+killed restore has left. It is locked (flock) while it is built, so that two restores do not write into one file. Its
+bytes are only trusted where checksums match, so no record of what was done is needed.
 
-The folder may belong to an untrusted user. It is opened once (`open_folder`), every file in it is created, opened and
-renamed by its descriptor, and no link is followed. A target that is a link is refused. Owner and mode are set on
-descriptors, without special bits.
+The folder may belong to an untrusted user. It is opened once (`open_folder`). Every file in it is created, opened and
+renamed by the folder's descriptor, and no link is followed. A target that is a link is refused. Owner and mode are set
+on descriptors, without special bits.
 
 Locks on the replaced file are SQLite's own (sqlite.org/lockingv3.html, os_unix.c): every open connection in WAL mode,
-and every reader or writer in the other modes, holds some of the 512 bytes from 0x40000000 on. They are all held, as an
-open file description's lock, from before the last check until the rename. So nobody can begin in between.
+and every reader or writer in the other modes, holds some of the 512 bytes from 0x40000000 on. A restore locks all these
+bytes, for its open file description, from before the last check until the rename. So nobody can begin in between.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from walsyncd.errors import CorruptError, RefusedError, TransientError, UsageErr
 
 PRIVATE_MODE = 0o600  # a database may hold anything; wider access must be requested, or have existed before
 GROUP_MODE = 0o640  # in a folder that its group may read
-SPACE_RESERVE_BYTES = 1024 * 1024  # folders and metadata need a little too
-KEPT_BYTES_MIN = 64 << 20  # less is fetched again in a second or two, and is not worth a leftover file
+SPACE_RESERVE_BYTES = 1024 * 1024  # folders and metadata also need some space
+KEPT_BYTES_MIN = 64 << 20  # a smaller file is fetched again in a second or two, and is not worth keeping
 FOLLOW_SUFFIX = "-follow"
 _SIDE_SUFFIXES = (Role.WAL.value, Role.SHM.value, Role.JOURNAL.value)
 _LOCK_BYTES = 0x40000000, 512
@@ -51,7 +51,7 @@ _PEEK = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO or a device of that 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Access to the restored file. What is None stays as it was, or follows its folder."""
+    """Access to the restored file. A field that is None is taken from the replaced file, or else from the folder."""
 
     uid: int | None = None
     gid: int | None = None
@@ -64,7 +64,7 @@ def follow_path(database: Path) -> Path:
 
 
 def is_missing(path: Path) -> bool:
-    """Whether there is no database at ``path``: no file, or one of 0 bytes without anything in its -wal."""
+    """Whether there is no database at ``path``: no file, or a file of 0 bytes whose -wal is absent or empty."""
     return _size(path) == 0 and _size(path.with_name(f"{path.name}{Role.WAL.value}")) == 0
 
 
@@ -79,9 +79,9 @@ def _size(path: Path) -> int:
 
 
 class Target:
-    """A path that a database is to be restored to. Raises UsageError if there is no folder, RefusedError for a link.
+    """A path to restore a database to. Raises UsageError if there is no folder, RefusedError for a link.
 
-    ``create_folder`` creates the folder, owned as its parent.
+    ``create_folder`` creates the folder and gives it to its parent's owner.
     """
 
     def __init__(self, path: Path, *, create_folder: bool = False) -> None:
@@ -95,7 +95,7 @@ class Target:
         except OSError as error:
             raise RefusedError(f"restore to {path}: open its folder: {_reason(error)}") from error
         self.path = self._folder.path / self._name
-        self._stem = f".{self._name[:50]}"  # file systems allow 255 bytes in a name; a letter has at most four
+        self._stem = f".{self._name[:50]}"  # file systems allow 255 bytes in a name; a letter has at most four bytes
         self._partial = f"{self._stem}.partial"
 
     def __enter__(self) -> Self:
@@ -114,13 +114,13 @@ class Target:
         return self._folder
 
     def exists(self) -> bool:
-        """Whether the name exists, also as a link that leads nowhere."""
+        """Whether the name exists. A link that leads nowhere counts too."""
         return self._folder.status(self._name) is not None
 
     def check(self, *, force: bool, replace_empty: bool = False) -> None:
         """Refuse what must not be replaced. ``replace_empty`` permits a file of 0 bytes that has no -wal.
 
-        Raises UsageError if it exists and ``force`` was not given, and RefusedError if it is a link or in use.
+        Raises UsageError if the file exists and ``force`` was not given, and RefusedError if it is a link or in use.
         """
         status = self._folder.status(self._name)
         if status is not None:
@@ -146,7 +146,7 @@ class Target:
             raise UsageError(f"restore to {self.path}: not a regular file", hint="remove it, or choose another name")
 
     def _check_unused(self, *, locked: bool = False) -> None:
-        """Check the locks. An idle connection in a rollback-journal mode holds none; ``locked`` if we hold ours."""
+        """Check for locks of others: an idle connection in a rollback mode has none. ``locked``: we hold our own."""
         if (not locked and self._is_locked()) or self._is_attached():
             raise self._in_use()
 
@@ -159,7 +159,7 @@ class Target:
     def check_space(self, size: int, *, descriptor: int | None = None) -> None:
         """Raise RefusedError if the folder's file system has no room for ``size`` more bytes.
 
-        ``descriptor`` is that of the partial file, whose bytes count towards them.
+        ``descriptor`` is that of the partial file, whose bytes count towards ``size``.
         """
         free = self._free_bytes() + (os.fstat(descriptor).st_blocks * _BLOCK if descriptor is not None else 0)
         if size + SPACE_RESERVE_BYTES > free:
@@ -169,7 +169,7 @@ class Target:
             )
 
     def partials(self) -> list[Path]:
-        """Return the partial files that interrupted restores to this path have left, of any content."""
+        """Return the partial files, of any content, that interrupted restores to this path have left."""
         return [self._folder.path / name for name in self._partial_names()]
 
     def _partial_names(self) -> list[str]:
@@ -181,11 +181,11 @@ class Target:
 
     @contextmanager
     def building(self, tag: str, *, kept_bytes_min: int = KEPT_BYTES_MIN) -> Iterator[int]:
-        """Yield a descriptor of the partial file, with what an earlier restore of the same content left in it.
+        """Yield a descriptor of the partial file, which keeps the bytes of an earlier restore of the same content.
 
-        The file is removed at the end unless it was published. It is also kept if it is large and the restore was
+        The file is removed at the end unless it was published. A large file is also kept if the restore was
         interrupted, storage went away, or an object vanished or is damaged: the next restore continues with it. Raises
-        RefusedError if another process is building it.
+        RefusedError if another process is building the file.
         """
         self._partial = f"{self._stem}.{tag}.partial"
         with self._failing("create a file beside"):
@@ -210,8 +210,8 @@ class Target:
     ) -> list[Path]:
         """Make the built file durable and give it the target's name. Returns what was moved aside.
 
-        ``stamp`` ends the names of what is moved. ``follow_point`` is put beside the file before it appears, so that a
-        copy that follows always has one.
+        ``stamp`` ends the names of the files moved aside. ``follow_point`` is written beside the target before the
+        target appears, so that a copy that follows a replica always has a follow point.
         """
         self._give(descriptor, access)
         os.fsync(descriptor)
@@ -225,7 +225,7 @@ class Target:
                     self._folder.write(f"{self._name}{FOLLOW_SUFFIX}", follow_point)
                 self._folder.rename(self._partial, self._name)
             except OSError:
-                for stale, aside in moved:  # the old database stays, and may need them
+                for stale, aside in moved:  # the old database stays, and may need these files
                     self._folder.rename(aside, stale)
                 raise
         self._folder.sync()
@@ -256,14 +256,14 @@ class Target:
             try:
                 self._take(descriptor)
                 if self._names_file(self._partial, descriptor):
-                    return descriptor  # otherwise the process that had the lock has published or removed it: try again
+                    return descriptor  # otherwise the process that had the lock published or removed it: try again
             except BaseException:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
 
     def _take(self, descriptor: int) -> None:
-        """Lock the partial file, which must be our own: in a shared folder any user can create one."""
+        """Lock the partial file, which must be ours, since any user can create such a file in a shared folder."""
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink > 1:
             raise self._not_ours()
@@ -281,14 +281,14 @@ class Target:
         )
 
     def _remove_others(self) -> None:
-        """Remove what interrupted restores of other contents have left beside the same target."""
+        """Remove the files that interrupted restores of other contents have left beside the same target."""
         for name in self._partial_names():
             status = self._folder.status(name)
             if name == self._partial or status is None:
                 continue
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
                 continue
-            with suppress(OSError):  # another process renames it meanwhile, or builds it
+            with suppress(OSError):  # another process renames the file meanwhile, or builds it
                 descriptor = self._folder.open(name, _PEEK)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -298,7 +298,7 @@ class Target:
 
     @contextmanager
     def _locked_out(self) -> Iterator[None]:
-        """Keep other processes from beginning to use the replaced file. Raises RefusedError if one has it open."""
+        """Keep other processes from opening the replaced database. Raises RefusedError if a process has it open."""
         self._check_unused()
         try:
             descriptor = self._folder.open(self._name, os.O_RDWR | os.O_NONBLOCK)
@@ -307,7 +307,7 @@ class Target:
                 raise RefusedError(f"restore to {self.path}: it is a symbolic link") from error
             if error.errno not in {errno.ENOENT, errno.EACCES, errno.EROFS, errno.EISDIR}:
                 raise
-            yield  # there is none, or none that we may lock; the rename raises what is not permitted
+            yield  # there is no file that we may lock; the rename raises what is not permitted
             return
         try:
             if not lock_bytes(descriptor, fcntl.F_WRLCK, *_LOCK_BYTES):
@@ -332,7 +332,7 @@ class Target:
             return liveness(shm) is not Liveness.NONE
 
     def _open_existing(self, name: str) -> OpenFile | None:
-        """Open an existing file, or return None. A link is refused, as SQLite refuses one."""
+        """Open an existing file, or return None. A link is refused, as SQLite refuses it."""
         path = self._folder.path / name
         try:
             descriptor = self._folder.open(name, _PEEK)
@@ -356,10 +356,10 @@ class Target:
         return status.f_bavail * status.f_frsize
 
     def _give(self, descriptor: int, access: Access) -> None:
-        """Set owner and mode: as requested, else those of the replaced file, else those that the folder implies.
+        """Set owner and mode: those requested, else those of the replaced file, else those that the folder implies.
 
         Only root can change a file's owner. In a folder that is open to everybody the owner stays, and a replaced file
-        of another user does not count.
+        of another user is not taken into account.
         """
         heir = self._folder.heir
         mode = GROUP_MODE if heir and self._folder.mode & stat.S_IXGRP else PRIVATE_MODE
@@ -375,7 +375,7 @@ class Target:
         os.fchmod(descriptor, mode if access.mode is None else access.mode & _PERMISSIONS)
 
     def _stale(self, stamp: str) -> Iterator[tuple[str, str]]:
-        """Yield each side file of the target, and an unused name that it is moved to."""
+        """Yield the name of each side file of the target, and the unused name to which that file is moved."""
         for suffix in (*_SIDE_SUFFIXES, FOLLOW_SUFFIX):
             stale = f"{self._name}{suffix}"
             if self._folder.status(stale) is not None:

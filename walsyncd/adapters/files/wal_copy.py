@@ -1,6 +1,6 @@
 """Processes a whole WAL as SQLite does: copies it back into the database, and recovers its wal-index (wal.c).
 
-Both are done under the locks that SQLite takes for them (``wal_index_file``).
+Both happen under the locks that SQLite takes for them (``wal_index_file``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ BATCH_BYTES = 2 << 20
 def copy_back(wal: int, database: int, frames: range, *, page_size: int, page_count: int) -> None:
     """Write the last version of each page in ``frames`` into the database file, by ascending page number.
 
-    Pages after ``page_count`` are from when the database was larger. The caller holds READ0 and syncs the file.
+    Pages after ``page_count`` are left out: they were written when the database was larger. The caller holds READ0 and
+    syncs the file.
     """
     last: dict[int, int] = {}
     size = FRAME_HEADER_SIZE + page_size
@@ -52,7 +53,7 @@ def _read_whole(wal: int, length: int, offset: int) -> bytes:
 
 
 def write_whole(descriptor: int, data: memoryview, offset: int) -> None:
-    """Write all of ``data``; a single pwrite may write only a part of it."""
+    """Write all of ``data``, by several calls if a pwrite writes only a part."""
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written
@@ -67,7 +68,8 @@ def recover_frames(
 ) -> None:
     """Update the wal-index to the WAL's content up to its last commit. The caller holds WRITER.
 
-    Others may use the index meanwhile: what is right in it stays as it is. Raises RefusedError if they are in the way.
+    Other processes may use the index meanwhile, so correct entries stay as they are. Raises RefusedError if their locks
+    are in the way.
     """
     with index.alone(CKPT, RECOVER - CKPT + 1, wait_s=wait_s) as held:
         if not held:

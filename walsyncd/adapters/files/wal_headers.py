@@ -1,11 +1,11 @@
-"""The headers of a -wal and its -shm at one moment, read in the order that makes them evidence.
+"""The headers of a -wal and its -shm at one moment, read in an order that lets them prove something.
 
 1. Who uses the wal-index, by its DMS lock.
-2. Whether the path still names that -shm. The lock of a file that was replaced says nothing about the new one.
-3. The header of the wal-index. After a lock that was there before, it is not the one that a crash has left.
-4. The header of the WAL, and its size. They are of one moment if the WAL is emptied in between.
+2. Whether the path still names that -shm. The lock of a file that was replaced says nothing about the new file.
+3. The header of the wal-index. If a process held the lock before, this header is not one that a crash has left.
+4. The header of the WAL, then its size. If the WAL was emptied in between, the header is read again.
 
-It is one call for the watch that looks for calls that hang (``file_calls``).
+All this is one call for the thread that looks for calls that hang (``file_calls``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE
 
 
 class WalHeaders(NamedTuple):
-    """What was read. A header is short if its file is. Without a -shm, that of the wal-index is empty.
+    """What was read. A header is short if its file is short. Without a -shm the header of the wal-index is empty.
 
     ``is_named`` is False if the path no longer named the -shm after the lock was queried.
     """

@@ -1,4 +1,4 @@
-"""The wal-index of a database that we write to: its header, its hash tables, its locks (sqlite.org/walformat.html).
+"""The wal-index of a database that we write to: its header, hash tables and locks (sqlite.org/walformat.html).
 
 Locks, by byte of the -shm:
 
@@ -6,16 +6,16 @@ Locks, by byte of the -shm:
 byte  name      held exclusively by
 ====  ========  ============================================================================
 120   WRITER    a process that appends to the WAL, restarts it, or recovers the index
-121   CKPT      one that copies the WAL back, or recovers the index
-122   RECOVER   one that recovers the index
-123   READ0     one that copies back; shared by readers of the database file alone
-124   READ1     to 127, READ4: one that restarts the WAL; readers up to a mark share theirs
-128   DMS       one that sets the index up; shared by every process that uses it
+121   CKPT      a process that copies the WAL back, or recovers the index
+122   RECOVER   a process that recovers the index
+123   READ0     a process that copies back; shared by readers that use no frames of the WAL
+124   READ1     to 127, READ4: a process that restarts the WAL; readers share their mark's lock
+128   DMS       a process that sets the index up; shared by every process that uses it
 ====  ========  ============================================================================
 
 They are taken as locks of the open file description (``file_lock``). The file is read and written with pread and
-pwrite, which is coherent with the mappings of others: a truncated file is a short read, and not a SIGBUS. Between two
-pwrites the kernel takes and releases the inode's lock, so others see them in their order.
+pwrite, which are coherent with the mappings of others. A truncated file then causes a short read, and not a SIGBUS.
+Each pwrite takes and releases the inode's lock, so others see two writes in their order.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _POLL_S = 0.002
 
 
 class WalIndexFile:
-    """An open -shm. Methods raise OSError. It belongs to one thread."""
+    """An open -shm, for one thread alone. Methods raise OSError."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -56,9 +56,10 @@ class WalIndexFile:
         os.close(self.descriptor)
 
     def attach(self, wait_s: float) -> bool:
-        """Hold DMS, shared, as every connection does. An index that nobody uses is emptied first: it may be stale.
+        """Hold DMS, shared, as every connection does.
 
-        Returns False if another process was setting it up all the time.
+        An index that nobody uses is emptied first, since it may be stale. Returns False if another process was setting
+        the index up all the time.
         """
         return _until(self._attach, wait_s)
 
@@ -81,18 +82,18 @@ class WalIndexFile:
     def header(self) -> IndexHeader | None:
         """Return the header.
 
-        Returns None if it can't be trusted: it was never written, or a process died while writing it.
+        Returns None if the header can't be trusted: it was never written, or a process died while writing it.
         """
         return parse_index_header(os.pread(self.descriptor, WALINDEX_READ_SIZE, 0))
 
     def publish(self, header: IndexHeader) -> None:
-        """Publish the header: others trust it only when both copies are equal, and read the first one first."""
+        """Write both copies of the header. Others read the first one first, and trust it only if both are equal."""
         copy = format_index_header(header)
         os.pwrite(self.descriptor, copy, _COPY_SIZE)
         os.pwrite(self.descriptor, copy, 0)
 
     def enter(self, first: int, page_numbers: list[int]) -> None:
-        """Enter frames into the hash tables. Nobody looks at those past the header's last frame."""
+        """Enter frames into the hash tables. Nobody looks at entries past the header's last frame."""
         at = 0
         for block, start, count in pieces_of(first, len(page_numbers)):
             content = bytearray(os.pread(self.descriptor, BLOCK_BYTES, block * BLOCK_BYTES).ljust(BLOCK_BYTES, b"\0"))
@@ -103,24 +104,24 @@ class WalIndexFile:
             at += count
 
     def reserve(self, blocks: int) -> None:
-        """Extend the file to at least this many blocks, with room on the disk: a reader maps it and writes its mark."""
+        """Extend the file to at least this many blocks, with room on the disk: readers map it and write their marks."""
         if os.fstat(self.descriptor).st_size < blocks * BLOCK_BYTES:
             os.posix_fallocate(self.descriptor, 0, blocks * BLOCK_BYTES)
 
     def set_backfilled(self, frame: int, *, attempted: int) -> None:
-        """Note how many frames were copied back, and up to which frame that was begun."""
+        """Note how many frames were copied back, and up to which frame copying was ``attempted``."""
         os.pwrite(self.descriptor, struct.pack("=I", attempted), _ATTEMPTED)
         os.pwrite(self.descriptor, struct.pack("=I", frame), _BACKFILLED)
 
     def set_mark(self, number: int, frame: int) -> None:
-        """Set the last frame that readers who share this READ lock look at.
+        """Set the last frame that the readers look at who share this READ lock.
 
-        Only allowed while we hold it exclusively.
+        Call it only while we hold that lock exclusively.
         """
         os.pwrite(self.descriptor, struct.pack("=I", frame), _MARKS + 4 * number)
 
     def reset_marks(self, frame: int) -> None:
-        """Reset the marks after a recovery: READ1 reads up to ``frame``, the others are unused. Those in use stay."""
+        """Reset the marks after a recovery: READ1 reads up to ``frame``, the others are unused. Marks in use stay."""
         os.pwrite(self.descriptor, struct.pack("=I", 0), _MARKS)
         for number in range(1, MARKS):
             with self.alone(READ0 + number) as held:
@@ -130,7 +131,7 @@ class WalIndexFile:
     def safe_frame(self, header: IndexHeader) -> int:
         """Return the last frame that can be copied back.
 
-        Readers up to an earlier one still need the database without it.
+        Readers whose mark is an earlier frame still need the database without later frames.
         """
         safe = header.max_frame
         for number in range(1, MARKS):

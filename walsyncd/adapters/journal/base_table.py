@@ -1,4 +1,4 @@
-"""The journal's bases under way. Their bytes are in memory only, until the store acknowledges each part.
+"""The journal's bases under way. The bytes of a part are only in memory until the store acknowledges the part.
 
 begun ──(stored)──> stored ──(its manifest stored)──> row removed
   └──(dropped)──> a leftover upload, to be aborted
@@ -55,8 +55,8 @@ class BaseTable(BaseReads):
     ) -> ObjectRow:
         """Note that a base is about to be stored; ``epoch`` and ``frame`` are its start S.
 
-        ``run_id`` is the run that is about to claim the database. It is noted as ``claim_begun`` does, if no run has
-        ever written to the database's folder, or may have.
+        ``run_id`` is the run that is about to claim the database. If no run can have written to the database's folder
+        yet, the run is noted as ``claim_begun`` does.
         """
         new = ObjectRow(
             id=UNNUMBERED,
@@ -91,7 +91,7 @@ class BaseTable(BaseReads):
             note_base_stored(connection, StoredBase(object_id, etag, size))
 
     def gap_found(self, database_id: int, follow: str) -> None:
-        """Store a follow state in which a gap is bridged. Every base under way becomes worthless."""
+        """Store a follow state in which a gap is bridged. Drop every base under way, since it has become worthless."""
         with self._transaction() as connection:
             connection.execute("UPDATE database SET follow = ? WHERE id = ?", (follow, database_id))
             sql = "SELECT id FROM object WHERE kind = 'base' AND database_id = ?"

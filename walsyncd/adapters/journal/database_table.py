@@ -1,4 +1,4 @@
-"""The journal's databases and their generations: their states, their owners, and why a history ended."""
+"""The journal's databases and generations: their states, their owners, and why a history ended."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ _GENERATION = ", ".join(field.name for field in fields(GenerationRow))
 _PRUNE_MS = f"max(prune_due_ms, pruned_ms + {DAY_MS})"  # NULL if nothing may be deleted
 
 MACHINE = "machine"  # the boot and the file system of the last run, then the machine ids since that boot, one per line
-MACHINE_IDS_MAX = 100  # a container that is created again more often between two commits loses a generation
-FORGOTTEN = "/forgotten/"  # no database has such a name: names do not begin with a slash
-VERIFIED = "verified_ms "  # followed by the database's name in the fact's name
+MACHINE_IDS_MAX = 100  # if a container is created again more often than this between two commits, a generation is lost
+FORGOTTEN = "/forgotten/"  # no configured database has such a name, since names do not begin with a slash
+VERIFIED = "verified_ms "  # the fact's name is this prefix and the database's name
 
 
 class DatabaseReads(Connection):
     """Queries for the daemon and for the command line."""
 
     def databases(self) -> list[DatabaseRow]:
-        """Return all databases the journal knows, also those no longer configured, by id."""
+        """Return all databases that the journal knows, by id, including those that are no longer configured."""
         return [_database(row) for row in self._rows(f"SELECT {_DATABASE} FROM database ORDER BY id")]  # noqa: S608  constants
 
     def database_by_id(self, database_id: int) -> DatabaseRow:
-        """Return one database, whose id the caller has from the journal."""
+        """Return one database. ``database_id`` must be an id that the journal has given out."""
         sql = f"SELECT {_DATABASE} FROM database WHERE id = ?"  # noqa: S608  constants
         rows = self._rows(sql, (database_id,))
         assert rows, f"no database {database_id} in the journal"
         return _database(rows[0])
 
     def any_claimed(self, place: str) -> str | None:
-        """Return the name of some database that this journal has claimed in the storage at ``place``, or None."""
+        """Return the name of any database that this journal has claimed in the storage at ``place``, or None."""
         sql = "SELECT name FROM database WHERE owner_run IS NOT NULL AND place = ? ORDER BY id LIMIT 1"
         rows = self._rows(sql, (place,))
         return str(rows[0][0]) if rows else None
@@ -64,7 +64,7 @@ class DatabaseReads(Connection):
         return [replace(row, kind_ended=GapKind(row.kind_ended) if row.kind_ended else None) for row in rows]
 
     def gaps(self) -> dict[GapKind, int]:
-        """Return the number of gaps by kind: those that were bridged, and those that ended a generation."""
+        """Return the number of gaps by kind. Bridged gaps and gaps that ended a generation are added up."""
         sql = (
             "SELECT kind, count(*) FROM (SELECT kind_ended AS kind FROM generation WHERE ended_ms IS NOT NULL"
             " UNION ALL SELECT kind FROM bridged) GROUP BY kind"
@@ -76,7 +76,10 @@ class DatabaseReads(Connection):
         return dict(self._rows("SELECT database_id, count(*) FROM generation GROUP BY database_id"))
 
     def prunes_due(self, now_ms: int) -> list[int]:
-        """Return the databases to list now: a deletion is due, and the last listing of the folder is a day old."""
+        """Return the databases whose folders to list now.
+
+        A deletion is due in each, and the last listing of the folder is at least a day old.
+        """
         sql = f"SELECT id FROM database WHERE {_PRUNE_MS} <= ? ORDER BY id"  # noqa: S608  constants
         return [row_id for (row_id,) in self._rows(sql, (now_ms,))]
 
@@ -87,12 +90,12 @@ class DatabaseReads(Connection):
         return None if moment is None else int(moment)
 
     def fact(self, name: str) -> str | None:
-        """Return a fact noted before, or None."""
+        """Return the value of a fact, or None if it was not noted."""
         rows = self._rows("SELECT value FROM fact WHERE name = ?", (name,))
         return str(rows[0][0]) if rows else None
 
     def verified_ms(self, name: str) -> int | None:
-        """Return when a database's replica was last read whole and found sound, or None."""
+        """Return when a database's replica was last read whole and found sound, or None if it never was."""
         value = self.fact(VERIFIED + name)
         return None if value is None else int(value)
 
@@ -110,7 +113,7 @@ class DatabaseTable(DatabaseReads):
         self.note_fact(VERIFIED + name, str(now_ms))
 
     def note_proven(self, database_id: int) -> None:
-        """Note that the newest base was restored from, or read, and found sound."""
+        """Note that the newest base was read or used for a restore, and was found sound."""
         self._update(database_id, "proven_key = coalesce(base_key, proven_key)")
 
     def prune_due(self, database_id: int, at_ms: int) -> None:
@@ -118,7 +121,7 @@ class DatabaseTable(DatabaseReads):
         self.prunes_become_due({database_id: at_ms})
 
     def prunes_become_due(self, moments: Mapping[int, int]) -> None:
-        """Note, by database, when something in storage may be deleted (ms, by the store's clock)."""
+        """Note for each database when something in storage may be deleted (ms, by the store's clock)."""
         with self._transaction() as connection:
             connection.executemany(
                 "UPDATE database SET prune_due_ms = min(coalesce(prune_due_ms, ?2), ?2) WHERE id = ?1", moments.items()
@@ -129,14 +132,14 @@ class DatabaseTable(DatabaseReads):
         self._update(database_id, "prune_due_ms = 0, pruned_ms = 0")
 
     def note_pruned(self, database_id: int, now_ms: int, due_ms: int | None, *, objects: int, size: int) -> None:
-        """Note a listing of the folder at ``now_ms``, what is left in it, and when more may be deleted (``due_ms``)."""
+        """Note a listing of the folder at ``now_ms``, what is left there, and when more may be deleted (``due_ms``)."""
         change = "pruned_ms = ?, prune_due_ms = ?, bucket_objects = ?, bucket_bytes = ?"
         self._update(database_id, change, now_ms, due_ms, objects, size)
 
     def begin_run(self, run_id: str) -> bool:
-        """Note the run that begins. Returns False if this journal is a copy of the one that the earlier runs had.
+        """Note the run that begins. Returns False if this journal is a copy of the journal that earlier runs used.
 
-        The original may still be in use. So a copy owns nothing that earlier runs wrote to.
+        The original may still be in use. So the copy gives up the ownership of all databases.
         """
         identity = _identity(self._path)
         with self._transaction() as connection:
@@ -149,9 +152,11 @@ class DatabaseTable(DatabaseReads):
         return not is_copy
 
     def note_machine(self, boot_id: str, machine_id: str) -> frozenset[str]:
-        """Note the machine's id. Returns the ids under which this journal ran since that boot, this one included.
+        """Note the machine's id.
 
-        A container that is created again has another id, but the same kernel and file system. A clone has not.
+        Returns the ids under which this journal was used since this boot, ``machine_id`` included. A container that is
+        created again has another id, but the same boot and file system. A clone of the machine has another boot or file
+        system.
         """
         boot = f"{boot_id} {self._path.stat().st_dev}"
         before, _, ids = (self.fact(MACHINE) or "").partition("\n")
@@ -163,7 +168,7 @@ class DatabaseTable(DatabaseReads):
     def forget_database(self, database_id: int) -> None:
         """Remove all that is known of a database that is not followed.
 
-        Its row stays without a name until ``sweep_forgotten``, since a running daemon relies on its id.
+        The database's row stays, without its name, until ``sweep_forgotten``, since a running daemon relies on the id.
         """
         with self._transaction() as connection:
             (name,) = connection.execute("SELECT name FROM database WHERE id = ?", (database_id,)).fetchone()
@@ -186,18 +191,18 @@ class DatabaseTable(DatabaseReads):
             )
 
     def sweep_forgotten(self) -> None:
-        """Remove the rows of forgotten databases. Call it only before any id is in use."""
+        """Remove the rows of forgotten databases. Call this method only before any id is in use."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM database WHERE name LIKE ? || '%'", (FORGOTTEN,))
 
     def database(self, name: str, path: str) -> DatabaseRow:
-        """Return the database called ``name``, added if it is new, now at ``path``."""
+        """Return the database called ``name``, after noting ``path`` as its path. A new database is added."""
         return self.join({name: (path, None)})[name]
 
     def join(self, databases: Mapping[str, tuple[str, str | None]]) -> dict[str, DatabaseRow]:
-        """Return the databases of these names, added if they are new, each now at its path.
+        """Return the databases of these names, after noting their paths. New databases are added.
 
-        The second value is the URL of the storage that a replica begins in, if it is in none yet.
+        The second value is the URL of a storage. It is noted as the replica's if the replica is in no storage yet.
         """
         with self._transaction() as connection:
             connection.executemany(
@@ -219,7 +224,10 @@ class DatabaseTable(DatabaseReads):
         self.note_states([StateNote(database_id, state, cause, remedy, now_ms)])
 
     def note_states(self, notes: Sequence[StateNote]) -> None:
-        """Note the states of any number of databases in one transaction, the last one of a database last."""
+        """Note the states of any number of databases in one transaction.
+
+        If a database occurs twice, the later note counts.
+        """
         with self._transaction() as connection:
             connection.executemany(
                 "UPDATE database SET state_since_ms = iif(state = ?1, state_since_ms, ?4),"
@@ -228,7 +236,7 @@ class DatabaseTable(DatabaseReads):
             )
 
     def note_error(self, database_id: int, text: str, now_ms: int) -> None:
-        """Note the last error; an empty text means that it is over."""
+        """Note the last error. An empty text means that the error is over."""
         self._update(database_id, "error = ?, error_ms = ?", text, now_ms)
 
     def note_last_generation(self, database_id: int, generation: str) -> None:
@@ -245,9 +253,10 @@ class DatabaseTable(DatabaseReads):
             _claimed(connection, database_id, run_id)
 
     def claimed_deferred(self, database_id: int, run_id: str) -> None:
-        """Note as ``claimed`` does what was noted by ``claim_begun``, with the next transaction if one comes soon.
+        """Do what ``claimed`` does, but in the next transaction if another one is likely to come soon.
 
-        Until then the journal has ``run_id`` as one that may be in ``owner.json``, as after a kill.
+        ``claim_begun`` must have noted ``run_id``. Until that transaction the journal says, as after a kill, that
+        ``run_id`` may be in ``owner.json``.
         """
         if not self._deferred.is_worthwhile():
             self.claimed(database_id, run_id)
@@ -260,12 +269,15 @@ class DatabaseTable(DatabaseReads):
         self._deferred.add(note, is_awaited=False)
 
     def begin_generation(self, database_id: int, generation: str, reason: str, follow: str | None, now_ms: int) -> None:
-        """Begin a history. One that has not ended ends for the same reason."""
+        """Begin a history. If the previous history has not ended, it ends for the same reason."""
         with self._transaction() as connection:
             begin_history(connection, GenerationBegun(database_id, generation, reason, follow, now_ms))
 
     def continue_generation(self, continued: GenerationContinued) -> bool:
-        """Go on with a generation of which this journal holds nothing. Returns False if it has begun another."""
+        """Continue a generation of which this journal holds nothing.
+
+        Returns False if the journal has begun another one.
+        """
         began = continued.began
         with self._transaction() as connection:
             sql = "SELECT generation FROM database WHERE id = ?"
@@ -275,7 +287,7 @@ class DatabaseTable(DatabaseReads):
         return True
 
     def end_generation(self, database_id: int, gap: Gap, now_ms: int) -> None:
-        """End the current history. What is spooled of it is still uploaded, and it stays restorable."""
+        """End the current history. Its spooled objects are still uploaded, and it stays restorable."""
         with self._transaction() as connection:
             _end(connection, database_id, gap, now_ms)
 
@@ -290,7 +302,7 @@ def _claimed(connection: sqlite3.Connection, database_id: int, run_id: str) -> N
 
 
 def _identity(path: Path) -> str:
-    """Return what a file keeps as long as it exists and a copy of it does not have.
+    """Return a text that stays the same for a file as long as it exists, and that differs for a copy of the file.
 
     O_PATH is used because closing any other descriptor would drop the locks that SQLite holds on the journal
     (fcntl(2)).
@@ -308,7 +320,7 @@ def _database(record: Record) -> DatabaseRow:
 
 
 def begin_history(connection: sqlite3.Connection, begun: GenerationBegun) -> None:
-    """Begin a history. One that has not ended ends for the same reason."""
+    """Begin a history. If the previous history has not ended, it ends for the same reason."""
     _end(connection, begun.database_id, Gap.of(GapKind.OTHER, "{reason}", reason=begun.reason), begun.now_ms)
     connection.execute(
         "INSERT INTO generation (database_id, generation, predecessor, reason_begun, began_ms)"
@@ -323,7 +335,7 @@ def begin_history(connection: sqlite3.Connection, begun: GenerationBegun) -> Non
 
 def _continue_history(connection: sqlite3.Connection, continued: GenerationContinued) -> None:
     began = continued.began
-    forget_map(connection, began.database_id)  # of an earlier history
+    forget_map(connection, began.database_id)  # the map of an earlier history
     connection.execute(
         "INSERT INTO generation (database_id, generation, reason_begun, began_ms) VALUES (?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET ended_ms = NULL, reason_ended = '', kind_ended = ''",

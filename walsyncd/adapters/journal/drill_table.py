@@ -19,9 +19,9 @@ class DrillOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DrillRow:
-    """A drill at ``at_ms`` (since 1970); ``position`` is what was restored, "" if nothing was.
+    """A drill at ``at_ms`` (since 1970). ``position`` is the position that was restored, or "" if nothing was restored.
 
-    ``detail`` is what was examined, or what went wrong.
+    ``detail`` says what was examined, or what went wrong.
     """
 
     database_id: int

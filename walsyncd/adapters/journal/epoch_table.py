@@ -1,9 +1,10 @@
-"""The journal's closed epochs: stored segments that are to become one object, and the progress of that.
+"""The journal's closed epochs. The stored segments of each are to become one object, and the rows note the progress.
 
     segment stored → kept ──(epoch closed)──> begun ──(read back)──> stored ──(an hour, segments deleted)──> replaced
 
-Rows of ``kept`` name the segments of an epoch, so that no listing is needed. They hold their bodies while there is
-room: ``bodies_bytes_max`` for all together. ``replaced`` stays until a listing shows that the segments are gone.
+Rows of ``kept`` name the segments of an epoch, so that no listing is needed. The segments' bodies are kept as well, up
+to the ``bytes_max`` of ``keep_bodies`` in all. A row in state ``replaced`` stays until a listing shows that the
+segments are gone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class KeptRow:
-    """A stored segment; ``has_body`` means that its bytes are still here."""
+    """A stored segment. ``has_body`` means that the journal or the spool still holds its bytes."""
 
     first: int
     last: int
@@ -54,7 +55,7 @@ class WholeReads(Connection):
     """Queries about closed epochs."""
 
     def closed_epochs(self, database_id: int | None = None) -> list[Epoch]:
-        """Return the closed epochs, of one database or all, that are not one object yet, oldest first."""
+        """Return the closed epochs of one database, or of all, that have not become one object yet, oldest first."""
         sql = (
             "SELECT DISTINCT k.database_id, k.generation, k.epoch FROM kept k JOIN database d ON d.id = k.database_id"
             " LEFT JOIN whole w ON w.database_id = k.database_id AND w.generation = k.generation"
@@ -92,7 +93,10 @@ class WholeTable(WholeReads, StoredTable):
     """Changes to closed epochs. Every method is one durable step."""
 
     def keep_bodies(self, bytes_max: int, is_kept: Callable[[int], bool] = lambda _database_id: True) -> None:
-        """Keep stored segments of the databases that ``is_kept`` accepts, with bodies up to ``bytes_max`` in all."""
+        """Keep stored segments of the databases that ``is_kept`` accepts.
+
+        Their bodies are kept too, up to ``bytes_max`` bytes in all.
+        """
         sql = "SELECT coalesce(sum(size), 0) FROM kept WHERE body IS NOT NULL OR body_path IS NOT NULL"
         self._kept_bytes = int(self._rows(sql)[0][0])
         self._kept_bytes_max, self._is_kept = bytes_max, is_kept
@@ -129,7 +133,7 @@ class WholeTable(WholeReads, StoredTable):
             size = sum(row.size for row in rows)
             _count(connection, epoch.database_id, objects=-len(rows), size=-size)
             sql = "UPDATE database SET prune_due_ms = coalesce(prune_due_ms, ?) WHERE id = ?"
-            connection.execute(sql, (now_ms, epoch.database_id))  # the pruning's listing shows whether they are gone
+            connection.execute(sql, (now_ms, epoch.database_id))  # the listing shows whether they are gone
 
     def epoch_forgotten(self, epoch: Epoch) -> None:
         """Forget an epoch for which nothing is left to do."""
@@ -139,7 +143,7 @@ class WholeTable(WholeReads, StoredTable):
                 connection.execute(f"DELETE FROM {table} WHERE {_OF_EPOCH}", _values(epoch))  # noqa: S608  constants
 
     def forget_kept(self, database_id: int) -> None:
-        """Forget the kept segments of a database: deletion is not allowed, or its replica is in another storage."""
+        """Forget a database's kept segments: deletion is not allowed, or the replica is in another storage."""
         sql = "SELECT DISTINCT database_id, generation, epoch FROM kept WHERE database_id = ?"
         for record in self._rows(sql, (database_id,)):
             self.epoch_forgotten(Epoch(*record))
@@ -147,7 +151,10 @@ class WholeTable(WholeReads, StoredTable):
             connection.execute("DELETE FROM whole WHERE database_id = ?", (database_id,))
 
     def _drop_bodies(self, epoch: Epoch) -> None:
-        """Remove the bodies. Rows come first: a file without a row is swept, a row without its file is not."""
+        """Remove the bodies.
+
+        The rows are changed first. A crash then leaves at worst files that no row names, which ``sweep`` removes.
+        """
         rows = [row for row in self.kept(epoch) if row.has_body]
         with self._transaction() as connection:
             sql = f"UPDATE kept SET body = NULL, body_path = NULL WHERE {_OF_EPOCH}"  # noqa: S608  constants

@@ -1,17 +1,17 @@
 """walsyncd's own database: what is spooled, uploaded and in flight, and the state of each database.
 
-The order is always: body → row → marked begun → S3 call → marked stored → body removed, each step durable before the
-next. Bodies up to 64 KiB are in their row (one fsync, no file), larger ones in the spool folder. After a crash the
-journal may not know whether one object per database was stored. It has the key and the bytes of it. So it is never
-wrong, only late. While transactions come often, "stored" of a small segment is therefore written with the next one
-(``deferred_changes``), at the latest with the row that begins the database's next object.
+The order is always: body → row → marked begun → S3 call → marked stored → body removed. Each step is durable before the
+next. Bodies up to 64 KiB are in their row (one fsync, no file), larger bodies in the spool folder. After a crash the
+journal may lack the note that an object was stored, for at most one object of each database. It has that object's key
+and bytes, so it is never wrong, only late. Therefore, while transactions come often, a small segment is marked stored
+in the next transaction (``deferred_changes``), at the latest in the one that begins the database's next object.
 
     <state_dir>/lock          held by the one daemon (flock)
     <state_dir>/journal.db    SQLite, WAL mode, synchronous=FULL
     <state_dir>/spool/        bodies
     <state_dir>/maps/         page maps (``page_map_file``)
     <state_dir>/drill/        the file that a drill is restoring
-    <state_dir>/reserve       room for making room (``state_disk``)
+    <state_dir>/reserve       deleted when the disk is full (``state_disk``)
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ __all__ = [
 class JournalReader(
     DatabaseReads, ObjectReads, UploadReads, BaseReads, WholeReads, DrillReads, PageMapReads, ScrubReads
 ):
-    """A read-only view for the command line, with or without a running daemon."""
+    """A read-only view for the command line, which works with or without a running daemon."""
 
 
 class Journal(DatabaseTable, WholeTable, UploadTable, BaseTable, DrillTable, PageMapTable, ScrubTable):
@@ -100,7 +100,7 @@ class Journal(DatabaseTable, WholeTable, UploadTable, BaseTable, DrillTable, Pag
     def open(cls, state_dir: Path, *, on_corrupt: Callable[[CorruptStateError], None] = lambda _error: None) -> Self:
         """Open or create the journal of a state directory.
 
-        ``on_corrupt`` is called by the thread that later finds it damaged, before it raises the error.
+        If a thread later finds the journal damaged, it calls ``on_corrupt`` before it raises the error.
 
         Raises CorruptStateError (with the remedy), StateError, and UsageError if the directory can't be used.
         """
@@ -146,7 +146,7 @@ class StateLock:
 
 
 def lock_state_dir(state_dir: Path) -> StateLock:
-    """Lock the state directory for this process. Raises UsageError with the process that has locked it."""
+    """Lock the state directory for this process. Raises UsageError, which names the process that has locked it."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

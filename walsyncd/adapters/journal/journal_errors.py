@@ -1,4 +1,4 @@
-"""What SQLite says of the journal, as errors of walsyncd."""
+"""Translates SQLite's errors about the journal to errors of walsyncd."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 @contextmanager
 def translated(doing: str, path: Path) -> Iterator[None]:
-    """Translate SQLite's refusals to walsyncd's. Other errors (constraints, syntax) are bugs and are not translated."""
+    """Translate SQLite's refusals to walsyncd's errors. Constraint and syntax errors are bugs, and not translated."""
     try:
         yield
     except sqlite3.DatabaseError as error:

@@ -4,21 +4,21 @@
 table          a row is
 =============  ====================================================================================
 fact           a fact of this machine and run (``run_id``, boot id …), by name
-database       a database of the configuration, now or once, and its state
+database       a database that is or once was configured, and its state
 generation     a generation that this journal began, and why it began and ended
-object         an object to be uploaded; removed when stored (a base: when its manifest is)
+object         an object to be uploaded, until it is stored, or, for a base, until its manifest is stored
 part           a part of an object's multipart upload
 leftover       an abandoned upload that has to be aborted
 kept           a stored segment whose epoch is not one object yet, with its body if there was room
 drill          the result of the last restore drill of a database
-whole          an epoch that is becoming one object, until its segments are seen to be gone
+whole          an epoch that is becoming one object, until a listing shows that its segments are gone
 page_map       which file is the page map of a database (``page_map_file``)
-bridged        a gap that was bridged: its kind, and the epoch that begins with its bridge
+bridged        a gap that was bridged: its kind, and the epoch that begins with the bridge
 redo           what the frames of a segment change in the page map, until the file holds it
 =============  ====================================================================================
 
-``PRAGMA user_version`` counts the migrations applied. WAL mode with ``synchronous=FULL``: a transaction is on disk when
-COMMIT returns (sqlite.org/pragma.html#pragma_synchronous).
+``PRAGMA user_version`` counts the migrations applied. In WAL mode with ``synchronous=FULL`` a transaction is on disk
+when COMMIT returns (sqlite.org/pragma.html#pragma_synchronous).
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from walsyncd.core.send.pacing import BURST
 from walsyncd.errors import CorruptStateError, StateError, UsageError
 
 JOURNAL_NAME = "journal.db"
-BUSY_MS = 10_000  # a reader never blocks a writer in WAL mode; this is for a checkpoint by a user's shell
+BUSY_MS = 10_000  # in WAL mode a reader never blocks a writer, but a checkpoint by a user's shell can
 
-Record: TypeAlias = tuple[Any, ...]  # a row as sqlite3 returns it: its types are the schema's
+Record: TypeAlias = tuple[Any, ...]  # a row as sqlite3 returns it, with the types of the schema
 
-# The blob comes last: SQLite reads a row's columns in order, and large ones spill into a chain of pages.
+# The blob comes last, since SQLite reads a row's columns in order, and a large column spills into a chain of pages.
 _FIRST = f"""
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE database (
@@ -154,7 +154,7 @@ CREATE TABLE whole (
 ) WITHOUT ROWID;
 """
 
-# The follow state before an object, so that its frames can be read again; and how often that was done.
+# The follow state before an object, so that the object's frames can be read again, and how often they were.
 _REWINDS = """
 ALTER TABLE object ADD COLUMN follow_before TEXT;
 ALTER TABLE database ADD COLUMN rewinds INTEGER NOT NULL DEFAULT 0;
@@ -170,7 +170,7 @@ CREATE TABLE drill (
 );
 """
 
-# The kind of the reason, as a bounded label; earlier reasons get one by a word that occurs in them.
+# The kind of the reason, as a bounded label. Reasons noted before get a kind by a word that occurs in them.
 _GAP_KINDS = """
 ALTER TABLE generation ADD COLUMN kind_ended TEXT NOT NULL DEFAULT '';
 UPDATE generation SET kind_ended = CASE
@@ -199,7 +199,7 @@ UPDATE generation SET kind_ended = CASE
 WHERE ended_ms IS NOT NULL;
 """
 
-# ``entries`` comes last, as the blobs above do. ``id`` only grows: the rows of a database ascend like positions.
+# ``entries`` comes last, as the blobs above do. ``id`` only grows, so the rows of a database ascend like positions.
 _PAGE_MAPS = """
 CREATE TABLE page_map (
     database_id INTEGER PRIMARY KEY REFERENCES database ON DELETE CASCADE,
@@ -226,14 +226,14 @@ CREATE TABLE redo (
 CREATE INDEX redo_of_database ON redo (database_id, id);
 """
 
-# Which storage a database's replica is in, by its URL; earlier all were in one.
+# The URL of the storage that a database's replica is in. Before, all replicas were in the same storage.
 _PLACES = """
 ALTER TABLE database ADD COLUMN place TEXT;
 UPDATE database SET place = (SELECT value FROM fact WHERE name = 'storage_url');
 DELETE FROM fact WHERE name = 'storage_url';
 """
 
-# Gaps that were bridged: the generation continued. They are counted like those that ended one.
+# Gaps that were bridged, so that the generation continued. They are counted like gaps that ended a generation.
 _BRIDGED = """
 CREATE TABLE bridged (
     id INTEGER PRIMARY KEY,
@@ -260,7 +260,7 @@ MIGRATIONS = (_FIRST, _COMMITS, _KEEPING, _REWINDS, _DRILLS, _GAP_KINDS, _PAGE_M
 
 
 class Connection:
-    """A connection to the journal, and its lock. Any thread may call; transactions are serialized."""
+    """A connection to the journal, and its lock. Any thread may call its methods. Transactions are serialized."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = self._reading = connection
@@ -268,10 +268,10 @@ class Connection:
         self._lock = self._read_lock = threading.Lock()
         self._deferred = DeferredChanges()
         self.on_corrupt: Callable[[CorruptStateError], None] = lambda _error: None
-        """Is called by the thread that finds the journal damaged, before it raises the error."""
+        """A thread that finds the journal damaged calls this function before it raises the error."""
 
     def read_separately(self) -> None:
-        """Read by a connection of its own from now on, so that no query waits for the fsync of a transaction."""
+        """Use a second connection for queries from now on, so that no query waits for the fsync of a transaction."""
         self._reading, self._read_lock = connect_reader(self._path), threading.Lock()
 
     def close(self) -> None:
@@ -290,7 +290,7 @@ class Connection:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Make all statements within durable together, or none."""
+        """Make all statements within the context durable together, or none of them."""
         with self._lock, self._translated("write"):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -311,13 +311,13 @@ class Connection:
 
     def _rows(self, sql: str, values: Sequence[object] = ()) -> list[Record]:
         if self._deferred.is_awaited():
-            # Without room they stay deferred, as after a kill, and what is there can be read.
+            # If the disk is full, the changes stay deferred, and the query returns what is durable, as after a kill.
             with suppress(StateError):
                 self.commit_deferred()
         return self._durable_rows(sql, values)
 
     def _durable_rows(self, sql: str, values: Sequence[object] = ()) -> list[Record]:
-        """Return what is durable, without the deferred changes. So it never writes."""
+        """Return what is durable, without the deferred changes. So this method never writes."""
         with self._read_lock, self._translated("read"):
             return self._reading.execute(sql, values).fetchall()
 
@@ -344,7 +344,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
-    """Open the journal, which this process has open for writing, for its queries."""
+    """Open a second connection for the queries of a process that has the journal open for writing."""
     with translated("open", path):
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")

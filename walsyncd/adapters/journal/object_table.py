@@ -1,4 +1,4 @@
-"""The journal's objects: segments and manifests to be uploaded, in the order in which they become visible.
+"""The journal's objects: segments and manifests to be uploaded, in the order in which they must become visible.
 
 spooled ──(begun)──> begun ──(stored)──> row removed, body removed
    └──(merge)──> one spooled row in the place of several
@@ -34,9 +34,9 @@ from walsyncd.adapters.journal.spool import Spool, SpoolFile, SpoolWriter
 from walsyncd.core.follow.gap import Gap
 from walsyncd.errors import CorruptError, MissingError, WalsyncdError
 
-BLOCK_BYTES = 1 << 20  # what is read at once of a body that is sent in blocks
-BEGUN_BODIES_MAX = 64  # held in memory, of up to 64 KiB each, from their row until they are sent
-BLOB_SIZE_MAX = 64 << 10  # bytes; measured: up to here one fsync of the journal beats a file's three
+BLOCK_BYTES = 1 << 20  # a body that is sent in blocks is read in blocks of this size
+BEGUN_BODIES_MAX = 64  # the bodies, of up to 64 KiB each, that are held in memory until they are sent
+BLOB_SIZE_MAX = 64 << 10  # bytes; measured: up to this size one fsync of the journal is faster than the three of a file
 
 _SPOOL_BYTES = "SELECT coalesce(sum(size), 0) FROM object WHERE kind != 'base'"
 
@@ -45,7 +45,7 @@ class ObjectReads(Connection):
     """Queries for the daemon and for the command line."""
 
     def pending(self, database_id: int | None = None, *, limit: int = -1) -> list[ObjectRow]:
-        """Return segments and manifests not stored yet, of one database or all, in order; at most ``limit``."""
+        """Return at most ``limit`` segments and manifests not stored yet, of one database or all, in order."""
         whose = "" if database_id is None else "AND database_id = ?"
         sql = f"SELECT {COLUMNS} FROM object WHERE kind != 'base' {whose} ORDER BY id LIMIT ?"  # noqa: S608  constants
         values = (limit,) if database_id is None else (database_id, limit)
@@ -56,7 +56,7 @@ class ObjectReads(Connection):
         return int(self._rows(_SPOOL_BYTES)[0][0])
 
     def spool_bytes_at_most(self) -> int:
-        """Return the same, and in addition what was stored a moment ago. It is cheaper, because it never writes."""
+        """Return ``spool_bytes`` plus objects stored a moment ago. This method is cheaper, because it never writes."""
         return int(self._durable_rows(_SPOOL_BYTES)[0][0])
 
     def behind(self) -> int:
@@ -71,7 +71,7 @@ class ObjectReads(Connection):
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """A durable body: in its row (``blob``) or in a spool file (``path``, bare name)."""
+    """A durable body: ``blob`` if it is in its row, or else ``path``, the bare name of a spool file."""
 
     blob: bytes | None
     path: str | None
@@ -91,18 +91,18 @@ class ObjectTable(ObjectReads):
         self._kept_bytes = 0
         self._kept_bytes_max: int | None = None
         self._is_kept: Callable[[int], bool] = lambda _database_id: True
-        # By id and token, since the id of a row whose transaction failed is given again. None of a dropped row.
+        # By id and token, since the id of a row whose transaction failed is used again. Dropped rows have no entry.
         self._begun_bodies: dict[tuple[int, str], bytes] = {}
 
     def spool_file_writer(self) -> SpoolWriter:
-        """Return a context for a body that comes in blocks; the result of its ``finish()`` is for a NewObject."""
+        """Return a context that writes a body in blocks. The result of its ``finish()`` is for a NewObject."""
         return self._spool.writer()
 
     def advance(self, advances: Sequence[Advance]) -> list[ObjectRow]:
-        """Spool objects and follow state of any number of databases in one transaction. Returns the new rows.
+        """Store objects and follow states of any number of databases in one transaction. Returns the new rows.
 
-        Objects of a generation that is not the database's current one (it ended meanwhile) are rejected, and so are
-        those that follow on from dropped objects. The follow state that comes with them is then rejected too.
+        An advance is rejected whole if its objects belong to a generation that has ended meanwhile, or follow on from
+        dropped objects.
         """
         objects = [new for advance in advances for new in advance.objects]
         bodies: list[_Body] = []
@@ -125,27 +125,27 @@ class ObjectTable(ObjectReads):
         return rows
 
     def begun(self, ids: Sequence[int], now_ms: int) -> None:
-        """Note that an attempt to write these objects is about to be made."""
+        """Note that these objects are about to be sent."""
         with self._transaction() as connection:
             sql = "UPDATE object SET state = 'begun', attempted_ms = ? WHERE id = ?"
             connection.executemany(sql, [(now_ms, object_id) for object_id in ids])
 
     def _hold_begun(self, rows: Sequence[ObjectRow], bodies: Sequence[_Body]) -> None:
-        """Hold the bodies of rows that are sent at once, so that they need not be read."""
+        """Hold the bodies of rows that are sent at once, so that the bodies need not be read from the disk."""
         blobs = {body.token: body.blob for body in bodies if body.blob is not None}
         for row in rows:
             if row.state is ObjectState.BEGUN and row.token in blobs and len(self._begun_bodies) < BEGUN_BODIES_MAX:
                 self._begun_bodies[row.id, row.token] = blobs[row.token]
 
     def is_held(self, row: ObjectRow) -> bool:
-        """Whether the row was written as begun, is still there, and its body need not be read from the disk."""
+        """Whether the row was written as begun and not dropped since, and its body is still held in memory."""
         return (row.id, row.token) in self._begun_bodies
 
     def merge(self, rows: Sequence[ObjectRow], key: str) -> ObjectRow:
         """Make one spooled object of several adjoining ones, none of which was ever begun.
 
-        It takes the place of the first. Raises MissingError if a row was dropped meanwhile, and CorruptError if a body
-        has changed.
+        The new object takes the place of the first one. Raises MissingError if a row was dropped meanwhile, and
+        CorruptError if a body has changed.
         """
         body = self._concatenated(rows)
         try:
@@ -165,7 +165,7 @@ class ObjectTable(ObjectReads):
     def body(self, row: ObjectRow) -> bytes:
         """Return the whole body.
 
-        Raises MissingError if the row was dropped meanwhile, CorruptError if it has changed.
+        Raises MissingError if the row was dropped meanwhile, CorruptError if the body has changed.
         """
         held = self._begun_bodies.pop((row.id, row.token), None)
         if held is not None:
@@ -176,25 +176,29 @@ class ObjectTable(ObjectReads):
         return body
 
     def body_part(self, row: ObjectRow, offset: int, length: int) -> bytes:
-        """Return ``length`` bytes of the body from ``offset`` on, without verifying them. Raises as ``body`` does."""
+        """Return ``length`` bytes of the body from ``offset`` on, without verifying them.
+
+        Raises the same errors as ``body`` does.
+        """
         if row.body_path is None:
             blob: bytes = self._blob(row) or b""
             return blob[offset : offset + length]
         try:
             return self._spool.read(row.body_path, offset=offset, length=length)
         except CorruptError:
-            self._blob(row)  # a file that was removed with its row is no damage
+            self._blob(row)  # if the row is gone too, the file is not damaged, and this raises MissingError
             raise
 
     def body_blocks(self, row: ObjectRow) -> Iterator[bytes]:
-        """Yield the body in blocks, without verifying them. Raises as ``body_part`` does."""
-        for offset in range(0, row.size + 1, BLOCK_BYTES):  # one byte more than there should be
+        """Yield the body in blocks, without verifying them. Raises the same errors as ``body_part`` does."""
+        for offset in range(0, row.size + 1, BLOCK_BYTES):  # one byte more than the size, to notice a longer file
             yield self.body_part(row, offset, min(BLOCK_BYTES, row.size + 1 - offset))
 
     def lose_generation(self, database_id: int, generation: str, gap: Gap, now_ms: int) -> bool:
-        """Drop what is spooled of a generation that can't continue. Returns True if it was the current one.
+        """Drop the spooled objects of a generation that can't continue.
 
-        It is ended in the same transaction: nothing is ever added after the hole.
+        Returns True if the generation was the current one. The generation ends in the same transaction, so nothing is
+        ever added after the hole.
         """
         with self._transaction() as connection:
             rows = self._drop(connection, database_id, generation)
@@ -210,10 +214,10 @@ class ObjectTable(ObjectReads):
         return was_current
 
     def rewind(self, row: ObjectRow) -> bool:
-        """Drop an object that was never attempted, and all objects after it, so that they are read again.
+        """Drop an object that nobody has begun to store, and all objects after it, so that their frames are read again.
 
-        The follow state returns to the one before the object. Returns False, and drops nothing, if that is unknown or
-        the generation is not the current one.
+        The database gets back the follow state from before the object. If that state is unknown or the generation is
+        not the current one, the method drops nothing and returns False.
         """
         with self._transaction() as connection:
             sql = (
@@ -230,10 +234,11 @@ class ObjectTable(ObjectReads):
         return True
 
     def take_back(self, database_id: int) -> int | None:
-        """Drop what a database has spooled and has not begun to store, and its bases under way.
+        """Drop the spooled objects that a database has not begun to store, and its bases under way.
 
-        The follow state returns to the one before that. What was begun stays, because it may reach storage yet, and
-        the next object must follow it. Returns the number of bytes freed, or None if nothing can be dropped like this.
+        The database gets back the follow state from before the dropped objects. Objects that were begun stay, because
+        they may still reach storage, and the next object must follow them. Returns the number of bytes freed, or None
+        if nothing can be dropped in this way.
         """
         with self._transaction() as connection:
             sql = f"SELECT {COLUMNS}, follow_before FROM object WHERE database_id = ? ORDER BY id"  # noqa: S608  constants
@@ -275,7 +280,7 @@ class ObjectTable(ObjectReads):
         return drop(connection, database_id, generation, with_bases=with_bases)
 
     def sweep(self) -> int:
-        """Remove spool files that no row names (a crash left them). Call it only before anything is spooled."""
+        """Remove spool files that no row names, which a crash has left. Call it only before anything is spooled."""
         named = self._rows(
             "SELECT body_path FROM object WHERE body_path IS NOT NULL"
             " UNION ALL SELECT body_path FROM kept WHERE body_path IS NOT NULL"
@@ -362,7 +367,7 @@ def _unnumbered(database_id: int, new: NewObject, body: _Body, *, is_begun: bool
         upload_id=None,
         part_size=None,
         body_path=body.path,
-        # Its last commit was seen a moment ago, early enough for "nothing is deleted within an hour".
+        # The attempt follows a moment after the last commit, which is exact enough for rules about an hour.
         attempted_ms=new.time_ms if is_begun else None,
         commits=new.commits,
     )

@@ -2,16 +2,17 @@ r"""The file of a page map: one entry of 8 bytes for each page of a database, in
 
     offset       size
          0          8   b"WSPMAP1\\0"
-         8         16   the file's id, random
-        24          8   counter: how often it was written since it was created
+         8         16   the random id of the file
+        24          8   counter: how often the file was written since it was created
         32          4   page size
         36          4   CRC-32 of the bytes before
       4096  8 a page    the entries (``core.content.page_entry``), little-endian, of pages 1, 2, 3 …; 0 past the end
 
-The file is written rarely: it takes over redo rows up to what is stored. The order is entries and counter, fsync, and
-only then the one transaction of the journal that deletes the rows and notes the counter. So whatever a crash leaves of
-the entries belongs to rows that still exist, and the file with the rows is the map. The id must be the journal's. The
-counter must be the journal's, or one more. Otherwise the file is of another history, and there is no map.
+The file is written rarely: now and then it takes over the redo rows of stored segments. First entries and counter are
+written and fsynced. Only then one transaction of the journal deletes the rows and notes the counter. So the entries
+that a crash leaves half-written belong to rows that still exist, and applying the rows to the file gives the map. The
+file's id must be the journal's. The file's counter must be the journal's counter, or one more. Otherwise the file
+belongs to another history, and there is no map.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ class PageMapFile:
     def take_over(self, redo: Redo, counter: int) -> None:
         """Make ``redo`` part of the file, durably, and set its counter. After that the journal's rows may be deleted.
 
-        ``counter`` is one more than the journal's. The file's own may be one more already, if the last write was not
-        noted in the journal.
+        ``counter`` is one more than the counter in the journal. The file may already have this counter, if its last
+        write was not noted in the journal.
         """
         with _translated(f"write page map {self.path}"):
             if redo.size_min < self.pages():
@@ -96,7 +97,7 @@ class PageMapFile:
 
 
 class PageMapWriter:
-    """Writes a map from entries that come in order. Leaving the context without ``finish`` removes it."""
+    """Writes a map from entries that come in order. Leaving the context without ``finish`` removes the file."""
 
     def __init__(self, path: Path, page_size: int, *, suffix: str = ".part") -> None:
         self.map_id = secrets.token_hex(16)
@@ -119,17 +120,17 @@ class PageMapWriter:
         self._at += len(data)
 
     def read(self, first: int, count: int) -> Entries:
-        """Return the entries of ``count`` pages from number ``first`` on, as far as they were added."""
+        """Return the entries of ``count`` pages from number ``first`` on. A page that was not added is ABSENT."""
         with _translated(f"read page map {self._path}"):
             return _read(self._descriptor, first, count)
 
     @property
     def folder(self) -> Path:
-        """The folder of its file."""
+        """The folder of the map's file."""
         return self._path.parent
 
     def finish(self, size: int | None) -> None:
-        """Make the map of a database of ``size`` pages durable under its name, with the counter 0.
+        """Make the map of a database of ``size`` pages durable under the map's name, with the counter 0.
 
         If ``size`` is None, every entry that was added counts.
         """
@@ -137,10 +138,10 @@ class PageMapWriter:
         make_names_durable({self.folder})
 
     def put_in_place(self, size: int | None) -> None:
-        """Do what ``finish`` does, except that a power cut may undo the name. It can be called twice.
+        """Do what ``finish`` does, except that the name is not durable yet. This method can be called twice.
 
-        After it has failed it always fails: the kernel reports bytes that it could not write only once, so a second
-        fsync would succeed without them.
+        Once it has failed, every further call fails too: the kernel reports bytes that it could not write only once, so
+        a second fsync would succeed without these bytes.
         """
         if self._is_finished:
             return
@@ -174,7 +175,7 @@ class PageMapWriter:
 
 
 def make_names_durable(folders: Iterable[Path]) -> None:
-    """Make the names of maps that were put in place in these folders durable."""
+    """Make durable the names of maps that were put in place in these folders."""
     for folder in folders:
         with _translated(f"write page maps in {folder}"):
             sync_folder(folder)

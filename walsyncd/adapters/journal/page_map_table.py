@@ -1,8 +1,9 @@
-"""The journal's part of the page maps: which file is a database's map, and what the file does not hold yet.
+"""The journal's part of the page maps: which file is a database's map, and which changes that file lacks.
 
-The map at the journal's position is the file with every redo row of the database applied, oldest first. A row is
-written in the transaction of its segment. It outlives the segment's row and is deleted once the file holds it, which
-never happens before the segment is stored. What is only spooled can be dropped, and its redo rows with it.
+Applying every redo row of the database to the file, oldest first, gives the map at the journal's position. A redo row
+is written in the transaction of its segment. It outlives the segment's row, and is deleted once the file holds the
+redo. The file never takes over the redo of a segment before the segment is stored, since spooled segments can still be
+dropped, together with their redo rows.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from walsyncd.core.stored.position import Position
 
 @dataclass(frozen=True, slots=True)
 class PageMapRow:
-    """The map of a database: the file's id and counter, and what it is the map of.
+    """The map of a database: the id and the counter of its file, and the generation and page size that it belongs to.
 
-    ``scanned_…`` is when the database file was last found to agree with the map, and the position then; 0 for never.
+    ``scanned_…`` are the time when the database file was last found to agree with the map, and the position at that
+    time. They are 0 if it never was.
     """
 
     database_id: int
@@ -37,7 +39,7 @@ class PageMapRow:
 
 @dataclass(frozen=True, slots=True)
 class RedoRow:
-    """What frames ``first`` to ``last`` of an epoch change in the map. Ids ascend like positions."""
+    """The changes that frames ``first`` to ``last`` of an epoch make in the map. Ids ascend like positions."""
 
     id: int
     epoch: int
@@ -55,7 +57,7 @@ _IS_STORED = (
 
 @dataclass(frozen=True, slots=True)
 class NewPageMap:
-    """The file ``map_id`` with the redo rows after ``before`` is the map of a database in this generation."""
+    """A new map of a database in this generation: the file ``map_id``, and the redo rows after ``before``."""
 
     database_id: int
     generation: str
@@ -79,7 +81,7 @@ class PageMapReads(Connection):
         return [_map_row(row) for row in rows]
 
     def redo_rows(self, database_id: int, *, stored_only: bool = False) -> list[RedoRow]:
-        """Return what the file of a database's map lacks, oldest first: all of it, or only what is stored."""
+        """Return the redo rows that the map's file lacks, oldest first: all, or only those of stored segments."""
         sql = (
             "SELECT redo.id, epoch, first, last, size_min, size, entries FROM redo"  # noqa: S608  constants
             " JOIN database ON database.id = redo.database_id"
@@ -91,7 +93,7 @@ class PageMapReads(Connection):
         ]
 
     def redo_waiting(self) -> list[tuple[int, int]]:
-        """Return, for each database with a map, its id and the bytes of redo rows that its file may take over."""
+        """Return pairs of a database's id and the bytes of redo rows that the file of its map may take over."""
         sql = (
             "SELECT redo.database_id, sum(length(entries)) FROM redo"  # noqa: S608  constants
             " JOIN database ON database.id = redo.database_id"
@@ -104,9 +106,9 @@ class PageMapTable(PageMapReads):
     """Changes to maps. Every method is one durable step."""
 
     def page_map_made(self, database_id: int, generation: str, map_id: str, page_size: int, before: Position) -> bool:
-        """Note that ``map_id`` with the rows after ``before`` is the map, and delete older rows.
+        """Note that ``map_id`` is the file of the map and lacks only the rows after ``before``. Delete older rows.
 
-        Returns False if the generation is not the current one any more.
+        Returns False if the generation is no longer the current one.
         """
         return bool(self.page_maps_made([NewPageMap(database_id, generation, map_id, page_size, before)]))
 
@@ -119,15 +121,15 @@ class PageMapTable(PageMapReads):
             return {new.database_id for new in maps if _note_made(connection, new)}
 
     def redo_forgotten(self, database_id: int, before: Position) -> None:
-        """Delete the rows up to ``before``, of which no map will be made. Deletes nothing if there is a map."""
+        """Delete the rows up to ``before``, which no map will need. Deletes nothing if the database has a map."""
         if not self._rows("SELECT 1 FROM redo WHERE database_id = ? LIMIT 1", (database_id,)):
-            return  # only newer ones can be added meanwhile
+            return  # rows that are added meanwhile are newer than ``before``
         with self._transaction() as connection:
             if connection.execute("SELECT 1 FROM page_map WHERE database_id = ?", (database_id,)).fetchone() is None:
                 _forget_upto(connection, database_id, before)
 
     def page_map_written(self, database_id: int, map_id: str, counter: int, last_id: int) -> None:
-        """Note that the file durably holds the rows up to the id ``last_id``."""
+        """Note that the file durably holds the changes of the rows up to ``last_id``, and delete these rows."""
         with self._transaction() as connection:
             sql = "UPDATE page_map SET counter = ? WHERE database_id = ? AND map_id = ?"
             if connection.execute(sql, (counter, database_id, map_id)).rowcount:
@@ -139,7 +141,7 @@ class PageMapTable(PageMapReads):
             connection.execute("DELETE FROM page_map WHERE database_id = ?", (database_id,))
 
     def note_cipher(self, database_id: int, cipher: Cipher) -> None:
-        """Note how the file's pages compare with frames."""
+        """Note whether the database file holds the bytes of the frames that were copied into it."""
         with self._transaction() as connection:
             connection.execute("UPDATE page_map SET cipher = ? WHERE database_id = ?", (cipher, database_id))
 
@@ -174,7 +176,7 @@ def _map_row(record: Record) -> PageMapRow:
 def insert_redo(
     connection: sqlite3.Connection, database_id: int, generation: str, place: tuple[int, int, int], redo: Redo
 ) -> None:
-    """Add the redo row of a segment; ``place`` is its epoch, first and last frame."""
+    """Add the redo row of a segment. ``place`` holds the segment's epoch, first frame and last frame."""
     connection.execute(
         "INSERT INTO redo (database_id, generation, epoch, first, last, size_min, size, entries)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -183,7 +185,7 @@ def insert_redo(
 
 
 def forget_map(connection: sqlite3.Connection, database_id: int, generation: str | None = None) -> None:
-    """Forget a database's map: that of a generation that has ended, or of any history if ``generation`` is None."""
+    """Forget a database's map and redo rows, if they are of ``generation`` or ``generation`` is None."""
     for table in ("page_map", "redo"):
         sql = f"DELETE FROM {table} WHERE database_id = ?1 AND (?2 IS NULL OR generation = ?2)"  # noqa: S608  constants
         connection.execute(sql, (database_id, generation))

@@ -1,4 +1,4 @@
-"""Opens the journal for the command line, which reads it beside the daemon or without one, and never writes."""
+"""Opens the journal for the command line, which only reads it, whether or not a daemon is running."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     if not path.exists():
         raise MissingError(f"read journal {path}: it does not exist", hint="has `walsyncd run` been started?")
     with translated("read", path):
-        # A cleanly closed journal has no -wal; SQLite would have to create one, which a reader may not.
+        # A cleanly closed journal has no -wal. SQLite would have to create the file, which a reader must not do.
         closed = not path.with_name(path.name + "-wal").exists()
         mode = "mode=ro&immutable=1" if closed else "mode=ro"
         uri = f"file:{quote(str(path.absolute()))}?{mode}"

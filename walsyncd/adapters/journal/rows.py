@@ -1,4 +1,4 @@
-"""The journal's contents as values, and how an object's row is read, added, stored and dropped."""
+"""The journal's rows as values, and the functions that read, add and drop the rows of objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ObjectKind(StrEnum):
 
 
 class ObjectState(StrEnum):
-    """The progress of an object. Rows of stored segments and manifests are removed at once."""
+    """The progress of an object. The row of a segment or a manifest is removed as soon as the object is stored."""
 
     SPOOLED = "spooled"
     BEGUN = "begun"
@@ -34,13 +34,13 @@ class ObjectState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ObjectRow:
-    """An object to be uploaded. Ids are the order in which a database's objects become visible.
+    """An object to be uploaded. A database's objects become visible in the order of their ids.
 
-    ``key`` is relative to the database's folder, ``size`` in bytes, ``md5`` in hex. ``token`` is ``walsyncd-id`` in its
-    metadata (SHA-256 of the body; of a base: random). ``epoch``, ``first``, ``last`` and ``time_ms`` are those of the
-    key (a base: its start in ``epoch`` and ``last``). ``body_path`` is the bare name of a spool file, None if the body
-    is in the row. ``attempted_ms`` is the last attempt to write it, ``commits`` the number of transactions in a
-    segment.
+    ``key`` is relative to the database's folder, ``size`` in bytes, ``md5`` in hex. ``token`` is the ``walsyncd-id`` of
+    the object's metadata: the SHA-256 of the body, or a random text for a base. ``epoch``, ``first``, ``last`` and
+    ``time_ms`` are those of the key. For a base, ``epoch`` and ``last`` are the position where it starts. ``body_path``
+    is the bare name of a spool file, or None if the body is in the row. ``attempted_ms`` is the time of the last
+    attempt to write the object, ``commits`` the number of transactions in a segment.
     """
 
     id: int
@@ -64,15 +64,16 @@ class ObjectRow:
 
     @property
     def is_multipart(self) -> bool:
-        """Whether it is uploaded in parts, so that an upload may be left open."""
+        """Whether the object is uploaded in parts, so that an upload may be left open."""
         return self.kind is ObjectKind.BASE or self.size > PUT_SIZE_MAX
 
 
 @dataclass(frozen=True, slots=True)
 class NewObject:
-    """An object to be spooled; ``body`` is whole, or a durable file that the journal takes over.
+    """An object to be spooled. ``body`` is the whole body, or a durable file that the journal takes over.
 
-    ``redo`` is what a segment changes in the page map, ``bridged`` the kind of the gap that it closes (empty: none).
+    ``redo`` are a segment's changes in the page map. ``bridged`` is the kind of the gap that the segment bridges, or
+    empty.
     """
 
     kind: ObjectKind
@@ -95,7 +96,7 @@ class NewObject:
 
 @dataclass(frozen=True, slots=True)
 class GenerationBegun:
-    """A generation that begins at ``now_ms`` with this follow state (JSON, or None)."""
+    """A generation that begins at ``now_ms``. ``follow`` is its follow state as JSON, or None."""
 
     database_id: int
     generation: str
@@ -106,10 +107,10 @@ class GenerationBegun:
 
 @dataclass(frozen=True, slots=True)
 class GenerationContinued:
-    """A generation that another journal began, as storage has it: its last segment (or whole) and its newest base.
+    """A generation that another journal began: the last segment (or whole) and the newest base that storage has of it.
 
-    ``began`` is what the journal notes of its beginning, with the follow state after the last segment. ``map_id`` names
-    the file of its page map. ``base_bytes`` is the size of the base as stored.
+    ``began`` is the beginning that this journal notes. It has the follow state after the last segment. ``map_id`` names
+    the file of the page map. ``base_bytes`` is the stored size of the base.
     """
 
     began: GenerationBegun
@@ -126,7 +127,7 @@ class GenerationContinued:
 
 @dataclass(frozen=True, slots=True)
 class StoredBase:
-    """What the store said of a base, by the id of its row: its ETag, and its size in bytes."""
+    """A base that the store has: the id of its row, and the ETag and the size in bytes that the store reported."""
 
     object_id: int
     etag: str
@@ -135,12 +136,12 @@ class StoredBase:
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """One step of a database: the objects and the follow state (JSON) that they lead to, or only one of these.
+    """One step of a database: new objects, the follow state (JSON) after them, or both.
 
     Without ``follow`` the follow state stays as it is. With ``begin`` the first object is sent at once, so its row is
-    written as begun already (one fsync less for a single commit). ``rewinds`` is the database's count when the step was
-    taken (None: any): a step that follows on from something that was dropped since is rejected. If a generation
-    ``begins``, there is nothing else. With a manifest comes its ``base``.
+    written as begun already, which saves one fsync for a single commit. ``rewinds`` is the database's count when the
+    step was taken. If the count has changed since, the step follows on from dropped objects and is rejected. None
+    allows any count. A step in which a generation ``begins`` has nothing else. A manifest's step has its ``base``.
     """
 
     database_id: int
@@ -165,7 +166,7 @@ class StateNote:
 
 @dataclass(frozen=True, slots=True)
 class PartRow:
-    """A part of a multipart upload, durable before it is sent; ``detail`` is the sender's own JSON."""
+    """A part of a multipart upload, noted durably before it is sent. ``detail`` is the sender's own JSON."""
 
     number: int
     size: int
@@ -176,7 +177,7 @@ class PartRow:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base under way; ``plan`` is the snapshotter's JSON, ``etag`` is set once it is stored."""
+    """A base under way. ``plan`` is the snapshotter's JSON. ``etag`` is set once the base is stored."""
 
     row: ObjectRow
     plan: str
@@ -185,7 +186,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """An abandoned upload. Without ``upload_id`` it is whatever is open under exactly this key."""
+    """An abandoned upload. Without ``upload_id`` it stands for every upload that is open under exactly this key."""
 
     id: int
     database_id: int
@@ -198,14 +199,16 @@ class DatabaseRow:
     """The state of a database.
 
     ``generation`` is None between two generations; ``last_generation`` is the greatest id ever seen. ``owner_run`` is
-    the run id that we know to be in its ``owner.json``, ``owner_next`` the one that we may have written there since.
-    ``tokens`` is the content of its bucket at ``tokens_ms``. ``stored_…`` is the segment stored last, ``base_…`` the
-    manifest. ``…_ms`` are milliseconds since 1970, 0 for never.
+    the run id that is known to be in the database's ``owner.json``, ``owner_next`` a run id that we may have written
+    there since. ``tokens`` is how many tokens its token bucket (``core.send.pacing``) had at ``tokens_ms``.
+    ``stored_…`` describe the segment stored last, ``base_…`` the manifest stored last. ``…_ms`` are milliseconds since
+    1970, or 0 for never.
 
-    ``base_bytes`` is the size of the newest base as stored, ``wal_bytes`` that of the segments since. In storage are
-    ``bucket_objects`` of ``bucket_bytes``, as far as we know. ``proven_key`` is the manifest of the base that passed a
-    verification last. ``pruned_ms`` and ``prune_due_ms`` are times of the store's clock; the latter is None if nothing
-    can be deleted. ``place`` is the URL of the storage that its replica is in, None before the first.
+    ``base_bytes`` is the stored size of the newest base, ``wal_bytes`` the total size of the segments stored since. As
+    far as the journal knows, storage has ``bucket_objects`` objects of ``bucket_bytes`` bytes in all. ``proven_key`` is
+    the manifest of the base that passed a verification last. ``pruned_ms`` and ``prune_due_ms`` are times of the
+    store's clock. ``prune_due_ms`` is None if nothing can be deleted. ``place`` is the URL of the storage that the
+    replica is in, or None if it is in none yet.
     """
 
     id: int
@@ -245,7 +248,7 @@ class DatabaseRow:
 
     @property
     def has_base(self) -> bool:
-        """Whether there is a generation that has a base in storage, so that it can be restored."""
+        """Whether there is a generation that has a base in storage, so that the database can be restored."""
         return self.generation is not None and (self.base_key or "").startswith(self.generation)
 
 
@@ -269,7 +272,8 @@ _VALUES = attrgetter(*(field.name for field in fields(ObjectRow)))
 _INSERT = f"INSERT INTO object ({COLUMNS}, body, follow_before) VALUES ({_PLACES}, ?, ?)"  # noqa: S608  constants
 _FETCH = f"SELECT {COLUMNS} FROM object WHERE id = ?"  # noqa: S608  constants
 
-UNWRITTEN = "owner_run IS NULL AND owner_next IS NULL AND stored_generation IS NULL"  # a database, by any run
+# This is true for a database to whose folder no run can have written.
+UNWRITTEN = "owner_run IS NULL AND owner_next IS NULL AND stored_generation IS NULL"
 
 UNNUMBERED = 0  # the id of a row before the journal gives it one
 
@@ -289,9 +293,9 @@ def fetch(connection: sqlite3.Connection, object_id: int) -> ObjectRow | None:
 def insert(
     connection: sqlite3.Connection, row: ObjectRow, blob: bytes | None, follow_before: str | None = None
 ) -> ObjectRow:
-    """Add ``row`` under its id, or under the next one if it is unnumbered.
+    """Add ``row`` under its id, or under the next free id if it is unnumbered.
 
-    ``follow_before`` is the follow state to go back to if the row is lost. It is that of the first row of a step.
+    ``follow_before`` is the follow state to return to if the row is dropped. Only the first row of a step has one.
     """
     _, *values = _VALUES(row)
     made = connection.execute(_INSERT, (row.id or None, *values, blob, follow_before)).lastrowid
@@ -300,13 +304,13 @@ def insert(
 
 
 def note_base_stored(connection: sqlite3.Connection, base: StoredBase) -> None:
-    """Note that a base is in the store. Its row stays until its manifest is stored."""
+    """Note that a base is in the store. The base's row stays until its manifest is stored."""
     sql = "UPDATE object SET state = 'stored', etag = ?, size = ? WHERE id = ?"
     connection.execute(sql, (base.etag, base.size, base.object_id))
 
 
 def keep(connection: sqlite3.Connection, object_id: int, *, with_body: bool) -> None:
-    """Keep a stored segment, from its row, for the time when its epoch becomes one object."""
+    """Copy a stored segment's row to ``kept``, for the time when the segment's epoch becomes one object."""
     connection.execute(
         "INSERT OR REPLACE INTO kept (database_id, generation, epoch, first, last, key, size, body_path, body)"
         " SELECT database_id, generation, epoch, first, last, key, size, iif(?2, body_path, NULL), iif(?2, body, NULL)"
@@ -316,7 +320,7 @@ def keep(connection: sqlite3.Connection, object_id: int, *, with_body: bool) -> 
 
 
 def note_segment_stored(connection: sqlite3.Connection, row: ObjectRow, now_ms: int, tokens: float) -> None:
-    """Note in its database that a segment is stored. ``tokens`` are left in the database's bucket."""
+    """Note in the database's row that a segment is stored, and that ``tokens`` are left in its token bucket."""
     connection.execute(
         "UPDATE database SET stored_generation = ?1, stored_epoch = ?2, stored_frame = ?3, stored_key = ?4,"
         " stored_ms = ?5, wal_bytes = wal_bytes + ?6, bucket_bytes = bucket_bytes + ?6,"
@@ -326,7 +330,7 @@ def note_segment_stored(connection: sqlite3.Connection, row: ObjectRow, now_ms: 
 
 
 def note_manifest_stored(connection: sqlite3.Connection, row: ObjectRow, now_ms: int, tokens: float) -> None:
-    """Note in its database that a manifest is stored, and with it its base, whose row is deleted."""
+    """Note in the database's row that a manifest and so its base are stored. Delete the base's row."""
     key = parse_key(row.key)
     base = (row.database_id, format_key(key.base) if isinstance(key, ManifestKey) else "")
     one = "database_id = ? AND kind = 'base' AND key = ?"
@@ -343,7 +347,7 @@ def note_manifest_stored(connection: sqlite3.Connection, row: ObjectRow, now_ms:
 def drop(
     connection: sqlite3.Connection, database_id: int, generation: str | None = None, *, with_bases: bool = False
 ) -> list[ObjectRow]:
-    """Drop the segments and manifests of a database, or of one generation. The caller removes their bodies.
+    """Drop the segments and manifests of a database, or of one of its generations. The caller removes their bodies.
 
     Uploads that may be open in the store are kept as leftovers.
     """
@@ -358,7 +362,7 @@ def drop(
 
 
 def drop_one(connection: sqlite3.Connection, row: ObjectRow) -> None:
-    """Drop one object of any kind, and its segment's changes of the page map."""
+    """Drop one object of any kind, and the page map changes of a segment."""
     if row.is_multipart and row.state is ObjectState.BEGUN:
         connection.execute(
             "INSERT INTO leftover (database_id, key, upload_id) VALUES (?, ?, ?)",

@@ -9,10 +9,10 @@ from walsyncd.adapters.journal.journal_schema import Connection
 
 @dataclass(frozen=True, slots=True)
 class ScrubRow:
-    """The last scrub that ended, at ``at_ms`` (since 1970, 0 if none has ended).
+    """The last scrub that ended. ``at_ms`` is when it ended (since 1970), or 0 if none has ended.
 
-    It compared ``pages`` pages, of which ``differing`` differed; ``differing_total`` is the sum over all scrubs.
-    ``skipped`` is why a later scrub compared nothing, and empty if no later one was skipped.
+    It compared ``pages`` pages, of which ``differing`` differed. ``differing_total`` is the sum over all scrubs.
+    ``skipped`` says why a later scrub compared nothing. It is empty if no later scrub was skipped.
     """
 
     database_id: int

@@ -1,8 +1,8 @@
-"""The spool folder: bodies that are too large for their row of the journal, one file each.
+"""The spool folder, which has a file for each body that is too large for its row of the journal.
 
 Order: temporary name → bytes → fsync → rename → fsync of the folder. Only then may a row name the file. So a file with
-the suffix ``.body`` is complete and a ``.part`` file is never read. ``sweep`` removes either if it has no row, since a
-crash left it.
+the suffix ``.body`` is complete, and a ``.part`` file is never read. ``sweep`` removes files of both kinds that no row
+names, since a crash has left them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SpoolFile:
 
 
 class SpoolWriter:
-    """Writes one body of any size block by block. Leaving the context without ``finish`` removes it."""
+    """Writes one body of any size block by block. Leaving the context without ``finish`` removes the file."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / f"{secrets.token_hex(8)}{_WHOLE}"
@@ -86,7 +86,7 @@ class Spool:
         self.folder = folder
 
     def writer(self) -> SpoolWriter:
-        """Return a context for a body that comes in blocks."""
+        """Return a context that writes a body in blocks."""
         return SpoolWriter(self.folder)
 
     def write(self, body: bytes) -> SpoolFile:
@@ -96,9 +96,9 @@ class Spool:
             return writer.finish()
 
     def read(self, name: str, *, offset: int = 0, length: int = -1) -> bytes:
-        """Return ``length`` bytes from ``offset`` on (all: -1), or fewer at the end.
+        """Return ``length`` bytes from ``offset`` on, or fewer at the end. A ``length`` of -1 means all bytes.
 
-        Raises CorruptError if unreadable.
+        Raises CorruptError if the file can't be read.
         """
         try:
             with (self.folder / name).open("rb") as file:

@@ -1,7 +1,7 @@
-"""The disk of the state directory: how short of space it is, and a reserve for the moment when it is full.
+"""The disk of the state directory. Measures how short of space it is, and keeps a reserve for when it is full.
 
-Making room takes room: a row that names a spooled body is removed before the body, and SQLite writes a page to remove a
-row. So a file of ``RESERVE_BYTES`` is kept beside the journal. It is deleted when the disk is full.
+Making room takes room: a row that names a spooled body is removed before the body, and SQLite writes pages to do so. So
+a file of ``RESERVE_BYTES`` is kept beside the journal. It is deleted when the disk is full.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ LEFT_BYTES_MAX = 1 << 30  # … but no more than this: the spool of an outage of
 
 
 class StateDisk:
-    """The file system of ``state_dir``. Any thread may call; no method raises because the disk is full."""
+    """The file system of ``state_dir``. Any thread may call its methods. None fails because the disk is full."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         self._reserve = state_dir / "reserve"
 
     def missing_bytes(self) -> int:
-        """Return how many bytes have to be freed until the disk is no longer short of space; 0 if it is not."""
+        """Return how many bytes to free until the disk is not short of space.
+
+        Returns 0 if it is not short of space now.
+        """
         try:
             found = os.statvfs(self._state_dir)
         except OSError:  # an answer would be a guess

@@ -1,4 +1,4 @@
-"""Collects the states of databases, which one transaction of the journal writes for all of them."""
+"""Collects the states of databases, so that one transaction of the journal writes all of them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from walsyncd.adapters.journal.rows import StateNote
 
 
 class StateNotes:
-    """States that are to be written. Any thread may add one; one thread writes."""
+    """States to be written. Any thread may add a state, but only one thread may write them."""
 
     def __init__(self, journal: DatabaseTable) -> None:
         self._journal = journal
         self._waiting: deque[StateNote] = deque()
 
     def add(self, note: StateNote) -> None:
-        """Have a state written by the next ``write``."""
+        """Add a state, which the next ``write`` writes."""
         self._waiting.append(note)
 
     def write(self) -> None:
-        """Write what was added, in one transaction. Raises StateError, and keeps all of it then."""
+        """Write the added states in one transaction. Raises StateError, and then keeps them for the next call."""
         notes = [self._waiting.popleft() for _ in range(len(self._waiting))]
         if not notes:
             return

@@ -1,4 +1,4 @@
-"""The end of an object in the journal: the store has acknowledged it, at once or with the next transaction."""
+"""Notes that the store has acknowledged an object, at once or in the next transaction, and removes the object's row."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ from walsyncd.adapters.journal.rows import (
 
 
 class StoredTable(ObjectTable):
-    """Changes to objects that are stored. Every method is one step, which is durable unless its name says otherwise."""
+    """Changes to objects that are stored.
+
+    Every method is one step, which is durable at once unless its name says deferred.
+    """
 
     def deferred_due_s(self) -> float | None:
-        """Return in how many seconds ``commit_deferred`` has to be called, or None if nothing is deferred."""
+        """Return after how many seconds ``commit_deferred`` has to be called, or None if nothing is deferred."""
         return self._deferred.due_s()
 
     def stored_deferred(self, row: ObjectRow, *, now_ms: int, tokens: float) -> bool:
-        """Note as ``stored`` does that the store acknowledged a segment, with the next transaction if one comes soon.
+        """Do what ``stored`` does for a segment, but in the next transaction if another one is likely to come soon.
 
-        Until then the store has this object and the journal on the disk does not say so. Every row that is begun after
-        it is begun in a later transaction, or in the one that notes this, so it is never more than one per database.
+        Until that transaction the store has the object, but the journal on the disk does not say so. The database's
+        next row is begun in that transaction or a later one. So at any time this is true of at most one object of a
+        database.
         """
         if row.kind is not ObjectKind.SEGMENT or row.body_path is not None or not self._deferred.is_worthwhile():
             return self.stored(row.id, now_ms=now_ms, tokens=tokens)
@@ -44,10 +48,10 @@ class StoredTable(ObjectTable):
         return True
 
     def stored(self, object_id: int, *, now_ms: int, tokens: float) -> bool:
-        """Note that the store acknowledged the object: advance the database, remove the row, then the body.
+        """Note that the store acknowledged the object: advance the database and remove the row, then remove the body.
 
-        A segment's body may be kept until its epoch becomes one object (``epoch_table``). ``tokens`` of the database's
-        bucket are left. Returns False if the row was dropped meanwhile.
+        A segment's body may be kept until its epoch becomes one object (``epoch_table``). ``tokens`` are left in the
+        database's token bucket. Returns False if the row was dropped meanwhile.
         """
         with self._transaction() as connection:
             row = fetch(connection, object_id)

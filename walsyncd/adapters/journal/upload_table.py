@@ -12,12 +12,12 @@ class UploadReads(Connection):
     """Queries about uploads."""
 
     def parts(self, object_id: int) -> list[PartRow]:
-        """Return the parts begun of one object, by number."""
+        """Return the parts of one object that were begun, by number."""
         sql = "SELECT number, size, md5, etag, detail FROM part WHERE object_id = ? ORDER BY number"
         return [PartRow(*record) for record in self._rows(sql, (object_id,))]
 
     def leftovers(self) -> list[Leftover]:
-        """Return the uploads to be aborted."""
+        """Return the abandoned uploads, which have to be aborted."""
         sql = "SELECT id, database_id, key, upload_id FROM leftover ORDER BY id"
         return [Leftover(*record) for record in self._rows(sql)]
 

@@ -1,4 +1,4 @@
-"""A storage that counts the requests to another one, by kind and result."""
+"""A storage that passes requests on to another storage, and counts them by kind and result."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ OK, AWAY, REFUSED, FAILED = "ok", "away", "refused", "failed"
 
 
 class Requests:
-    """Counts of requests and results, of one storage or of all (``total``). Any thread may call.
+    """Counts of requests and results. Each request is also counted in ``total``, if given.
 
-    ``answered`` is called after each request that the storage answered.
+    Any thread may call the methods. ``answered`` is called after each request that the storage answered.
     """
 
     def __init__(self, total: Requests | None = None, answered: Callable[[], None] = lambda: None) -> None:
@@ -64,7 +64,7 @@ class Requests:
             return dict(self._counts)
 
     def silent_s(self) -> float:
-        """Return for how many seconds the storage has not answered anything."""
+        """Return the number of seconds since the storage last answered a request."""
         return time.monotonic() - self._answered_s
 
 

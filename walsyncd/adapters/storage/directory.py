@@ -3,18 +3,18 @@
 ::
 
     <key>                                  an object, complete or absent
-    .walsyncd/temporary/<random>           being written; what a killed process left is swept after a day
+    .walsyncd/temporary/<random>           a file being written; if its process was killed, it is swept after a day
     .walsyncd/uploads/<id>/upload          an open multipart upload: JSON of key, time and metadata
-    .walsyncd/uploads/<id>/<number>-<MD5>  a part of it; a number sent twice with different bytes is there twice
+    .walsyncd/uploads/<id>/<number>-<MD5>  a part of the upload; a part sent twice with different bytes has two files
     .walsyncd/metadata/<SHA-256 of key>    JSON of metadata that can't be computed from the object
-    .walsyncd/lock                         held (flock) by ``put_if`` while it compares and writes
+    .walsyncd/lock                         a lock (flock) that ``put_if`` holds while it compares and writes
 
-``.walsyncd`` is never listed. All of it must be on one file system. Links are neither followed nor listed: others may
-write to the folder as to a bucket, and what they leave there is not believed (``folder_tree``).
+``.walsyncd`` is never listed. The whole folder must be on one file system. Links are neither followed nor listed: as
+with a bucket, others may be able to write to the folder, and what they leave there is not trusted (``folder_tree``).
 
-An ETag is modification time, size and inode, which need no reading. A copied folder has other ETags. The metadata
-``walsyncd-id`` of an object that was put whole is the SHA-256 of its body: ``head`` computes it, nothing is kept. Other
-metadata is kept with the ETag of the file it belongs to, and is ignored for any other.
+An ETag is made of modification time, size and inode, so that no file has to be read. A copied folder has other ETags.
+The metadata ``walsyncd-id`` of an object that was put whole is the SHA-256 of its body. It is not kept: ``head``
+computes it. Other metadata is kept with the ETag of the file that it belongs to, and is ignored for any other file.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from walsyncd.core.stored.layout import ID_METADATA
 from walsyncd.errors import CorruptError, MissingError, RefusedError, UsageError
 
 BLOCK_SIZE = 1 << 20
-LEFTOVER_SECONDS_MAX = 86_400.0  # a temporary file exists for seconds, that of a large base for hours at most
+LEFTOVER_SECONDS_MAX = 86_400.0  # a temporary file exists for seconds, or for hours at most if it is a large base
 
 _TEMPORARY = f"{HIDDEN}/temporary"
 _UPLOADS = f"{HIDDEN}/uploads"
@@ -55,7 +55,10 @@ _PART_NAME = re.compile(r"(\d{5})-([0-9a-f]{32})", re.ASCII)
 
 
 class DirectoryStorage:
-    """A folder as storage. It is created when the first object is written, and must then stay (see ``memory``)."""
+    """A folder as storage.
+
+    It is created when the first object is written, and must exist from then on (see ``memory``).
+    """
 
     def __init__(self, root: Path, memory: Path | None = None, *, lock_s_max: float = LOCK_S_MAX) -> None:
         self._root = root.absolute()
@@ -84,7 +87,7 @@ class DirectoryStorage:
         return True
 
     def put_blocks(self, key: str, blocks: Iterator[bytes], *, sha256: str | None = None) -> None:
-        """See ``TakesBlocks``. In parts each byte would be written twice and hashed four times."""
+        """See ``TakesBlocks``. An upload in parts would write each byte twice and hash it four times."""
         digest = hashlib.sha256()
 
         def fill(file: BinaryIO) -> None:
@@ -104,7 +107,7 @@ class DirectoryStorage:
         return True
 
     def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
-        """See ``Storage.put_if``. It is exact among all processes that write only by ``put_if``."""
+        """See ``Storage.put_if``. The comparison is exact if all processes write the key only by ``put_if``."""
 
         def is_met(status: os.stat_result | None) -> bool:
             return (status and _etag(status)) == etag
@@ -115,12 +118,12 @@ class DirectoryStorage:
                 yield is_met(folder.status(name))
 
         with writing("write object conditionally", self._path(key)):
-            # Looked at first, so that nothing is written in vain. The lock is not held while the file becomes durable.
+            # This look avoids a write in vain. The lock is not held while the file becomes durable.
             is_written = is_met(self._tree.status(key)) and self._tree.put(_TEMPORARY, body, key, may_replace=met)
         return bool(is_written)
 
     def head(self, key: str) -> ObjectInfo | None:
-        """See ``Storage.head``. Reads the object unless its metadata was kept."""
+        """See ``Storage.head``. Reads the whole object unless its metadata was kept."""
         try:
             with reading("look at object", self._path(key)), self._tree.open(key) as (file, status):
                 metadata = self._notes.metadata(_metadata_name(key), _etag(status))
@@ -131,7 +134,7 @@ class DirectoryStorage:
             return None
 
     def confirm(self, key: str) -> ObjectInfo | None:
-        """See ``HasConfirmation``. An attempt that was killed, or failed, may have left a name that is not durable."""
+        """See ``HasConfirmation``. A write that was killed, or failed, may have left a name that is not durable."""
         if (info := self.head(key)) is None:
             return None
         with suppress(MissingError), writing("make object durable", self._path(key)):
@@ -152,7 +155,7 @@ class DirectoryStorage:
                 yield block
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
-        """See ``Storage.list``. The order is that of whole keys, as in S3, not folder by folder."""
+        """See ``Storage.list``. Whole keys are in order, as in S3; the order is not folder by folder."""
         folder = prefix.rpartition("/")[0]
         if folder:
             self._path(folder)
@@ -170,9 +173,9 @@ class DirectoryStorage:
                 yield _info(key, status, {})
 
     def _entries(self, folder: str) -> Sequence[tuple[str, os.stat_result]]:
-        """Return what is in ``folder`` (empty or ending in ``/``). Names of folders end in ``/``, which sorts them.
+        """Return what is in ``folder`` (empty or ending in ``/``), sorted. Names of folders end in ``/``, as in keys.
 
-        Text sorts by code points, which is the order of its UTF-8 bytes. Links and special files are not ours.
+        Text sorts by code points, which is the order of its UTF-8 bytes. Links and special files are left out.
         """
         self._place.require()
         with reading("list", self._root / folder):
@@ -187,7 +190,7 @@ class DirectoryStorage:
                 return ()
 
     def folders(self, prefix: str) -> builtins.list[str]:
-        """See ``Storage.folders``. A folder without an object in it does not count."""
+        """See ``Storage.folders``. A folder without any object in it is left out."""
         if prefix:
             self._path(prefix.removesuffix("/"))
         names = [name for name, _ in self._entries(prefix) if name.endswith("/")]
@@ -207,7 +210,10 @@ class DirectoryStorage:
                 self._settle(folder)
 
     def _settle(self, folder: str) -> None:
-        """Make deletions in ``folder`` durable, and remove it and its parents as far as they are empty."""
+        """Make deletions in ``folder`` durable.
+
+        Remove the folder if it is empty, and then each parent that becomes empty.
+        """
         while folder:
             above, _, name = folder.rpartition("/")
             try:
@@ -239,7 +245,7 @@ class DirectoryStorage:
         folder, _ = self._open_upload(key, upload_id)
         with reading(f"upload part {number} of", self._path(key)):
             temporary = self._write(body)
-            try:  # not by ``publish``: an upload that was aborted meanwhile must not reappear
+            try:  # ``publish`` would create the folder of an upload that was aborted meanwhile
                 self._tree.rename(temporary, f"{folder}/{number:05d}-{etag}")
             except FileNotFoundError:
                 self._tree.unlink(temporary)
@@ -285,11 +291,11 @@ class DirectoryStorage:
             return
 
     def list_uploads(self, prefix: str) -> builtins.list[OpenUpload]:
-        """See ``Storage.list_uploads``; sorted by key. What is no upload of ours is left out."""
+        """See ``Storage.list_uploads``. They are sorted by key. Whatever is not an upload of walsyncd's is left out."""
         found = []
         for name, _ in self._entries(f"{_UPLOADS}/"):
             upload_id = name.removesuffix("/")
-            with suppress(MissingError, CorruptError, RefusedError):  # finished since, or made by another
+            with suppress(MissingError, CorruptError, RefusedError):  # finished meanwhile, or not ours
                 upload = self._notes.upload(f"{_UPLOADS}/{upload_id}/upload")
                 found.append(OpenUpload(upload.key, upload_id, upload.initiated_ms))
         return sorted(filter(lambda upload: upload.key.startswith(prefix), found), key=lambda upload: upload.key)
@@ -299,7 +305,7 @@ class DirectoryStorage:
         return None
 
     def _path(self, key: str) -> Path:
-        """Return the file of ``key``. Raises UsageError for keys that would leave the root, or that only S3 can hold.
+        """Return the path of ``key``. Raises UsageError for keys that would leave the root, or that only S3 can hold.
 
         Raises TransientError if the whole folder has disappeared.
         """
@@ -316,7 +322,7 @@ class DirectoryStorage:
         return self._tree.write(_TEMPORARY, lambda file: file.write(body))
 
     def _publish(self, key: str, temporary: str, metadata: Mapping[str, str]) -> str:
-        """Give a temporary file its key, after keeping the metadata that ``head`` can't derive. Returns the ETag."""
+        """Rename a temporary file to its key, after storing metadata that ``head`` can't compute. Returns the ETag."""
         with self._tree.open(temporary) as (_, status):
             etag = _etag(status)  # the rename does not change it
         if metadata:
@@ -326,7 +332,7 @@ class DirectoryStorage:
         return etag
 
     def _open_upload(self, key: str, upload_id: str) -> tuple[str, UploadNote]:
-        """Return folder and description. Raises MissingError unless this upload of this key is open."""
+        """Return the upload's folder and its note. Raises MissingError if this upload of this key is not open."""
         target = self._path(key)
         if upload_id.isalnum():
             with suppress(MissingError):
@@ -336,7 +342,7 @@ class DirectoryStorage:
         raise MissingError(f"upload {upload_id!r} of {target} is not open")
 
     def _drop_upload(self, folder: str) -> None:
-        """Rename the upload away in one step before deleting it, so that half of it is never taken for a whole."""
+        """Rename the upload in one step before deleting it. So a half-deleted upload never looks like a whole one."""
         name = folder.rpartition("/")[2]
         self._tree.rename(folder, f"{_TEMPORARY}/{name}", create=True)
         with self._tree.folder(_UPLOADS) as uploads:
@@ -345,7 +351,7 @@ class DirectoryStorage:
             remove_tree(temporary, name)  # the next sweep removes the rest
 
     def _lock_file(self) -> int:
-        """Open the lock, which is created if it is missing."""
+        """Open the lock's file, and create it if it is missing."""
         with self._tree.folder(HIDDEN, create=True) as hidden:
             try:
                 return hidden.open(_LOCK, _LOCK_FLAGS)
@@ -360,7 +366,7 @@ def _metadata_name(key: str) -> str:
 
 
 def _listed(entry: os.DirEntry[str]) -> tuple[str, os.stat_result] | None:
-    """Return name and status of a file or a folder, and None for all else, and for what was deleted meanwhile."""
+    """Return name and status of a file or a folder. Returns None for anything else, or if it was deleted meanwhile."""
     if not _is_utf8(entry.name) or entry.name == HIDDEN:
         return None
     try:

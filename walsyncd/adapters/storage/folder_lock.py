@@ -1,6 +1,6 @@
-"""The lock of a folder as storage: a file that is held (flock) for one small object at a time.
+"""The lock of a storage folder: a file that is locked (flock) while one small object is written.
 
-Whoever may open the file can hold it, so nobody but the daemon's user may, and a wait for it ends.
+Everybody who may open the file can lock it. So only the daemon's user may open it, and every wait has an end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POLL_S = 0.01
 
 
 class FolderLock:
-    """The lock at ``path``. Threads of this process wait for each other first, and so only one of them polls."""
+    """The lock at ``path``. Threads of this process first wait for each other, so that only one of them polls."""
 
     def __init__(self, path: Path, *, wait_s_max: float = LOCK_S_MAX, poll_s: float = POLL_S) -> None:
         self._path = path
@@ -31,9 +31,9 @@ class FolderLock:
 
     @contextmanager
     def held(self, open_file: Callable[[], int]) -> Iterator[None]:
-        """Exclude other threads and processes. A crash releases the lock. ``open_file`` opens its file.
+        """Exclude other threads and processes. A crash releases the lock. ``open_file`` opens the lock's file.
 
-        Raises TransientError if another process does not release it.
+        Raises TransientError if the lock is not released in time.
         """
         until_s = time.monotonic() + self._wait_s_max
         if not self._threads.acquire(timeout=self._wait_s_max):
@@ -49,9 +49,9 @@ class FolderLock:
             self._threads.release()
 
     def _take(self, descriptor: int, until_s: float) -> None:
-        """Take the lock of an open file, until it is closed.
+        """Lock an open file, until it is closed.
 
-        Others lose the right to open the file, which an older version may have given them.
+        First remove the right of others to open the file, which an older version may have given them.
         """
         if stat.S_IMODE(os.fstat(descriptor).st_mode) != _MODE:
             with suppress(PermissionError):  # the file of another daemon's user

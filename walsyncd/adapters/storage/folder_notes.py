@@ -1,6 +1,6 @@
 """Reads the JSON that a storage folder keeps beside its objects: metadata, and the descriptions of open uploads.
 
-Others may be able to write to the folder. So a note has a greatest length, and each of its fields is checked.
+Others may be able to write to the folder. So the length of a note is limited, and each of its fields is checked.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FolderNotes:
         self._root = root
 
     def metadata(self, name: str, etag: str) -> dict[str, str] | None:
-        """Return the metadata that is kept for an object of this ETag, or None if there is none of ours."""
+        """Return the metadata that walsyncd has kept for an object of this ETag, or None if there is none."""
         try:
             kept = self._read(name)
         except (MissingError, CorruptError, RefusedError):
@@ -47,7 +47,7 @@ class FolderNotes:
     def upload(self, name: str) -> UploadNote:
         """Return the description of an open upload.
 
-        Raises MissingError if there is none, CorruptError or RefusedError if it is none of ours.
+        Raises MissingError if there is none, CorruptError or RefusedError if walsyncd did not write it.
         """
         match self._read(name):
             case {"key": str(key), "initiated_ms": int(initiated_ms), "metadata": metadata} if _is_metadata(metadata):

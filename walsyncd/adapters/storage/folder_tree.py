@@ -1,12 +1,12 @@
 """Files below one folder, each reached by descriptors from that folder on, and never through a symbolic link.
 
-Others may be able to write to a storage folder: it is a bucket like any other, and what it holds is not believed. So a
-link, a FIFO or a device that somebody puts in a file's or a folder's place must lead nowhere, also if it appears
+As with a bucket, others may be able to write to a storage folder, so its content is not trusted. If somebody puts a
+link, a FIFO or a device in the place of a file or a folder, it must not be followed or opened, even if it appears
 between two system calls. The root is opened by the rules of ``open_folder``. Each component below it is opened relative
-to the one above with O_NOFOLLOW. What root creates belongs to the heir of its folder.
+to the one above with O_NOFOLLOW. Files that root creates are given to the heir of their folder.
 
-Names are relative to the root, with slashes, and have no empty, ``.`` or ``..`` component: the caller checks that.
-Methods raise OSError, with ELOOP for a link, and RefusedError for a link on the way to the root that others can change.
+Names are relative to the root, with slashes. The caller ensures that no component is empty, ``.`` or ``..``. Methods
+raise OSError, with ELOOP for a link. They raise RefusedError for a link on the way to the root that others can change.
 """
 
 from __future__ import annotations
@@ -27,23 +27,26 @@ from walsyncd.adapters.files.open_folder import OpenFolder, is_shared_by_itself,
 from walsyncd.adapters.files.private_modes import NEW_FILE_MODE, NEW_FOLDER_MODE
 from walsyncd.adapters.files.safe_open import folder_descriptor
 
-RENAME_ATTEMPTS_MAX = 10  # a folder vanishes under a rename only if another process deletes its last file just then
+RENAME_ATTEMPTS_MAX = 10  # a folder vanishes before a rename only if another process then deletes its last file
 _CODES = {stat.S_IFDIR: errno.EISDIR, stat.S_IFLNK: errno.ELOOP}
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
 MayReplace: TypeAlias = Callable[[OpenFolder, str], AbstractContextManager[bool]]
-"""Says whether a file may take a name in a folder, and makes that stay true until the context ends."""
+"""Yields whether a file may be renamed to a name in a folder. This stays true until the context ends."""
 
 
 class FolderTree:
-    """The files below ``root``. Each call opens the root again, since its disk may be mounted or moved meanwhile."""
+    """The files below ``root``.
+
+    Each call opens the root again, since its disk may have been mounted or moved meanwhile.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     @contextmanager
     def folder(self, name: str = "", *, create: bool = False) -> Iterator[OpenFolder]:
-        """Open a folder; the root for an empty name. ``create`` creates what is missing, durably."""
+        """Open a folder, or the root if the name is empty. ``create`` creates missing folders durably."""
         opened = self._open_at_once(name, create=create, with_heir=create and os.geteuid() == 0)
         opened = opened or self._open_by_steps(name, create=create)
         try:
@@ -52,10 +55,10 @@ class FolderTree:
             opened.close()
 
     def _open_at_once(self, name: str, *, create: bool, with_heir: bool) -> OpenFolder | None:
-        """Open a folder by one system call. What is missing at its end is created.
+        """Open a folder by one system call. With ``create`` missing folders at the end of its path are created.
 
-        Returns None if each step of the way has to be looked at: a link is on it, or only the way shows ``with_heir``
-        who the heir is.
+        Returns None if the caller has to walk step by step: there is a link on the way, or the heir is needed
+        (``with_heir``) and depends on the folders above.
         """
         try:
             descriptor = folder_descriptor(f"{self._root}/{name}", os.O_RDONLY)
@@ -76,7 +79,7 @@ class FolderTree:
         return OpenFolder(self._root / name, descriptor, is_shared=is_shared)
 
     def _create(self, name: str) -> OpenFolder | None:
-        """Create a folder, and those above it that are missing. Returns None as ``_open_at_once``, and for the root."""
+        """Create a folder and missing folders above it. Returns None for the root, and when ``_open_at_once`` does."""
         above, _, last = name.rpartition("/")
         here = self._open_at_once(above, create=True, with_heir=True) if name else None
         if here is None:
@@ -97,7 +100,7 @@ class FolderTree:
 
     @contextmanager
     def open(self, name: str) -> Iterator[tuple[BufferedReader, os.stat_result]]:
-        """Open a regular file for reading, and yield its status as well."""
+        """Open a regular file for reading. Yield the file and its status."""
         above, _, last = name.rpartition("/")
         with self.folder(above) as folder, os.fdopen(_open_regular(folder, last), "rb") as file:
             yield file, os.fstat(file.fileno())
@@ -111,7 +114,7 @@ class FolderTree:
                     fill(file)
                     file.flush()
                     os.fsync(file.fileno())
-            except BaseException:  # what ``fill`` reads from may fail as well
+            except BaseException:  # the source that ``fill`` reads may raise any error
                 with suppress(FileNotFoundError):
                     folder.unlink(name)
                 raise
@@ -125,10 +128,10 @@ class FolderTree:
         *,
         may_replace: MayReplace = lambda _to, _name: nullcontext(True),
     ) -> os.stat_result | None:
-        """Put a durable new file in place in one step, as ``write`` and ``publish``. Returns its status.
+        """Write a durable new file and rename it to ``name``, as ``write`` and ``publish`` do. Returns its status.
 
-        The rename is within the context ``may_replace`` of the folder and the name. If that says no, nothing is changed
-        and None is returned.
+        The rename happens within the context that ``may_replace`` returns for the folder and the name. If that context
+        yields False, nothing is changed and None is returned.
         """
         above, _, last = name.rpartition("/")
         with self.folder(folder_name, create=True) as source:
@@ -153,7 +156,7 @@ class FolderTree:
     def publish(self, temporary: str, name: str) -> None:
         """Rename a file durably, in one step. Missing folders on the way are created.
 
-        If that fails, the file is deleted.
+        If the rename fails, the temporary file is deleted.
         """
         try:
             for attempts_left in reversed(range(RENAME_ATTEMPTS_MAX)):
@@ -184,7 +187,7 @@ class FolderTree:
             folder.sync()
 
     def status(self, name: str) -> os.stat_result | None:
-        """Return the status of a name; for a link, that of the link itself. Returns None if there is nothing."""
+        """Return the status of a name, or None if it does not exist. A link has a status of its own."""
         above, _, last = name.rpartition("/")
         try:
             with self.folder(above) as folder:
@@ -199,7 +202,7 @@ class FolderTree:
             folder.unlink(last)
 
     def sweep(self, folder_name: str, age_s_max: float) -> None:
-        """Remove what is older than that from a folder, which is created if it is missing."""
+        """Remove files older than ``age_s_max`` seconds from a folder. The folder is created if it is missing."""
         with self.folder(folder_name, create=True) as folder:
             for name in folder.names():
                 status = folder.status(name)
@@ -213,14 +216,14 @@ class FolderTree:
 
 
 def remove_tree(folder: OpenFolder, name: str) -> None:
-    """Remove a folder with all that is in it, as far as that is possible."""
+    """Remove a folder and its content. Whatever can't be removed is left."""
     shutil.rmtree(name, ignore_errors=True, dir_fd=folder.descriptor)
 
 
 def create(folder: OpenFolder, name: str) -> BinaryIO:
     """Create a file under an unused name, and return it open for writing.
 
-    Only its owner and its group may read it, whatever the umask is. Root gives it to the folder's heir.
+    Whatever the umask is, only the file's owner and group may read it. Root gives the file to the folder's heir.
     """
     descriptor = folder.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, NEW_FILE_MODE)
     try:
@@ -261,7 +264,7 @@ def copy_whole(source: BinaryIO, target: BinaryIO) -> None:
 
 
 def _open_regular(folder: OpenFolder, name: str) -> int:
-    """Open a file if it is a regular one. A device is not opened at all, since that can have an effect."""
+    """Open a file if it is a regular file. A device is not opened at all, since opening it can have an effect."""
     status = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
     _check_regular(folder, name, status)
     descriptor = folder.open(name, _READ_FLAGS)

@@ -1,9 +1,9 @@
 """The interface of object storage that the engine uses, implemented by ``s3`` and ``directory``.
 
-Keys are relative to the storage's root (the ``url`` of the configuration), ``/``-separated. Every method may raise
-TransientError (away, overloaded), RefusedError (permission, credentials, no such bucket) or ImpossibleError (this
-object will never be accepted). Other errors are documented with the method that raises them. All methods may be called
-from any thread.
+Keys are relative to the storage's root (the ``url`` of the configuration) and separated by ``/``. Every method may
+raise TransientError (storage is unreachable or overloaded), RefusedError (permission, credentials, no such bucket) or
+ImpossibleError (this object will never be accepted). Other errors are documented with the method that raises them. All
+methods may be called from any thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from walsyncd.adapters.storage.remark import Remark
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object as LIST or HEAD reports it: ``size`` in bytes, ``modified_ms`` since 1970 by the store's clock.
+    """An object as LIST or HEAD reports it. ``size`` is in bytes, ``modified_ms`` since 1970 by the store's clock.
 
     ``metadata`` has lower-case keys and is empty in listings.
     """
@@ -32,7 +32,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """A part of an open multipart upload. A number can be listed twice."""
+    """A part of an open multipart upload. A listing can have two parts of the same number."""
 
     number: int
     size: int
@@ -50,7 +50,7 @@ class OpenUpload:
 
 @dataclass(frozen=True, slots=True)
 class ObjectVersion:
-    """One version of an object, or a delete marker; ``size`` in bytes, 0 for a marker."""
+    """One version of an object, or a delete marker. ``size`` is in bytes, and 0 for a marker."""
 
     key: str
     version_id: str
@@ -61,10 +61,10 @@ class Versions(Protocol):
     """Every version of the objects of a storage."""
 
     def list(self, prefix: str) -> Iterator[ObjectVersion]:
-        """Yield versions and delete markers of the keys that begin with ``prefix``; nothing if none are kept."""
+        """Yield versions and delete markers of the keys that begin with ``prefix``. Yields nothing if none are kept."""
 
     def delete(self, versions: Sequence[ObjectVersion]) -> None:
-        """Remove these versions for good. An absent one is no error."""
+        """Remove these versions for good. It is no error if a version is absent."""
 
 
 class Readable(Protocol):
@@ -78,7 +78,7 @@ class Readable(Protocol):
         """Return what is known of ``key``, or None if it is absent."""
 
     def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes:
-        """Return the object's bytes from ``first`` on, at most ``length``. Raises MissingError if it is absent."""
+        """Return at most ``length`` bytes of the object from ``first`` on. Raises MissingError if it is absent."""
 
     def stream(self, key: str) -> Iterator[bytes]:
         """Yield the object's bytes in blocks of bounded size.
@@ -100,13 +100,14 @@ class Storage(Readable, Protocol):
         """Store ``body`` whole under ``key`` and return its ETag. Content-MD5 protects the transfer."""
 
     def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
-        """Replace ``key`` only if its ETag is ``etag`` (None: only if it is absent). Returns False if it was not.
+        """Write ``key`` only if its ETag is ``etag``, or, if ``etag`` is None, only if the key is absent.
 
-        For stores that do not honour conditions, this compares, writes and reads back.
+        Returns False if it was not written. For stores that do not honour conditions, this compares, writes and reads
+        back.
         """
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Remove objects. An absent one is no error."""
+        """Remove objects. It is no error if an object is absent."""
 
     def create_upload(self, key: str, *, metadata: Mapping[str, str]) -> str:
         """Open a multipart upload and return its id."""
@@ -115,50 +116,53 @@ class Storage(Readable, Protocol):
         """Store part ``number`` (from 1) and return its ETag. Raises MissingError if the upload is unknown."""
 
     def list_parts(self, key: str, upload_id: str) -> builtins.list[StoredPart]:
-        """Return all parts the store has, of all pages. Raises MissingError if the upload is unknown."""
+        """Return all parts that the store has. Raises MissingError if the upload is unknown."""
 
     def complete_upload(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> str:
         """Make the object of ``parts`` visible and return its ETag.
 
-        Raises MissingError if the upload is unknown, and CorruptError if the store does not accept the parts. Then list
-        them again and send again those that differ.
+        Raises MissingError if the upload is unknown, and CorruptError if the store does not accept the parts. After a
+        CorruptError list the parts again, and send again those that differ.
         """
 
     def abort_upload(self, key: str, upload_id: str) -> None:
-        """Abort an upload. An unknown one is no error."""
+        """Abort an upload. It is no error if the upload is unknown."""
 
     def list_uploads(self, prefix: str) -> builtins.list[OpenUpload]:
         """Return the open uploads whose key begins with ``prefix``."""
 
     def clock_ms(self) -> int | None:
-        """Return the store's time by its last answer (``Date``). Returns None before any answer, and for a folder."""
+        """Return the store's time, from the ``Date`` of its last answer.
+
+        Returns None before any answer, and for a folder.
+        """
 
 
 @runtime_checkable
 class HasConditions(Protocol):
-    """What a storage has in addition that knows how ``put_if`` is carried out."""
+    """The additional interface of a storage that knows how it carries out ``put_if``."""
 
     @property
     def honours_conditions(self) -> bool | None:
-        """Whether of two writers only one succeeds. Returns None if that was not tried yet."""
+        """Whether only one of two simultaneous writers succeeds. It is None if this was not tried yet."""
 
 
 @runtime_checkable
 class HasConfirmation(Protocol):
-    """What a storage has in addition that may show an object which a power cut would still take back."""
+    """The additional interface of a storage that may show an object which a power cut could still undo."""
 
     def confirm(self, key: str) -> ObjectInfo | None:
-        """Make what is known of ``key`` durable, and return it as ``head`` does."""
+        """Make the object at ``key`` durable, and return what ``head`` returns."""
 
 
 def confirmed(storage: Storage, key: str) -> ObjectInfo | None:
-    """Return what is known of ``key``, as a proof that it is stored for good. Returns None if it is absent."""
+    """Make sure that ``key`` is stored for good, and return what is known of it. Returns None if it is absent."""
     return storage.confirm(key) if isinstance(storage, HasConfirmation) else storage.head(key)
 
 
 @runtime_checkable
 class TakesBlocks(Storage, Protocol):
-    """What a storage has in addition that takes an object of any size in one piece, and so needs no parts."""
+    """The additional interface of a storage that takes an object of any size in one piece, and so needs no parts."""
 
     @property
     def takes_blocks(self) -> bool:
@@ -167,22 +171,22 @@ class TakesBlocks(Storage, Protocol):
     def put_blocks(self, key: str, blocks: Iterator[bytes], *, sha256: str | None = None) -> None:
         """Store the bytes of ``blocks`` whole under ``key``.
 
-        Raises CorruptError, and stores nothing, if ``sha256`` (hex) is not that of these bytes. Raises what ``blocks``
-        raises.
+        Raises CorruptError, and stores nothing, if ``sha256`` (hex) is not the checksum of these bytes. Errors of
+        ``blocks`` pass.
         """
 
 
 def takes_blocks(storage: Storage) -> TypeGuard[TakesBlocks]:
-    """Whether an object of any size is stored by one ``put_blocks``."""
+    """Whether ``storage`` stores an object of any size by one ``put_blocks``."""
     return isinstance(storage, TakesBlocks) and storage.takes_blocks
 
 
 @runtime_checkable
 class HasRules(Protocol):
-    """What a storage with settings of its own has in addition, for ``walsyncd check``."""
+    """The additional interface of a storage with settings of its own, for ``walsyncd check``."""
 
     def rules(self, *, deletes: bool, expire_after_s: float | None) -> list[Remark]:
-        """Return remarks about the store's own rules that cost money or remove objects. Makes requests."""
+        """Return remarks about the store's own rules that cost money or remove objects. This method makes requests."""
 
     def findings(self) -> list[Remark]:
         """Return remarks about how the store is reached, from the answers so far."""

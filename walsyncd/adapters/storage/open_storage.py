@@ -29,11 +29,11 @@ def open_storage(
 ) -> Storage:
     """Return the storage at ``url`` without making a request; ``connections_max`` threads can use it at once.
 
-    ``options`` are those of the backend that the scheme chooses (``S3Settings``; a folder has none). ``memory`` is the
-    file that remembers which folders were in use (``remembered_folder``). ``beat`` is called while a request of several
-    seconds makes progress.
+    ``options`` are the settings of the kind of store that the scheme names: ``S3Settings`` for a bucket, none for a
+    folder. ``memory`` is the file that remembers which folders were in use (``remembered_folder``). While a request of
+    several seconds makes progress, ``beat`` is called.
 
-    Raises UsageError with the known schemes.
+    Raises UsageError, which names the known schemes, for any other scheme.
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "s3":

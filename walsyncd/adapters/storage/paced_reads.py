@@ -1,6 +1,7 @@
-"""A read-only view of a storage that limits the bytes read per second, for readers that can wait.
+"""A read-only view of a storage. It limits the bytes read per second, for readers that can wait.
 
-``pause`` waits for a number of seconds. It is also called with 0 before every request, and ends the reading by raising.
+``pause`` waits for a number of seconds. It is also called with 0 before every request. An exception from it ends the
+reading.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Callable, Iterator
 
 from walsyncd.adapters.storage.interface import ObjectInfo, Readable
 
-SLACK_S = 0.005  # a shorter wait costs more than it evens out
+SLACK_S = 0.005  # a shorter wait costs more than it is worth
 
 
 class PacedReads:
-    """Reads from ``inner`` slowly; several threads share the limit."""
+    """Reads from ``inner``. Several threads share the limit."""
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ upload   begin an upload, send a part, list both, abort                    s3:Pu
                                                                            s3:ListBucketMultipartUploads
 delete   delete the object and check that it is gone (not with             s3:DeleteObject
          ``delete = false``)
-clock    compare this machine's with the store's                           nothing
+clock    compare this machine's clock with the store's                     nothing
 region   check whether the store redirected us                             nothing
 =======  ================================================================  =====================================
 """
@@ -33,7 +33,7 @@ _LIED = "the store said yes, but the check object shows that it was not done"
 
 
 def probe(storage: Storage, wall_s: Callable[[], float] = time.time, *, deletes: bool = True) -> list[Remark]:
-    """Return remarks about ``storage``; none if it can be used as it is.
+    """Return remarks about ``storage``. There are none if it can be used as it is.
 
     If nothing can be written, the other steps are skipped. Unless it ``deletes``, the probe's object stays.
     """
@@ -44,7 +44,7 @@ def probe(storage: Storage, wall_s: Callable[[], float] = time.time, *, deletes:
 
 
 def rules(storage: Storage, *, deletes: bool, expire_after_s: float | None) -> list[Remark]:
-    """Return remarks about the store's own rules that cost money or remove objects; none if it has no rules."""
+    """Return remarks about the store's own rules that cost money or remove objects, if it has rules."""
     return storage.rules(deletes=deletes, expire_after_s=expire_after_s) if isinstance(storage, HasRules) else []
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """What a step has found; ``is_problem`` means that the storage can't be used like this."""
+    """A finding of one step. ``is_problem`` means that the storage can't be used like this."""
 
     step: str
     text: str

@@ -1,8 +1,8 @@
-"""Remembers that a storage folder was in use; if it is gone later, its disk is not mounted.
+"""Remembers that a storage folder was in use, to notice later that its disk is not mounted.
 
-A writer of objects creates ``<folder>/.walsyncd`` first. Once that was seen, a folder without it is probably a mount
-point without its disk, and not an empty replica: nothing is read from it or created in it. To know this after a
-restart, the folder's path is noted in a file of the state directory, one path per line.
+A writer of objects creates ``<folder>/.walsyncd`` first. Once ``.walsyncd`` was seen there, a folder without it is
+probably a mount point without its disk, and not an empty replica. So nothing is read from such a folder or created in
+it. To know this after a restart, a file of the state directory lists the paths of the folders, one per line.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from walsyncd.errors import MissingError, TransientError
 
 
 class RememberedFolder:
-    """``mark`` is created first in ``root``.
+    """A storage folder. ``mark`` is what a writer creates first in ``root``.
 
-    ``memory`` is the file that keeps this across restarts; without it, only this object remembers.
+    ``memory`` is the file that remembers the folder across restarts. Without the file, only this object remembers it.
     """
 
     def __init__(self, root: Path, mark: Path, memory: Path | None) -> None:
@@ -31,7 +31,10 @@ class RememberedFolder:
         self._is_asked = False
 
     def require(self) -> None:
-        """Raise TransientError if the folder was there once and is not now. If its disk fails: as ``reading`` does."""
+        """Raise TransientError if the folder existed once and is absent now.
+
+        A failing disk raises the same errors as ``reading``.
+        """
         with reading("look at storage folder", self._root):
             is_there = self._mark.is_dir()
         if is_there:

@@ -1,8 +1,8 @@
-"""Children of this process, and the events of both: exits and signals, one at a time.
+"""Starts child processes, and returns exits of children and signals to this process, one at a time.
 
 All signals except those that report a fault are blocked and taken by ``wait``, so they interrupt nothing. The process
-also works as PID 1 of a container. There, the kernel ignores signals that nobody takes, and orphans of other processes
-become children that PID 1 has to reap. Children start with the signal mask that this process had.
+also works as PID 1 of a container. There, the kernel ignores signals that PID 1 does not take, and orphans of other
+processes become children that PID 1 has to reap. Children start with the signal mask that this process had before.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _FAULTS = {
     signal.SIGSYS,
 }
 _NEVER_BLOCKED = {signal.SIGKILL, signal.SIGSTOP}
-_TERMINAL = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}  # they stop the processes of a terminal as usual
-_FROM_KERNEL = 128  # si_code SI_KERNEL: the terminal sent it, to every process in the foreground
+_TERMINAL = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}  # these signals stop the processes of a terminal as usual
+_FROM_KERNEL = 128  # si_code SI_KERNEL: the terminal sent the signal, to every process in the foreground
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,14 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class Signalled:
-    """This process received a signal. One ``from_terminal`` was sent to the children in its group as well."""
+    """This process received a signal. If it is ``from_terminal``, the children in the process's group got it too."""
 
     number: int
     from_terminal: bool
 
 
 class ChildProcesses:
-    """Starts children and waits for events. It is a context, which restores the signal mask at its end."""
+    """Starts children and waits for events. It is a context manager, which restores the signal mask at its end."""
 
     def __init__(self) -> None:
         known = signal.valid_signals() - _FAULTS - _NEVER_BLOCKED - _TERMINAL
@@ -66,11 +66,11 @@ class ChildProcesses:
     ) -> int:
         """Start a child and return its pid. Raises OSError if there is no such program.
 
-        A child ``in_background`` is in a process group of its own, which the terminal's signals do not reach. It reads
-        nothing and prints to standard error.
+        A child ``in_background`` is in a process group of its own, which the terminal's signals do not reach. Its
+        standard input is empty, and its standard output goes to standard error.
         """
         own = dict(os.environ if environment is None else environment)
-        mask, defaults = self._mask_before, {signal.SIGPIPE, signal.SIGXFSZ}  # Python ignores these two
+        mask, defaults = self._mask_before, {signal.SIGPIPE, signal.SIGXFSZ}  # Python ignores these two signals
         if not in_background:
             return os.posix_spawnp(command[0], list(command), own, setsigmask=mask, setsigdef=defaults)
         apart = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, 2, 1)]
@@ -100,7 +100,7 @@ class ChildProcesses:
 
 
 def _reaped() -> Exited | None:
-    """Reap and return a child that has ended, or None. It may be one that this process has inherited."""
+    """Reap and return a child that has ended, or return None. The child may be an orphan of another process."""
     try:
         pid, status = os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:

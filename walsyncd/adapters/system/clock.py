@@ -1,9 +1,9 @@
 """This machine's clocks, in milliseconds.
 
-Code whose clock a test sets takes them as values named ``wall_ms`` and ``monotonic_ms``.
+Code whose clock a test sets takes these functions as values named ``wall_ms`` and ``monotonic_ms``.
 
-The wall clock is for times that are stored or shown. It can be set, forward and back. The monotonic clock is for how
-long something takes, and for deadlines.
+The wall clock is for times that are stored or shown. It can be set, forward and back. The monotonic clock is for
+durations and deadlines.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def wall_ms() -> int:
 
 
 def boot_ms() -> int:
-    """Return the milliseconds since this boot began, with those in which the machine was suspended."""
+    """Return the milliseconds since this boot began, including the time in which the machine was suspended."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 

@@ -1,7 +1,8 @@
 """Confines this process to writing below some folders, by Landlock (landlock(7), Linux 5.13 and later).
 
-A restore may run as root in a folder that belongs to somebody who is not trusted. Confined, no mistake of ours can
-create, change or remove a file anywhere else. Reading, sockets and open files are not affected.
+A restore may run as root in a folder that belongs to somebody who is not trusted. The confinement ensures that no
+mistake of ours can create, change or remove a file outside these folders. Reading, sockets and open files are not
+affected.
 
 =======  ===========================================================
 version  what it can deny beyond the version before
@@ -31,7 +32,7 @@ _TRUNCATE_SINCE = 3
 
 
 class _Right(IntFlag):
-    """The bits of LANDLOCK_ACCESS_FS_… for rights that change something."""
+    """The bits of LANDLOCK_ACCESS_FS_… for rights to change something."""
 
     WRITE_FILE = 1 << 1
     REMOVE_DIR = 1 << 4
@@ -50,9 +51,9 @@ _ALLOWED = _Right.WRITE_FILE | _Right.REMOVE_FILE | _Right.MAKE_REG | _Right.MAK
 
 
 def confine_writes(folders: Sequence[int]) -> bool:
-    """Let this thread, and what it starts, write below these open folders and nowhere else.
+    """Let this thread, and the threads and processes that it starts, write below these open folders and nowhere else.
 
-    Returns False, and changes nothing, if the kernel does not offer that. Raises OSError for any other failure.
+    Returns False, and changes nothing, if the kernel has no Landlock. Raises OSError for any other failure.
     """
     system = ctypes.CDLL(None, use_errno=True)
     version = system.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)

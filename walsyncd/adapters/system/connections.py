@@ -1,12 +1,12 @@
 """Serves the clients of a listening socket side by side, with a fixed number of threads.
 
-One thread, ``run``, accepts clients, reads their requests and sends them the answers. It waits for all of them at
-once, so a slow or silent client delays nobody. Other threads, ``work``, compute the answers.
+One thread, in ``run``, accepts clients, reads their requests and sends the answers. It waits for all clients at once,
+so a slow or silent client delays nobody. Other threads, in ``work``, compute the answers.
 
 ========================================  ===========================================================================
 limit                                     what happens beyond it
 ========================================  ===========================================================================
-``clients_max`` connections               the oldest that is not waiting for an answer is closed
+``clients_max`` connections               the oldest one that is not waiting for an answer is closed
 ``request_s_max`` until a request is      the connection is closed
 whole
 ``answer_s_max`` without a byte taken     the connection is closed
@@ -14,8 +14,8 @@ the length of one request                 ``receive`` raises RejectedError with 
 ``held_bytes_max`` in requests            the connection whose bytes exceed it is closed
 ========================================  ===========================================================================
 
-A slow answer is computed by a thread of another kind, ``work_slowly``: ``respond`` then returns a function instead of
-bytes. So quick answers never wait for slow ones.
+If ``respond`` returns a function instead of bytes, a thread in ``work_slowly`` calls it to compute the slow answer. So
+quick answers never wait for slow ones.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RECEIVE_BYTES = 65536
 SEND_BYTES = 1 << 20
 REJECTED_BYTES_MAX = 1 << 20  # read after a refused request, since a client that still sends would miss the answer
 
-# Returns the whole request that the bytes held so far are, or None if more bytes are needed.
+# Returns the bytes held so far if they are a whole request, or None if more bytes are needed.
 Receive: TypeAlias = Callable[[bytearray], bytes | None]
 # Returns the answer to a request, or a function that computes it slowly.
 Respond: TypeAlias = Callable[[bytes], bytes | Callable[[], bytes]]
@@ -45,17 +45,17 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """The limits of clients. The table above says what happens beyond each."""
+    """The limits of clients. The table above says what happens beyond each limit."""
 
     clients_max: int = 64
-    """More than the people and monitors of a host that ask at once."""
+    """More clients than people and monitors on one host usually ask at once."""
     request_s_max: float = 5.0
     answer_s_max: float = 30.0
     held_bytes_max: int = 64 << 20
 
 
 class RejectedError(Exception):
-    """The client sent something that is no request. ``answer`` is sent to it."""
+    """The client sent bytes that are not a request. ``answer`` is sent to the client."""
 
     def __init__(self, answer: bytes) -> None:
         super().__init__(answer)
@@ -64,7 +64,7 @@ class RejectedError(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Client:
-    """One connection. Its request is read until it is whole, its answer is computed, and then sent."""
+    """One connection. Its request is read until it is whole. Then the answer is computed and sent."""
 
     connection: socket.socket
     deadline_s: float
@@ -160,7 +160,7 @@ class ConnectionServer:
         self._answered(client, b"")
 
     def _wake_up(self) -> None:
-        with suppress(OSError):  # if it is full, the thread is awake; if it is closed, the thread has ended
+        with suppress(OSError):  # if the socket is full, the thread is awake; if it is closed, the thread has ended
             self._wake.send(b"\0")
 
     # -- connections, in the thread of ``run`` alone ------------------------------------------------------------------
@@ -189,7 +189,7 @@ class ConnectionServer:
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError:  # it went away again, or there are no descriptors; connected clients are still served
+        except OSError:  # the client went away again, or there are no descriptors; connected clients are still served
             time.sleep(0.01)
             return
         if len(self._clients) >= self._limits.clients_max:

@@ -32,7 +32,7 @@ class ControlServer:
         self._path = path
         self._answer = answer
         self._is_slow = is_slow
-        path.unlink(missing_ok=True)  # a killed run left its socket; the state lock keeps other daemons out
+        path.unlink(missing_ok=True)  # the socket of a killed run; the state lock keeps other daemons out
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with short_address(path) as address:
@@ -45,7 +45,7 @@ class ControlServer:
         self._connections = ConnectionServer(listener, receive=_receive, respond=self._respond)
 
     def threads(self) -> dict[str, Callable[[], None]]:
-        """Return what to run until ``stop``, each in a thread of its own, by the name of the thread."""
+        """Return functions by the name of their thread. Each runs until ``stop`` and needs a thread of its own."""
         connections = self._connections
         slow = {f"control-slow-{number}": connections.work_slowly for number in range(1, SLOW_THREADS + 1)}
         return {"control": connections.run, "control-answer": connections.work, **slow}
@@ -73,7 +73,7 @@ class ControlServer:
 
 
 def _receive(held: bytearray) -> bytes | None:
-    """Return a whole request. One in the old form, from before there were frames, is refused in that form."""
+    """Return a whole request. A request in the old form, which had no frames, is refused in the old form."""
     try:
         size = message_size(held, size_max=REQUEST_BYTES_MAX)
     except NoMessageError as error:

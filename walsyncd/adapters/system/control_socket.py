@@ -7,8 +7,8 @@ as a service (``$RUNTIME_DIRECTORY``)     ``/run/walsyncd/control.sock``: the gr
 by hand                                   ``control.sock`` in its state directory
 ========================================  ==================================================================
 
-A command looks in both places, and in its own ``$RUNTIME_DIRECTORY``. It names its state directory, and a daemon of
-another one answers ``OTHER_DAEMON``.
+A command looks in both places, and in its own ``$RUNTIME_DIRECTORY``. It sends its state directory, and the daemon of
+another directory answers ``OTHER_DAEMON``.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def socket_path(state_dir: Path, environment: Mapping[str, str] = os.environ) ->
 def ask_daemon(state_dir: Path, request: Answer, *, timeout_s: float) -> Answer | None:
     """Ask the daemon of a state directory, wherever it listens. Returns its answer, or None if no daemon listens.
 
-    Raises TransientError if it does not answer in time, or may not be asked.
+    Raises TransientError if the daemon does not answer in time, or may not be asked.
     """
     refusal: TransientError | None = None
     try:
         with FileCall(state_dir, "resolve"):
             resolved = state_dir.resolve()
-    except UnresponsiveError:  # a daemon in its runtime directory can be asked all the same
+    except UnresponsiveError:  # a daemon that listens in its runtime directory can be asked all the same
         resolved = state_dir
     question = {**request, "state_dir": str(resolved)}
     for path in dict.fromkeys([state_dir / NAME, socket_path(state_dir), SERVICE_FOLDER / NAME]):
@@ -70,8 +70,8 @@ def ask_daemon(state_dir: Path, request: Answer, *, timeout_s: float) -> Answer 
 def ask(path: Path, request: Answer, *, timeout_s: float) -> Answer | None:
     """Ask the daemon that listens at ``path``. Returns its answer, or None if no daemon listens.
 
-    Raises TransientError if it does not answer in time or may not be asked, and NewerFormatError if it is of another
-    version.
+    Raises TransientError if the daemon does not answer in time or may not be asked, and NewerFormatError if it has
+    another version.
     """
     deadline_s = time.monotonic() + timeout_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
@@ -104,7 +104,7 @@ def ask(path: Path, request: Answer, *, timeout_s: float) -> Answer | None:
 
 @contextmanager
 def short_address(path: Path) -> Iterator[str]:
-    """Yield a name of the socket that fits into the 107 bytes of an address, however long the path of its folder is."""
+    """Yield an address of the socket that fits into 107 bytes, however long the path of the socket's folder is."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"
@@ -113,7 +113,7 @@ def short_address(path: Path) -> Iterator[str]:
 
 
 def _read_message(connection: socket.socket, deadline_s: float) -> bytearray:
-    """Return a whole message, which must arrive by ``deadline_s`` of the monotonic clock, in however many pieces."""
+    """Return a whole message. All its pieces must arrive by ``deadline_s`` of the monotonic clock."""
     held, size = bytearray(), None
     while size is None or len(held) < size:
         left_s = deadline_s - time.monotonic()

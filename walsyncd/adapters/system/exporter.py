@@ -1,7 +1,7 @@
 """Exports metrics to Prometheus: by HTTP, in a file for node_exporter's textfile collector, or both.
 
-All names begin with ``walsyncd_``. Nothing is computed before it is asked for. A daemon without metrics needs neither
-this module nor what it imports.
+All names begin with ``walsyncd_``. Metrics are only computed when they are requested or written. A daemon without
+metrics needs neither this module nor the modules that it imports.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ HEAD_BYTES_MAX = 16384  # bytes of a request: Prometheus sends some 300
 HEAD_END = b"\r\n\r\n"
 JOIN_S = 5.0
 TEXTFILE_MODE = 0o644  # node_exporter is another user
-TEXTFILE_S = 15.0  # seconds, as often as Prometheus usually reads it
+TEXTFILE_S = 15.0  # seconds; Prometheus usually reads the file about as often
 
 
 class Exporter:
-    """Exports ``metrics``, which is called each time. It exports nothing before ``settle``."""
+    """Exports the result of ``metrics``, which is called each time. Nothing is exported before ``settle``."""
 
     def __init__(self, metrics: Callable[[], Iterable[Metric]]) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -41,9 +41,9 @@ class Exporter:
         self._close: Callable[[], None] = _nothing
 
     def settle(self, *, listen: str | None, textfile: Path | None) -> None:
-        """Export to these two from now on, and nowhere else.
+        """Export to this address and this file from now on, and nowhere else. None means not to export there.
 
-        Raises UsageError, and changes nothing, if it can't listen at the address.
+        Raises UsageError, and changes nothing, if it is not possible to listen at the address.
         """
         if listen != self._listen:
             close = self._serve(listen) if listen is not None else _nothing
@@ -53,13 +53,13 @@ class Exporter:
             self._textfile, self._written_s = textfile, -TEXTFILE_S
 
     def due_s(self) -> float | None:
-        """Return in how many seconds the file is due to be written again, or None if there is no file."""
+        """Return after how many seconds the file is due to be written again, or None if there is no file."""
         return None if self._textfile is None else max(0.0, self._written_s + TEXTFILE_S - time.monotonic())
 
     def write(self) -> None:
         """Write the whole file, if there is one.
 
-        Raises UsageError if the file can't be written. A TransientError of the journal passes.
+        Raises UsageError if the file can't be written. A TransientError of the journal is not caught.
         """
         if self._textfile is None:
             return
@@ -121,7 +121,7 @@ def _listener(listen: str) -> socket.socket:
 
 
 def _receive(held: bytearray) -> bytes | None:
-    """Return the head of an HTTP request, which is all of a GET. Returns None if it is not whole yet."""
+    """Return the head of an HTTP request, or None if it is not whole yet. A GET has nothing after its head."""
     end = held.find(HEAD_END)
     if end >= 0:
         return bytes(held[:end])
@@ -138,7 +138,7 @@ def _response(status: str, content_type: str, body: bytes, *, is_head: bool = Fa
 
 
 class _Families(Collector):
-    """The same numbers in the form of prometheus_client."""
+    """The metrics in the form of prometheus_client."""
 
     def __init__(self, metrics: Callable[[], Iterable[Metric]]) -> None:
         self._metrics = metrics

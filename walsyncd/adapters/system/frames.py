@@ -9,7 +9,7 @@ offset  size  content
 8 + n   1     a newline
 ======  ====  =============================================
 
-The newline is for daemons from before there were frames, which read a line and answer with one.
+The newline is for older daemons without these frames, which read a line and answer with a line.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def format_message(document: object) -> bytes:
 
 
 def message_size(held: bytes | bytearray, *, size_max: int) -> int | None:
-    """Return the length of the message that begins with ``held``, or None while too few bytes are there to know.
+    """Return the length of the message that begins with ``held``, or None if more bytes are needed to know it.
 
-    Raises NoMessageError if it is not a message, or if its document is longer than ``size_max``.
+    Raises NoMessageError if the bytes are not a message, or if its document is longer than ``size_max``.
     """
     if held[: len(MAGIC)] != MAGIC[: len(held)]:
         raise NoMessageError("it does not begin like a message")
@@ -47,7 +47,7 @@ def message_size(held: bytes | bytearray, *, size_max: int) -> int | None:
 
 
 def parse_message(message: bytes | bytearray) -> object:
-    """Return the document of a whole message. Raises NoMessageError if it is not JSON."""
+    """Return the document of a whole message. Raises NoMessageError if the document is not JSON."""
     try:
         return json.loads(bytes(message[HEADER.size :]))
     except (ValueError, RecursionError) as error:

@@ -1,6 +1,6 @@
-"""The I/O priority of a thread (ioprio_set(2)). The idle class is served when nobody else uses the disk.
+"""The I/O priority of a thread (ioprio_set(2)). A thread in the idle class is served when nobody else uses the disk.
 
-Only some of the kernel's I/O schedulers obey it, so it does not replace a limit of the read rate.
+Only some of the kernel's I/O schedulers obey the priority, so it does not replace a limit of the read rate.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import ctypes
 import platform
 
 _SYSCALL = {"x86_64": 251, "aarch64": 30}
-_WHO_PROCESS = 1  # with id 0: the calling thread
+_WHO_PROCESS = 1  # with an id of 0 this means the calling thread
 _CLASS_IDLE = 3
 _CLASS_SHIFT = 13
 

@@ -3,15 +3,15 @@
 =====================================  ========================================================
 line                                   meaning
 =====================================  ========================================================
-``READY=1``                            started, or finished a reload
-``RELOADING=1``, ``MONOTONIC_USEC=n``  a reload begins; both in one datagram
+``READY=1``                            the daemon has started, or a reload has ended
+``RELOADING=1``, ``MONOTONIC_USEC=n``  a reload begins; both lines are in one datagram
 ``STOPPING=1``                         a stop began
-``STATUS=text``                        the state, in words
-``WATCHDOG=1``                         alive; due within ``$WATCHDOG_USEC`` microseconds
-``EXTEND_TIMEOUT_USEC=n``              that much more time is needed for what is under way
+``STATUS=text``                        the daemon's state, in words
+``WATCHDOG=1``                         the daemon is alive; due within ``$WATCHDOG_USEC`` µs
+``EXTEND_TIMEOUT_USEC=n``              the current start, reload or stop needs n µs more
 =====================================  ========================================================
 
-Without a service manager nothing is sent. A message that it does not take is dropped.
+Without a service manager nothing is sent. If the service manager does not take a message, it is dropped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SEND_TIMEOUT_S = 1.0  # PID 1 reads its socket at once, or is in trouble itself
 
 
 class ServiceManager:
-    """The service manager in ``environment``, if any. ``watchdog_s`` is how often it expects WATCHDOG=1, or None."""
+    """The service manager in ``environment``, if any. It expects WATCHDOG=1 every ``watchdog_s``, or never if None."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
@@ -39,7 +39,8 @@ class ServiceManager:
     def tell(self, *lines: str) -> None:
         """Send these lines in one datagram.
 
-        A status may quote what a store said. A line feed in it does not begin another line, and it is cut.
+        A status may quote a store's answer. So line feeds in the status do not begin new lines, and a long status is
+        cut.
         """
         if not self._address:
             return
@@ -48,16 +49,16 @@ class ServiceManager:
             sender.sendto("\n".join(one_line(line)[:LINE_CHARACTERS_MAX] for line in lines).encode(), self._address)
 
     def reloading(self) -> None:
-        """Report that a reload begins. ``READY=1`` must follow, however it ends."""
+        """Report that a reload begins. ``READY=1`` must follow, however the reload ends."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def extend(self, seconds: float) -> None:
-        """Report that what is under way takes up to ``seconds`` from now."""
+        """Report that the current start, reload or stop takes up to ``seconds`` from now."""
         self.tell(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float | None:
-    """Return ``$WATCHDOG_USEC`` in seconds, or None if ``$WATCHDOG_PID`` names another one (sd_watchdog_enabled(3))."""
+    """Return ``$WATCHDOG_USEC`` in seconds. Returns None if ``$WATCHDOG_PID`` is not ours (sd_watchdog_enabled(3))."""
     microseconds = environment.get("WATCHDOG_USEC", "")
     if not microseconds.isdigit() or int(microseconds) == 0:
         return None

@@ -1,8 +1,8 @@
 """Requests to URLs of a monitoring service: a heartbeat is a GET, a report is a POST of JSON.
 
-Such a URL is a secret as a whole, since everybody who knows it can send heartbeats in the daemon's name. So messages
-name only its scheme and host. Redirects are not followed, the body of an answer is not read, and a proxy is taken from
-the environment.
+The whole URL is a secret, since everybody who knows it can send heartbeats in the daemon's name. So messages name only
+the URL's scheme and host. Redirects are not followed, the body of an answer is not read, and a proxy is taken from the
+environment.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib3.util import Timeout, make_headers
 from walsyncd import __version__
 from walsyncd.errors import TransientError
 
-TIMEOUT_S = 10.0  # to connect, and for each piece of the answer
+TIMEOUT_S = 10.0  # the limit for connecting, and for each piece of the answer
 _OK = range(200, 300)
 
 
@@ -67,7 +67,7 @@ def _request(method: str, url: str, body: bytes | None, timeout_s: float) -> Non
 
 
 def _pool(scheme: str, host: str, timeout_s: float) -> PoolManager:
-    """Return connections for one request. The next request comes too late to use the same ones."""
+    """Return connections for one request. The next request comes too late to use the same connections."""
     how: dict[str, Any] = {"retries": False, "timeout": Timeout(connect=timeout_s, read=timeout_s)}
     proxy = None if proxy_bypass(host) else getproxies().get(scheme)
     return ProxyManager(proxy, **how) if proxy else PoolManager(**how)

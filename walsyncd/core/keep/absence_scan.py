@@ -1,8 +1,9 @@
-"""When a database file is compared with its replica after nobody has watched it for a while.
+"""When a database file is compared with its replica after no daemon has watched the file for a while.
 
-What the WAL proves is proven across an absence, but a write to the file that is no checkpoint may have been hidden by
-a later checkpoint. So the file is compared soon. A small file is compared at once. A larger one is compared within an
-hour, at a moment of the database's own, so that the scans of many do not all fall into the first minutes.
+What the WAL proves stays proven while no daemon runs. But another process may have written to the file other than by a
+checkpoint, and a later checkpoint may hide that write. So the file is compared soon. A small file is compared at once.
+A larger one is compared within an hour, after a delay that follows from the database's name. So the scans of many
+databases do not all fall into the first minutes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ WITHIN_S = 3600.0
 
 
 def scan_delay_s(name: str, size: int) -> float:
-    """Return in how many seconds the file of ``size`` bytes is to be compared."""
+    """Return after how many seconds the file of ``size`` bytes is compared."""
     if size <= AT_ONCE_BYTES:
         return 0.0
     fraction = int.from_bytes(hashlib.sha256(f"scan of {name}".encode()).digest()[:8]) / 2**64

@@ -1,10 +1,10 @@
 """When a database's restore is rehearsed next.
 
-Time is divided into spans of ``interval_ms``, which begin at a moment of the database's own (a hash of its name). So
+Time is divided into spans of ``interval_ms``. A hash of the database's name decides at which moment its spans begin. So
 the drills of many databases spread over the whole interval, and a restart of the daemon does not move them. Each span
-has one drill. If a drill's moment passed while no daemon ran, the drill is due after the start, up to an hour later by
-the same hash, so that overdue drills do not all run at once. A last drill that lies ahead was noted while the clock
-was wrong. It says nothing, so the drill is due after the start, too: otherwise there would be none until that date.
+has one drill. If a drill's moment passed while no daemon ran, the drill is due within an hour after the start. The same
+hash decides when, so that overdue drills do not all run at once. If the last drill has a time in the future, the clock
+was wrong when that time was noted. The time is ignored, and the next drill is due within an hour after the start, too.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import hashlib
 
 from walsyncd.core.stored.moment import CLOCK_OFF_MS
 
-LATE_SPREAD_MS = 3_600_000  # overdue drills spread over that time after a start
+LATE_SPREAD_MS = 3_600_000  # overdue drills are spread over this time after a start
 
 
 def next_drill_ms(name: str, *, interval_ms: int, last_ms: int, running_ms: int, now_ms: int) -> int:
-    """Return the next moment after the last drill (or the database's beginning) at ``last_ms``.
+    """Return when the next drill is due, given when the last drill ran. The drill is due within one interval.
 
-    All times are in ms since 1970, but ``running_ms`` is for how long the daemon has run. That counts by a clock that
-    nobody sets, so when it started is as true as ``now_ms``. No moment is later than in one interval.
+    ``last_ms`` is when the last drill ran, or when the database began if none has run yet. ``running_ms`` is for how
+    long the daemon has run, by a clock that nobody sets. The other times are in ms since 1970. The daemon's start is
+    computed from ``now_ms`` and ``running_ms``, so a clock that was set meanwhile does no harm.
     """
     started_ms = now_ms - running_ms
     fraction = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric. ``values`` has a number for each combination of values of ``labels``, in their order.
+    """A metric. ``values`` has a number for each combination of label values, in the order of ``labels``.
 
-    ``text`` describes the metric. The values of a metric that ``counts`` only grow while a daemon runs.
+    ``text`` describes the metric. If ``counts`` is set, the values only grow while a daemon runs.
     """
 
     name: str

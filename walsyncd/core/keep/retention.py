@@ -3,27 +3,29 @@
 The promise holds at every moment, wherever a pruning was killed:
 
 1. Every transaction stored within the last ``retention`` can be restored exactly, and so can the state that was
-   the newest when that span began. Of older states, those of the bases that a rule keeps can be restored.
+   the newest when that span began. An older state can be restored if a rule keeps a base of that state.
 2. The newest usable base is never removed. The newest base that a drill or verify has passed is not removed either,
    unless another such base is kept.
 
-These rules keep it:
+These rules keep the promise:
 
-- Age counts by the store's clock, from when an object was stored, which is never before its commits were made. The
-  clock that stamped the keys may have been wrong and is not used. ``GRACE_MS`` is added so that a restore that began
-  within the promise can end.
-- The *anchor* of a generation is its newest usable base that is older than that and does not come after a younger
-  frame. Everything from its epoch on is kept. The newest generation with a usable base of that age shows the
-  database at the beginning of the span. Generations after it are kept whole. A generation before it has an anchor
-  only if something in it is young.
-- ``keep_daily``, ``keep_weekly``, ``keep_monthly`` count days, weeks (from Monday) and months in UTC. They keep, of
-  the bases older than the span, the newest of each of that many days, weeks and months that have any, by the time in
-  its key, with the epochs from its start to where it is consistent. A base that was once passed over never becomes
-  the newest of its day later.
+- The age of an object counts from when it was stored, by the store's clock. An object is never stored before its
+  commits are made. The clock that stamped the keys may have been wrong and is not used. An object is *old* if its age
+  is at least ``retention`` plus ``GRACE_MS``, and *young* otherwise. ``GRACE_MS`` gives a restore that began within the
+  promise the time to end.
+- The *anchor* of a generation is its newest usable base that is old and does not come after a young frame. Everything
+  from the anchor's epoch on is kept. The newest generation with an old usable base holds the database's state at the
+  beginning of the span. Later generations are kept whole. An earlier generation has an anchor only if something in it
+  is young.
+- ``keep_daily``, ``keep_weekly``, ``keep_monthly`` count days, weeks (from Monday) and months in UTC. Only days, weeks
+  and months that have an old base count, and the time in a base's key decides to which one it belongs. The newest old
+  base of each of that many days, weeks and months is kept, with the epochs from its start to where it is consistent. A
+  base that was once passed over never becomes the newest of its day later.
 - Only whole epochs and whole bases are removed.
 
-The order is: statements in ``pruned/``, manifests, the bases that they describe, epochs, statements that newer ones
-contain. Epochs after a base that is kept are deleted backwards, so that what is left of them is always a beginning.
+First, statements in ``pruned/`` are written. Then objects are deleted in this order: manifests, the bases that they
+describe, epochs, and statements that newer statements contain. Epochs after a base that is kept are deleted backwards,
+so that a pruning that is killed leaves the beginning of these epochs.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, PrunedKey, Se
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-GRACE_MS = HOUR_MS  # a restore of 100 GB takes less; one that takes longer plans again
+GRACE_MS = HOUR_MS  # a restore of 100 GB takes less; a restore that takes longer plans again
 UNFINISHED_MS = DAY_MS  # a base's manifest follows within minutes, or its daemon knows that the base is under way
 
 _UNFINISHED = "never finished: it has no manifest"
@@ -50,7 +52,7 @@ _STATED_AGAIN = "another statement contains it"
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is promised. The ``keep_…`` fields count days, weeks and months before the last ``retention_ms``."""
+    """What retention promises. The ``keep_…`` fields count days, weeks and months before the last ``retention_ms``."""
 
     retention_ms: int
     keep_daily: int = 0
@@ -60,7 +62,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class HeldObject:
-    """A stored object. ``modified_ms`` is by the store's clock, ``size`` in bytes."""
+    """A stored object. ``modified_ms`` is a time of the store's clock, and ``size`` is in bytes."""
 
     key: Key
     modified_ms: int
@@ -79,9 +81,9 @@ class Going:
 class Pruning:
     """What to do: store ``statements`` (empty objects), then delete ``steps`` one after the other.
 
-    The keys of one step may be deleted in any order. ``next_ms`` is when more may be removed if nothing is stored
-    meanwhile, by the store's clock, or None if never. ``relied`` are the bases that stay and because of which others
-    are removed. They must be read before anything is deleted, since a name proves nothing.
+    The keys of one step may be deleted in any order. ``next_ms`` is when more may be removed by the store's clock if
+    nothing is stored meanwhile, or None if nothing more may be removed. ``relied`` are bases that stay, and because of
+    which older objects are removed. They must be read before anything is deleted, since a name proves nothing.
     """
 
     statements: tuple[PrunedKey, ...]
@@ -114,14 +116,14 @@ def decide(
 
 
 def _relied(world: _AgedListing, kept: frozenset[ManifestKey]) -> tuple[ManifestKey, ...]:
-    """Return the old bases that stay, or the newest that stays if none of them is old."""
+    """Return the old bases that stay, or the newest base that stays if none of them is old."""
     usable = kept & world.usable
     old = [base for base in usable if world.is_old(base)]
     return tuple(sorted(old or sorted(usable, key=_age_order)[-1:], key=_age_order))
 
 
 class _AgedListing:
-    """A listing with ages, and what follows from it alone."""
+    """A listing with the ages of its objects, and what follows from the listing alone."""
 
     def __init__(
         self,
@@ -142,11 +144,11 @@ class _AgedListing:
         self.usable = frozenset(base for part, base in finished if _is_usable(part, base))
         self.old = [base for base in self.usable if self.is_old(base)]
         self.spanning = max((base.generation for base in self.old), default="")
-        """The generation that shows the database at the horizon."""
+        """The generation that holds the database's state at the horizon."""
         self.anchors = {part.generation: self._anchor(part) for part in self.parts}
 
     def at(self, now_ms: int, without: Collection[Key]) -> _AgedListing:
-        """Return the same listing at another time, without some objects."""
+        """Return the same listing without some objects, with their ages at another time."""
         held = {key: each for key, each in self.held.items() if key not in without}
         return _AgedListing(held, now_ms, self.policy, self.proven, self.under_way)
 
@@ -154,7 +156,7 @@ class _AgedListing:
         return self.held[key].modified_ms <= self.horizon_ms
 
     def is_young(self, part: GenerationListing) -> bool:
-        """Whether anything in the generation is promised."""
+        """Whether the promise covers anything in the generation, because it is young."""
         return any(not self.is_old(key) for key in (*part.bases, *part.manifests, *part.frames))
 
     def is_kept_whole(self, part: GenerationListing) -> bool:
@@ -175,7 +177,7 @@ class _AgedListing:
 
 def _is_usable(part: GenerationListing, base: ManifestKey) -> bool:
     """Whether all frames that make the base consistent are listed."""
-    first, last = base.base.epoch, base.epoch  # of a name that anybody may have chosen: there may be billions between
+    first, last = base.base.epoch, base.epoch  # never iterated, since a planted name may claim billions of epochs
     frames = tuple(key for epoch, keys in part.by_epoch.items() if first <= epoch <= last for key in keys)
     return cover(replace(part, frames=frames), base).is_usable
 
@@ -264,7 +266,7 @@ def _going_epochs(world: _AgedListing, kept: frozenset[ManifestKey]) -> Iterator
 
 
 def _statements(world: _AgedListing, going: Collection[Key]) -> tuple[list[PrunedKey], list[PrunedKey]]:
-    """Return what to state before epochs are removed, and which statements nobody needs after that."""
+    """Return which statements to write before epochs are removed, and which statements nobody needs after that."""
     new: list[PrunedKey] = []
     obsolete: list[PrunedKey] = []
     for part in world.parts:
@@ -290,7 +292,7 @@ def _contains(outer: PrunedKey, inner: PrunedKey) -> bool:
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the same numbers in as few ranges as possible."""
+    """Return the numbers of these ranges in as few ranges as possible."""
     found: list[tuple[int, int]] = []
     for first, last in sorted(ranges):
         if found and first <= found[-1][1] + 1:
@@ -330,7 +332,7 @@ def _backwards(frames: Iterable[FramesKey]) -> tuple[FramesKey, ...]:
 def _next_ms(world: _AgedListing, going: Collection[Key]) -> int | None:
     """Return when time alone may change the decision, or None if it never does.
 
-    That is when the next object becomes old, provided that anything would be removed once all are.
+    This is when the next object becomes old, provided that anything would be removed once all objects are old.
     """
     until_old_ms = world.policy.retention_ms + GRACE_MS
     rest = {key: each.modified_ms for key, each in world.held.items() if key not in going}

@@ -1,11 +1,12 @@
 """What bridges mean for a restore: which moments and positions can't be restored, and which may be wrong.
 
-1. A bridge begins at the time up to which the old position was proven to be the newest. It ends at the time of its own
-   commit. A moment between the two is inside the bridge: the commits of that time can only be restored together. At the
-   first of the two moments the old position is right, and at the second the bridge.
+1. A bridge begins at the time up to which the old position was proven to be the newest. The bridge ends at the time of
+   its own commit. A moment between the two is inside the bridge: the commits of that time can only be restored
+   together. A restore to the first of the two moments gives the old position, and a restore to the second gives the
+   bridge's commit.
 2. A bridge that heals names the last good scan, after which the replica may have been wrong. Positions after that scan
-   and before the bridge are suspect. Every scan that finds something is healed, so these spans do not overlap. The
-   first healing bridge after a position decides whether it is suspect.
+   and before the bridge are suspect. Whatever a scan finds wrong is healed, so these spans do not overlap. The first
+   healing bridge after a position decides whether the position is suspect.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from walsyncd.core.stored.position import Position
 
 @dataclass(frozen=True, slots=True)
 class StoredBridge:
-    """A bridge. ``after`` is its commit, and ``span`` is what its trailer says."""
+    """A bridge. ``after`` is the bridge's commit, and ``span`` is what the bridge's trailer says."""
 
     after: Point
     span: BridgeSpan
@@ -35,7 +36,7 @@ class StoredBridge:
 
     @property
     def suspect_from(self) -> Point | None:
-        """The last good scan, after which positions are suspect. It is None if the bridge does not heal."""
+        """The last good scan's position, after which positions are suspect. It is None if the bridge does not heal."""
         suspect = self.span.suspect
         if suspect is None:
             return None
@@ -43,7 +44,7 @@ class StoredBridge:
 
     @property
     def is_gap(self) -> bool:
-        """Whether commits are missing before it. Before a bridge that only heals, none are."""
+        """Whether commits are missing before the bridge. None are missing before a bridge that only heals."""
         return self.span.suspect is None or self.span.proven_ms < self.after.time_ms
 
     def hides(self, time_ms: int) -> bool:
@@ -74,7 +75,7 @@ class StoredBridge:
 def bridges_after(part: GenerationListing, position: Position) -> list[FramesKey]:
     """Return one object for each bridge that may end after a position, in ascending order.
 
-    If a bridge is in a segment and in a compacted epoch, it is the segment.
+    If a bridge is in a segment and in a compacted epoch, the segment is returned.
     """
     found: dict[int, FramesKey] = {}
     for key in part.frames:
@@ -86,7 +87,7 @@ def bridges_after(part: GenerationListing, position: Position) -> list[FramesKey
 def suspecting(bridges: Iterable[StoredBridge], position: Position) -> StoredBridge | None:
     """Return the bridge that makes a position suspect, or None if there is none.
 
-    ``bridges`` are those after the position, in ascending order. No more of them are read than are needed.
+    ``bridges`` are the bridges after the position, in ascending order. No more of them are read than are needed.
     """
     for bridge in bridges:
         if bridge.span.suspect is not None and bridge.after.position > position:

@@ -3,15 +3,15 @@
 A listing is what one LIST of a database returned, as parsed keys. Frames of an epoch are numbered from 1, and
 objects are intervals of them:
 
-1. An epoch is covered from frame 1, or, in the base's own epoch, from any object that holds the frame after
-   the base's start S: a base with all stored frames from S *or from anywhere earlier* is the database.
-2. Overlaps are legal: frames that are covered already are cut, and the chain decides when they are read.
-   A whole epoch is preferred to its segments, a longer object to a shorter one. What is left out must say the same,
-   which the restore compares.
-3. The next epoch continues an epoch if its ``previous`` is the last frame held of that epoch.
+1. An epoch is covered from frame 1. The base's own epoch is covered from any object that holds the frame after
+   the base's start S: applying all stored frames from S *or from anywhere earlier* to the base gives the database.
+2. Overlaps are legal: frames that are covered already are cut, and the reader checks by the checksum chain that the
+   rest continues them. A whole epoch is preferred to its segments, and a longer object to a shorter one. An object that
+   is left out must hold the same frames, which the restore checks.
+3. The next epoch continues this epoch if the next epoch's ``previous`` is the last frame held of this epoch.
    A greater ``previous`` is a hole. A smaller one, or two that differ, is a fork: two histories.
-4. An object or a base beyond the last frame held proves a hole: objects become visible in order.
-5. A hole is no surprise where ``pruned/`` states it.
+4. An object or a base beyond the last frame held proves a hole, because objects become visible in order.
+5. A hole is expected where ``pruned/`` states it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class GenerationListing:
 
     @cached_property
     def by_epoch(self) -> dict[int, tuple[FramesKey, ...]]:
-        """Segments and wholes of each epoch, epochs ascending."""
+        """Return the segments and wholes of each epoch. Epochs are in ascending order."""
         ordered = sorted(self.frames, key=lambda key: key.epoch)
         return {epoch: tuple(keys) for epoch, keys in groupby(ordered, key=lambda key: key.epoch)}
 
     @cached_property
     def finished(self) -> tuple[ManifestKey, ...]:
-        """Bases that can be used, oldest N first: those with a manifest and with the object that it names."""
+        """Return the bases that have a manifest and the object that it names, in ascending order of N."""
         stored = set(self.bases)
         return tuple(sorted((m for m in self.manifests if m.base in stored), key=base_order))
 
@@ -59,7 +59,7 @@ class GenerationListing:
 
 
 def base_order(manifest: ManifestKey) -> tuple[int, int, int]:
-    """Return the key by which the bases of a generation are sorted: the newest has the greatest."""
+    """Return the key by which the bases of a generation are sorted. The newest base has the greatest key."""
     return manifest.epoch, manifest.frame, manifest.time_ms
 
 
@@ -70,7 +70,7 @@ class Listing:
     generations: tuple[GenerationListing, ...]
 
     def without(self, keys: Collection[Key]) -> Listing:
-        """Return the same without these bases and frames. Manifests stay: they say up to where there were frames."""
+        """Return the listing without these bases and frames. Manifests stay: they say up to where frames existed."""
         kept = [
             replace(
                 part,
@@ -83,7 +83,7 @@ class Listing:
 
 
 def listing_of(keys: Iterable[Key], generations: Iterable[str] = ()) -> Listing:
-    """Group keys by generation. ``generations`` adds some that may have no key."""
+    """Group keys by generation. ``generations`` adds generations that may have no key."""
     found: dict[str, list[Key]] = {generation: [] for generation in generations}
     for key in keys:
         found.setdefault(key.generation, []).append(key)
@@ -102,10 +102,10 @@ def _generation_of(generation: str, keys: list[Key]) -> GenerationListing:
 
 @dataclass(frozen=True, slots=True)
 class EpochPlan:
-    """Objects to read of one epoch, in order; together they hold frames ``first`` to ``last``.
+    """The objects to read of one epoch, in order. Together they hold frames ``first`` to ``last``.
 
-    ``objects`` is empty only for a base's own epoch of which no frame after S is stored. ``others`` hold some of the
-    same frames and are not needed: they must say the same.
+    ``objects`` is empty only for a base's own epoch of which no frame after S is stored. ``others`` are objects that
+    are not needed: they hold some of the same frames, with the same content unless there is a fork.
     """
 
     epoch: int
@@ -126,7 +126,7 @@ class End(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """All that can be applied to a base, up to ``last`` (epoch, frame), and why it ends there."""
+    """All that can be applied to a base, up to ``last`` (epoch, frame), and why the coverage ends there."""
 
     base: ManifestKey
     epochs: tuple[EpochPlan, ...]
@@ -146,7 +146,7 @@ class Coverage:
 
 
 def cover(listing: GenerationListing, base: ManifestKey) -> Coverage:
-    """Follow the stored frames from a base on as far as they go."""
+    """Return what the stored frames cover from a base on, without a hole."""
     epochs = [_first_epoch(listing, base)]
     while True:
         held = epochs[-1]
@@ -227,7 +227,7 @@ def _epoch_join(listing: GenerationListing, held: EpochPlan) -> tuple[End | None
 
 
 def _after_the_last(listing: GenerationListing, held: EpochPlan) -> tuple[End, str]:
-    """Return why the coverage ends where no later epoch has frames. A base may say that there were some."""
+    """Return why the coverage ends if no later epoch has frames. A base may show that a later epoch had frames."""
     beyond = [m for m in listing.manifests if (m.epoch, m.frame) > (held.epoch, held.last)]
     if not beyond:
         return End.COMPLETE, ""
@@ -235,7 +235,7 @@ def _after_the_last(listing: GenerationListing, held: EpochPlan) -> tuple[End, s
     if epoch == held.epoch:
         return _missing(listing, epoch, held.last + 1, frame)
     if frame == 0 and epoch == held.epoch + 1:
-        return End.COMPLETE, ""  # a base at the very start of an epoch that has no frame yet
+        return End.COMPLETE, ""  # the base lies at the very start of an epoch that has no frame yet
     return _missing_epochs(listing, held.epoch + 1, epoch if frame else epoch - 1)
 
 

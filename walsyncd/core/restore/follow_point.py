@@ -1,15 +1,15 @@
 """How far a copy that follows a replica has come: a JSON file beside it, ``NAME-follow``.
 
-``applied``   a position that the copy has reached; it may also hold some of the frames up to ``intended``
+``applied``   a position that the copy has reached; the copy may also hold some of the frames up to ``intended``
 ``intended``  the position of the transaction that is, or was, being applied
 ``time_ms``   when the commit at ``intended`` was seen
 ``file``      which file the copy is (inode number and, where known, time of birth): another file of that name may
-              hold anything. Notes that an older walsyncd wrote do not have it
-``stopped``   why it is no longer followed until somebody restores it again: another process has written to it
+              hold anything. Files that an older walsyncd wrote lack this field
+``stopped``   why the copy is not updated until somebody restores it again: another process has written to the copy
 
-It is written before each transaction. If the frames after ``applied`` are applied again in one transaction, up to
-``intended`` or later, they give the same pages, whether or not some of them had been applied. So no second write is
-needed after the transaction.
+The file is written before each transaction. If the frames after ``applied`` are applied again in one transaction, up to
+``intended`` or later, they give the same pages, whether or not some of them had been applied. So the file does not have
+to be written again after the transaction.
 """
 
 from __future__ import annotations

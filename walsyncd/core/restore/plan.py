@@ -5,16 +5,17 @@
 ============  ==========================================================================================
 ``Head``      the end of the newest generation that has a finished base
 ``AtTime``    the last commit at or before a moment; it is covered if a commit or a base at or after it is stored
-``AtPosition``  exactly that commit
+``AtPosition``  exactly the commit at a position
 ============  ==========================================================================================
 
 1. The base is the newest one whose N (``consistent_from``) is not after the target.
-2. From the base's epoch on, ``coverage`` decides which frames are covered. They are cut after the object that holds the
+2. From the base's epoch on, ``coverage`` decides which frames are covered. The plan ends with the object that holds the
    target.
-3. A target that is not covered is refused. The refusal has the nearest positions before and after. With
-   ``allow_partial`` the nearest one before is restored instead. The reason is the first one for which a coverage ends.
-4. From a generation without a finished base nothing can be restored. The head is then that of the generation before,
-   and a note of the plan says how much is missing.
+3. A target that is not covered is refused. The refusal has the nearest positions before and after the target. With
+   ``allow_partial`` the nearest position before the target is restored instead. The refusal's reason is the first
+   reason for which a coverage ends.
+4. Nothing can be restored from a generation without a finished base. The head is then the head of the generation before
+   it, and a note of the plan says how much is missing.
 
 A listing shows where objects end, but not each commit in them. If the target is inside the last object, the reader of
 that object cuts it there: its trailer has the commits and their times.
@@ -61,7 +62,7 @@ class AtTime:
 
 @dataclass(frozen=True, slots=True)
 class AtPosition:
-    """One commit."""
+    """The commit at ``position``."""
 
     position: Position
 
@@ -88,8 +89,8 @@ class Plan:
     """What a restore applies.
 
     ``reached`` is the end of the last object. For ``AtTime`` it is the end of the last object that is wholly before the
-    moment. An object after that one, if ``epochs`` has one, is cut when it is read. ``shortfall`` says why less than
-    the target is reached, which is only possible with ``allow_partial``. ``notes`` are for the operator.
+    moment. If ``epochs`` has a later object, that object is cut when it is read. ``shortfall`` says why less than the
+    target is reached, which is only possible with ``allow_partial``. ``notes`` are for the operator.
     """
 
     target: Target
@@ -141,7 +142,7 @@ _REASONS = {
 def make_plan(
     listing: Listing, target: Target, *, generation: str | None = None, allow_partial: bool = False
 ) -> Plan | Refusal:
-    """Return how to restore ``target``. If ``generation`` is given, only that one is used."""
+    """Return how to restore ``target``. If ``generation`` is given, only that generation is used."""
     offered = tuple(part for part in listing.generations if generation in (None, part.generation))
     if listing.generations and not offered:
         known = ", ".join(part.generation for part in listing.generations)
@@ -166,7 +167,7 @@ def make_plan(
 
 
 def _without_base(offered: Sequence[GenerationListing]) -> Refusal:
-    """Return the refusal when no base can be used: none was ever finished, or the object of one is missing."""
+    """Return the refusal for no usable base: either no base was ever finished, or the object of a base is missing."""
     lost = [manifest.base for part in offered for manifest in part.manifests]
     if lost:
         return Refusal(Reason.HOLE, f"base {format_key(lost[-1])} is missing, though its manifest is stored")
@@ -189,7 +190,7 @@ def _plan_head(coverages: list[Coverage], newest: str) -> Plan | Refusal:
 
 def _plan_time(coverages: list[Coverage], target: AtTime) -> Plan | Refusal:
     moment = target.time_ms
-    # Generations and N ascend, and so do their times while no clock is wrong.
+    # The coverages are in the order of generation and N. Their times ascend too, unless a clock was wrong.
     chosen = next((coverage for coverage in reversed(coverages) if _begins_by(coverage, moment)), None)
     if chosen and chosen.is_usable and _is_proven_by_later_objects(chosen, coverages, moment):
         return _plan(target, chosen, _cut_at_time(chosen, moment))
@@ -201,7 +202,11 @@ def _plan_time(coverages: list[Coverage], target: AtTime) -> Plan | Refusal:
 
 
 def _begins_by(coverage: Coverage, moment: int) -> bool:
-    """Whether the base was consistent by then. A clock that was ahead, and later corrected, may have dated it later."""
+    """Whether the base was consistent at ``moment``.
+
+    The base's time may be too late, because a clock was ahead and was corrected afterwards. Then an object after the
+    base with a time of at most ``moment`` shows that the base was consistent.
+    """
     if coverage.base.time_ms <= moment:
         return True
     place = _place(coverage.base)
@@ -213,13 +218,16 @@ def _place(base: ManifestKey) -> tuple[int, int]:
 
 
 def _last_by(coverage: Coverage, moment: int) -> tuple[int, int]:
-    """The end of the last object whose time has come; N if that is later. Those before it may have later times."""
+    """Return the end of the last object whose time is not after ``moment``, or N if N is later.
+
+    Objects before that one may have later times.
+    """
     ends = [(key.epoch, key.last) for key in coverage.objects if key.time_ms <= moment]
     return max([_place(coverage.base), *ends])
 
 
 def _is_proven_by_later_objects(chosen: Coverage, coverages: list[Coverage], moment: int) -> bool:
-    """Whether the same unbroken history continues up to ``moment``. Then everything before it is complete."""
+    """Whether the same unbroken history continues up to ``moment``. Then everything before ``moment`` is complete."""
     last = _last_by(chosen, moment)
     if any(key.time_ms >= moment and (key.epoch, key.last) >= last for key in chosen.objects):
         return True
@@ -230,10 +238,10 @@ def _is_proven_by_later_objects(chosen: Coverage, coverages: list[Coverage], mom
 
 
 def _cut_at_time(coverage: Coverage, moment: int) -> tuple[EpochPlan, ...]:
-    """Return the objects up to the first one with a later commit, since it may hold earlier ones too.
+    """Return the objects up to the first one that ends after ``moment``, since it may hold earlier commits too.
 
-    An object whose time is later than that of objects after it was dated by a clock that was ahead, and does not
-    count. The objects reach at least up to N.
+    If an object's time is later than the time of an object after it, its clock was ahead, so it does not count as
+    ending after ``moment``. The objects reach at least up to N.
     """
     last, late = _last_by(coverage, moment), None
     for key in reversed(coverage.objects):
@@ -303,7 +311,7 @@ def _cut_epoch(part: EpochPlan, frame: int) -> EpochPlan:
 
 
 def _points(coverages: list[Coverage]) -> list[Point]:
-    """Return all positions that can be restored by the listing alone, in ascending order."""
+    """Return all positions that the listing alone shows to be restorable, in ascending order."""
     found: dict[Position, Point] = {}
     for coverage in coverages:
         if not coverage.is_usable:
@@ -345,7 +353,7 @@ def _notes(offered: Iterable[GenerationListing], plan: Plan) -> Iterable[str]:
 
 
 def _fallback_note(part: GenerationListing, plan: Plan) -> str:
-    """Return how much of a generation without a finished base is missing in the head of an earlier one."""
+    """Return how much of a generation without a finished base is missing, if the head is an earlier generation's."""
     began = int(generation_time(part.generation).timestamp() * 1000)
     newest = max([began, *(key.time_ms for key in part.frames)])
     span = format_span(max(0, newest - plan.reached.time_ms))

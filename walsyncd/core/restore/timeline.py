@@ -1,10 +1,10 @@
 """Draws covered spans of time as one line of text, in which no gap is too short to be seen.
 
 =====  ===============================================
-``█``  all of the moments in it can be restored
-``▒``  some of them can
-``·``  none can
-``|``  in the line below: a base was finished then
+``█``  all moments of this cell can be restored
+``▒``  some moments can be restored
+``·``  no moment can be restored
+``|``  a base was finished at this time (in the line below)
 =====  ===============================================
 """
 
@@ -19,7 +19,7 @@ FULL, SOME, NONE, BASE = "█", "▒", "·", "|"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Span:
-    """Moments that can be restored, from one to another: milliseconds since 1970, both included."""
+    """Moments that can be restored, from the first to the last in milliseconds since 1970. Both are included."""
 
     first_ms: int
     last_ms: int
@@ -37,7 +37,7 @@ def merged(spans: Iterable[Span]) -> list[Span]:
 
 
 def gaps(spans: Sequence[Span]) -> list[Span]:
-    """Return what lies between merged spans, their ends not included."""
+    """Return what lies between merged spans, without the ends of the spans."""
     return [Span(one.last_ms, other.first_ms) for one, other in pairwise(spans)]
 
 

@@ -6,8 +6,8 @@ that failed together over the whole span, so that they do not retry together.
 
 from __future__ import annotations
 
-BASE_S = 0.5  # the time of two requests: nobody notices an outage that is shorter
-CAP_S = 60.0  # seconds: how late an uploader may notice that storage is back
+BASE_S = 0.5  # two requests take about this long, and nobody notices a shorter outage
+CAP_S = 60.0  # an uploader may notice this late that storage is back
 _DOUBLINGS_MAX = 32  # far above every cap; keeps 2^n a small number
 
 

@@ -1,11 +1,13 @@
 """The bandwidth limit for all bodies together. Segments go before the parts of bases.
 
-Each body occupies the line for ``size / bytes_per_s``. A moment says until when the bodies sent so far occupy it:
+Each body occupies the line for ``size / bytes_per_s``. The state is the moment until which the bodies sent so far
+occupy the line:
 
     a segment is sent when no segment occupies the line any more, however late the bases are
     a base's part is sent when nothing occupies the line any more
 
-So bases get the bandwidth that segments leave. Together they never exceed the limit, except for what is under way.
+So bases get the bandwidth that segments leave. Together they never exceed the limit, except for the bodies that are
+being sent.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Until when (milliseconds of some clock) segments occupy the line, and until when everything together does."""
+    """Until when segments occupy the line, and until when all bodies do, both in milliseconds of some clock."""
 
     bytes_per_s: float
     segments_until_ms: float = 0.0

@@ -6,10 +6,10 @@ The concatenated bodies of adjoining segments are a legal body, so waiting segme
     00000005-00000005.<t2>.wal.zst            ├─> 00000001-00000009.<t3>.<previous>.wal.zst
     00000006-00000009.<t3>.wal.zst            ┘
 
-A run has segments of one generation and epoch only, each of which begins after the one before. A segment whose upload
-was ever begun is never merged or renamed, because the upload may have reached the store. A bridge is never merged,
-because its name says what it is. A run has at most ``MERGED_SIZE_MAX`` bytes. It ends only where the next segment
-would not fit, so n bytes of spool with segments of at most s bytes become no more than
+A run has segments of one generation and epoch only, and each segment begins where the one before it ends. A segment
+whose upload was ever begun is never merged or renamed, because the upload may have reached the store. A bridge is never
+merged, because its name says that it is a bridge. A run has at most ``MERGED_SIZE_MAX`` bytes. It ends only where the
+next segment would not fit, so n bytes of spool with segments of at most s bytes become no more than
 n / (MERGED_SIZE_MAX - s) + 1 objects an epoch.
 """
 
@@ -21,9 +21,9 @@ from itertools import pairwise
 
 from walsyncd.core.stored.layout import SegmentKey
 
-MERGED_SIZE_MAX = 8 << 20  # bytes; one PUT, and a restore's memory for one segment
-MERGED_SIZE_MIN = 256 << 10  # bytes; four seconds at 0.5 Mbit/s
-CROWD = 1024  # objects waiting in one queue: from here on, merging them before they are sent is worth the writes
+MERGED_SIZE_MAX = 8 << 20  # bytes; it fits into one PUT, and a restore holds one segment in memory
+MERGED_SIZE_MIN = 256 << 10  # bytes; they take four seconds at 0.5 Mbit/s
+CROWD = 1024  # if this many objects wait in one queue, merging them before they are sent is worth the writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The first ``count`` (≥ 1) objects are uploaded as one. ``full`` says that waiting longer would add nothing."""
+    """A run: the first ``count`` (≥ 1) objects are uploaded as one. If ``full``, waiting longer would add nothing."""
 
     count: int
     full: bool
@@ -59,11 +59,11 @@ def head_run(waiting: Sequence[Waiting], *, size_max: int = MERGED_SIZE_MAX) -> 
 
 
 def size_max_after(size: int, *, size_max: int, is_stored: bool) -> int:
-    """Return how large the next merged object may be, after one of ``size`` bytes was stored or failed on the way.
+    """Return how large the next merged object may be, after an object of ``size`` bytes was stored or failed.
 
     On a line that breaks now and then, a smaller object has a better chance. So the limit is halved after a failure,
-    and doubled once an object of about that size is stored. An object above the limit was merged before, and is only
-    tried again.
+    and doubled once an object of about that size is stored. An object above the limit was merged before the limit was
+    halved. It is tried again as it is, and does not change the limit when it is stored.
     """
     if is_stored:
         return min(MERGED_SIZE_MAX, 2 * size_max) if size_max // 2 <= size <= size_max else size_max
@@ -96,6 +96,6 @@ def adjoins(before: SegmentKey | None, after: SegmentKey | None) -> bool:
 
 
 def merged_key(keys: Sequence[SegmentKey]) -> SegmentKey:
-    """Return the key of the object that a run becomes: it begins like the first and ends like the last."""
+    """Return the key of the object that a run becomes. It begins like the first key and ends like the last key."""
     assert all(adjoins(before, after) for before, after in pairwise(keys)), "not a run"
     return replace(keys[0], last=keys[-1].last, time_ms=keys[-1].time_ms)

@@ -5,16 +5,16 @@ each part → CompleteMultipartUpload. After a crash the journal lags the store 
 
 | the journal says      | the store may have      | so                                                     |
 |-----------------------|-------------------------|--------------------------------------------------------|
-| begun, no upload id   | an upload opened        | find it by listing that exact key, else open one       |
+| begun, no upload id   | opened an upload        | find it by listing that exact key, else open one       |
 | an upload id          | parts we don't know of  | list the parts; one with our MD5 and size is ours      |
 | all parts stored      | completed the upload    | the upload is missing: HEAD shows the object           |
 | an upload id          | purged the upload       | the upload and the object are missing: begin again     |
 
-ListParts may show a number twice (a part sent twice, SeaweedFS): any entry with our MD5 and size counts. An ETag that
-is not an MD5 (encryption with KMS) is ours if the store acknowledged the part with it.
+ListParts of SeaweedFS shows a number twice if a part was sent twice: any entry with our MD5 and size counts. With
+encryption by KMS an ETag is not an MD5. Such an ETag is ours if the store acknowledged the part with it.
 
 Source: docs.aws.amazon.com/AmazonS3/latest/API (ListParts, CompleteMultipartUpload). Parts are numbered from 1 to
-10,000. All but the last have at least 5 MiB; some stores demand that they have one size.
+10,000. All parts but the last have at least 5 MiB, and some stores demand that these parts are equally large.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 PUT_SIZE_MAX = 8 << 20  # bytes; up to here one request is enough
-PART_SIZE_MIN = 8 << 20  # bytes; above the 5 MiB that every store demands
-_PARTS_AIMED_AT = 9_000  # parts, of 10,000 allowed, which leaves room for data that compresses worse than estimated
-_REFUSALS_MAX = 2  # a store that refuses its own list of parts more often disagrees with us about the upload
+PART_SIZE_MIN = 8 << 20  # bytes; more than the 5 MiB that every store demands
+_PARTS_AIMED_AT = 9_000  # parts of the 10,000 allowed; this leaves room for data that compresses worse than estimated
+_REFUSALS_MAX = 2  # if a store refuses its own list of parts more often, it disagrees with us about the upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class CheckObject:
-    """The upload is gone: ask whether the object is there."""
+    """Ask whether the object is there, since the upload is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def _opening(record: Record, answers: Answers) -> Step:
 
 
 def adopt(parts: Sequence[Part], listed: Sequence[Listed]) -> tuple[Part, ...]:
-    """Return the parts with the ETags of those that the store holds with the same bytes, and None for the others."""
+    """Return the parts with their ETags, or with None for a part that the store does not hold with the same bytes."""
     entries: dict[tuple[int, int], list[str]] = {}
     for entry in listed:
         entries.setdefault((entry.number, entry.size), []).append(entry.etag)
@@ -175,14 +175,14 @@ def bare(etag: str) -> str:
 
 
 def part_size(size: int) -> int:
-    """Return the one size of all parts but the last, for an object of about ``size`` bytes.
+    """Return the size of each part but the last, for an object of about ``size`` bytes.
 
-    It allows for 1 % more than estimated, since some data does not compress.
+    The size leaves room for an object that is 1 % larger than estimated, since some data does not compress.
     """
     return max(PART_SIZE_MIN, -(-size * 101 // (100 * _PARTS_AIMED_AT)))
 
 
 def cut(size: int, *, part_size: int) -> list[tuple[int, int]]:
-    """Return offset and length of each part of an object of ``size`` bytes, in order. The last may be shorter."""
+    """Return offset and length of each part of an object of ``size`` bytes, in order. The last part may be shorter."""
     assert size > 0, "nothing to upload"
     return [(offset, min(part_size, size - offset)) for offset in range(0, size, part_size)]

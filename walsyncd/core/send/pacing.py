@@ -1,10 +1,10 @@
-"""The token bucket that batches a busy database's uploads and sends a quiet one's at once.
+"""The token bucket that batches a busy database's uploads and sends a quiet database's uploads at once.
 
 One token is one object. One token is added per ``interval_ms``, up to ``BURST``, so that
 
     objects sent within any span of time  ≤  BURST + span / interval_ms
 
-The mean is one object per interval, and a month's bill follows the mean. Commits that are further apart than that
+The mean is one object per interval, and a month's bill follows the mean. Commits that are more than an interval apart
 never wait. The level is kept in the journal, so a restart does not allow a new burst.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-BURST = 10.0  # DESIGN section 7: the commits of one user's click are sent one by one, those of a bulk load are not
+BURST = 10.0  # DESIGN section 7: commits of one user's click are sent one by one, commits of a bulk load are not
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def take(bucket: Bucket, *, now_ms: float, interval_ms: float) -> Bucket | None:
 
 
 def due_ms(bucket: Bucket, *, interval_ms: float) -> float:
-    """Return the moment from which ``take`` succeeds. It may be long past."""
+    """Return the moment from which ``take`` succeeds. The moment may be in the past."""
     if bucket.level >= 1.0 or interval_ms <= 0:
         return bucket.at_ms
     moment = bucket.at_ms + (1.0 - bucket.level) * interval_ms

@@ -1,7 +1,7 @@
 """What happens after the storage refused a request (RefusedError), by what the request was for.
 
 A refusal is an answer: the storage is there, and a person has to change a permission, the credentials, a quota or a
-setting. So it is no outage, nothing is lost, and the request is sent again for ever.
+setting. So a refusal is not an outage, nothing is lost, and the daemon never stops sending the request again.
 
 | refused                 | what waits                   | sent again after          | what reports it                 |
 |-------------------------|------------------------------|---------------------------|---------------------------------|
@@ -13,9 +13,9 @@ setting. So it is no outage, nothing is lost, and the request is sent again for 
 | a probe                 | nothing                      | the next probe (a minute) | ``status``, ``storage_refused`` |
 | a command's request     | the command                  | never: the command fails  | its error and exit code         |
 
-An object that the storage will never take (ImpossibleError: too large, say) is no refusal: it ends the generation
-(``engine.ship.shipper``). Which answers are refusals is in ``adapters.storage.s3.s3_errors`` and, for a folder, in
-``adapters.files.durable_file``.
+If the storage will never take an object (ImpossibleError), for example because it is too large, that is not a refusal:
+it ends the generation (``engine.ship.shipper``). ``adapters.storage.s3.s3_errors`` decides which answers are refusals,
+and ``adapters.files.durable_file`` does so for a folder.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from __future__ import annotations
 from enum import Enum
 
 OBJECT_FIRST_S = 1.0  # a refusal that passes by itself costs a second
-OBJECT_LAST_S = 30.0  # more often would only fill the store's log
+OBJECT_LAST_S = 30.0  # more frequent requests would only fill the store's log
 BASE_S = 30.0
 DELETION_S = 3600.0  # the objects may stay until then
 _DOUBLINGS_MAX = 10  # far above the limit; keeps 2^n a small number
 
 
 class Refused(Enum):
-    """What a refused request was for, of those that the daemon sends again by itself."""
+    """What a refused request was for. Only requests that the daemon sends again by itself are listed."""
 
     OBJECT = "object"
     BASE = "base"
@@ -40,8 +40,8 @@ class Refused(Enum):
 def refused_wait_s(refused: Refused, earlier: int = 0, *, fraction: float = 1.0) -> float:
     """Return the seconds until the request is sent again; ``earlier`` is the number of failures before this one.
 
-    ``fraction`` is a random number in [0, 1). Half of an object's wait is random, so that databases that were refused
-    together do not all try at the same moment.
+    ``fraction`` is a random number in [0, 1). Half of an object's wait is random, so that databases whose objects were
+    refused together do not all try again at the same moment.
     """
     assert earlier >= 0, "fewer failures than none"
     assert 0.0 <= fraction <= 1.0, "not a fraction"

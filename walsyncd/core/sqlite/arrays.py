@@ -1,6 +1,6 @@
 """numpy, imported when it is first used. Most commands check no frame, and numpy is a third of what they would load.
 
-``np`` behaves like the numpy module otherwise. Each of its attributes is looked up once.
+Apart from that, ``np`` behaves as the numpy module does. Each of its attributes is looked up once.
 """
 
 from __future__ import annotations

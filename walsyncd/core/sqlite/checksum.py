@@ -17,8 +17,8 @@ starts. The sum of a row of n words is a product with 2 x n weights, and rows ar
 ``next = M^(n/2) * chain + sum``. M has determinant 1, so a chain can also be followed backwards.
 
 A frame of the WAL is a 24-byte header and a page. Its checksum covers words 0 and 1 of the header (page number and
-size) and the page. It starts from the checksum of the frame before; for frame 1 from that of the WAL header. Words 2
-to 5, the salts and the checksum itself, are left out: their weights are zero.
+size) and the page. It starts from the checksum of the frame before, or for frame 1 from the checksum of the WAL header.
+Words 2 to 5, the salts and the checksum itself, are left out: their weights are zero.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def checksum(data: Buffer, start: Chain, *, big_endian: bool) -> Chain:
 def frame_chains(frames: Buffer, frame_size: int, start: Chain, *, big_endian: bool) -> Words:
     """Return the checksum after each of the whole ``frames``, shape (count, 2), continuing from ``start``.
 
-    It is computed from the bytes. The checksums in the frames' headers are not looked at.
+    The checksums are computed from the bytes. The checksums in the frames' headers are ignored.
     """
     words = frame_size // 4
     rows = np.frombuffer(frames, ">u4" if big_endian else "<u4").reshape(-1, words)
@@ -65,7 +65,7 @@ def frame_chains(frames: Buffer, frame_size: int, start: Chain, *, big_endian: b
 
 
 def chain_before(frame: Buffer, after: Chain, *, big_endian: bool) -> Chain:
-    """Return the checksum before one whole frame, given the one ``after`` it: the step is invertible."""
+    """Return the checksum before one whole frame, given the checksum ``after`` the frame. A step can be inverted."""
     (own,) = frame_chains(frame, len(frame), (0, 0), big_endian=big_endian)
     (low, middle), (_, high) = _powers(len(frame) // 4 - 4)[0]
     s0, s1 = (after[0] - int(own[0])) & 0xFFFFFFFF, (after[1] - int(own[1])) & 0xFFFFFFFF
@@ -74,9 +74,9 @@ def chain_before(frame: Buffer, after: Chain, *, big_endian: bool) -> Chain:
 
 
 def moved_chains(chains: Words, frame_size: int, before: Chain, start: Chain) -> Words:
-    """Return the ``chains`` of frames that continued from ``before`` as they are if the frames continue from ``start``.
+    """Return the chains that frames have if they continue from ``start``, given the ``chains`` from ``before`` on.
 
-    Both are of the same byte order. The frames themselves are not needed.
+    All chains are of the same byte order. The frames themselves are not needed.
     """
     if not len(chains):
         return chains
@@ -102,7 +102,7 @@ def _row_chains(rows: NDArray[np.uint32], weights: Words, covered: int, start: C
     step = max(1, _BLOCK_BYTES // (4 * rows.shape[1]))
     for at in range(0, len(rows), step):
         block = chains[at : at + step]
-        # astype converts a foreign byte order to native words, block by block; otherwise it costs nothing
+        # astype converts a foreign byte order to native words, block by block. It costs nothing for native words.
         words = rows[at : at + step].astype(np.uint32, copy=False)
         np.einsum("ij,kj->ik", words, weights, out=block)
         _accumulate(block, covered, before)
@@ -122,7 +122,7 @@ def _accumulate(sums: Words, covered: int, before: Words) -> None:
 
 @lru_cache(maxsize=1)
 def _fibonacci() -> Words:
-    """F(0), F(1) … modulo 2^32, enough for the largest page."""
+    """Return F(0), F(1) … modulo 2^32, as many as the largest page needs."""
     numbers = [0, 1]
     while len(numbers) < 65536 // 4 + 4:
         numbers.append((numbers[-2] + numbers[-1]) & 0xFFFFFFFF)
@@ -138,7 +138,7 @@ def _weights(words: int) -> Words:
 
 @lru_cache(maxsize=16)
 def _frame_weights(words: int) -> Words:
-    """The weights of a frame's words: those of a row, with zeros for the words that the checksum leaves out."""
+    """Return the weights of a frame's words: a row's weights, with zeros for the words that the checksum leaves out."""
     return _frozen(np.insert(_weights(words - 4), [_UNCOVERED.start] * 4, np.uint32(0), axis=1))
 
 
@@ -163,7 +163,7 @@ def _repeated(words: int, count: int) -> Words:
 
 
 def _frozen(values: Words) -> Words:
-    """Return the values contiguous and read-only, since the caches are shared between threads."""
+    """Return the values as a contiguous, read-only array, since the caches are shared between threads."""
     values = np.ascontiguousarray(values)
     values.flags.writeable = False
     return values

@@ -8,12 +8,12 @@
 | 19 | 1 | read version, likewise |
 | 21 | 3 | payload fractions, always 64, 32, 32 |
 | 24 | 4 | change counter (counts transactions in rollback mode only) |
-| 28 | 4 | size in pages, believed only if 92 equals 24 |
+| 28 | 4 | size in pages, valid only if the fields at 92 and 24 are equal |
 | 92 | 4 | the change counter at which the size was written ("version valid for") |
 
-An encrypted database has other bytes here: SQLCipher encrypts from 16 on and puts its salt before that, SEE leaves
-16-23 unencrypted. So the page size is known if and only if the payload fractions are right, and every other field is
-noise unless ``magic_ok``.
+An encrypted database has other bytes here. SQLCipher encrypts from offset 16 on and puts its salt before that. SEE
+leaves bytes 16 to 23 unencrypted. So the page size is known if and only if the payload fractions are right, and every
+other field is noise unless ``magic_ok``.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class DatabaseHeader:
 
     @property
     def wal_mode(self) -> bool:
-        """Whether the header says that the database is in WAL mode; that of an encrypted database never does."""
+        """Whether the header says that the database is in WAL mode. An encrypted database's header never says so."""
         return self.magic_ok and self.write_version == self.read_version == _WAL_VERSION
 
 
 def parse_database_header(data: bytes) -> DatabaseHeader | None:
-    """Return the header at the start of ``data``, or None if that is shorter than 100 bytes (an empty database)."""
+    """Return the header at the start of ``data``, or None if ``data`` is shorter than 100 bytes (an empty database)."""
     if len(data) < HEADER_SIZE:
         return None
     magic, size, write, read, _, fractions, counter, pages, valid_for = _FIELDS.unpack_from(data)

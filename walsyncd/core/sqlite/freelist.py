@@ -42,7 +42,7 @@ def free_leaves(page: Callable[[int], bytes], page_count: int) -> frozenset[int]
 def all_free_pages(
     page: Callable[[int], bytes], *, first_trunk: int, count: int, page_count: int
 ) -> frozenset[int] | None:
-    """Return the numbers of all trunks and leaves, or None unless they are exactly ``count`` pages of the database."""
+    """Return the numbers of all trunks and leaves, or None if they are not exactly ``count`` pages of the database."""
     free: set[int] = set()
     trunk, found = first_trunk, 0
     while trunk:

@@ -1,12 +1,12 @@
-"""Whether a file that only matches a pattern, and that nobody named, may be followed as a database.
+"""Whether a file may be followed as a database although it only matches a pattern, and nobody named it.
 
 **Who owns it.** Anybody can give somebody else's file a second name (a hard link) in a folder of their own. So a file
 with more than one name is accepted only if its owner is its folder's owner. An administrator's ``cp -al`` passes that.
 
 **What it is.** A SQLite file begins with "SQLite format 3" and a zero byte, unless it is encrypted. An encrypted file
-is a whole number of pages, at least 512 bytes each, of random bytes. Half of random bytes have their highest bit set.
-Of 512 random bytes, fewer than 192 have it set in one of 10^8 files. An archive's header has next to none, and text is
-valid UTF-8.
+is a whole number of pages of random bytes, and a page has at least 512 bytes. Half of random bytes have their highest
+bit set. Fewer than 192 of the first 512 bytes have it set in one of 10^8 encrypted files. An archive's header has
+almost no such bytes, and text is valid UTF-8.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def is_foreign(*, links: int, owner: int, folder_owner: int) -> bool:
 
 
 def is_no_database(head: bytes, size: int) -> bool:
-    """Whether a file of ``size`` bytes that begins with ``head`` (its first 512 bytes) is certainly no SQLite database.
+    """Whether a file of ``size`` bytes that begins with ``head`` (its first 512 bytes) can't be a SQLite database.
 
     An empty file may become a database.
     """

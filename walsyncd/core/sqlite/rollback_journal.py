@@ -7,7 +7,7 @@ A journal is a row of parts. Each part begins at a multiple of the sector size w
 | 0 | 8 | magic ``d9 d5 05 f9 20 a1 63 d7``; zeros until the part is synced |
 | 8 | 4 | how many records follow; 0xffffffff if nothing is ever synced |
 | 12 | 4 | nonce, random for each part |
-| 16 | 4 | size of the file in pages before the transaction; of the file, not of the database |
+| 16 | 4 | size of the file in pages before the transaction; the database's own size may differ |
 | 20 | 4 | sector size, 512 almost always |
 | 24 | 4 | page size |
 
@@ -20,16 +20,16 @@ and has any number of records:
 | page size + 4 | 4 | the nonce + the page's bytes at page size - 200, - 400 … (not at 0), modulo 2^32 |
 
 A transaction on several databases appends a super-journal's name: the lock page's number, the name, its length, the sum
-of its bytes (signed), the magic. Where the journal is synced it begins at a sector.
+of its bytes (signed), the magic. If the journal is synced, these fields begin at a sector.
 
 What is read here is more than SQLite would play back. A transaction that changed more pages than fit into the cache
 begins a new part each time it writes pages back, so every part counts. Records are taken while their checksum fits, not
-as many as the header says, because the header of a part may be older than its records. The reading stops at a part
-without magic, of which nothing but free leaves reached the database, and after a part that is never synced, which is
-always the last.
+as many as the header says, because the header of a part may be older than its records. The reading stops before a part
+without magic: of the pages in that part, only free leaves reached the database. It also stops after a part that is
+never synced, which is always the last part.
 
-``PERSIST`` keeps the file. It zeroes the first header's 28 bytes and nothing else, so the nonce follows from the first
-record: whatever wrote last wrote that one. Records of older transactions have another nonce.
+``PERSIST`` keeps the file. It zeroes the first header's 28 bytes and nothing else. The last transaction wrote the first
+record, so that transaction's nonce follows from this record. Records of older transactions have another nonce.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from walsyncd.core.sqlite.dbheader import HEADER_SIZE
 JOURNAL_HEADER_SIZE = 28
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
-RECORDS_MAX = 1_000_000  # bytes of one journal: 4 GiB of pages of 4 KiB. A scan finds more pages than that faster
+RECORDS_MAX = 1_000_000  # with pages of 4 KiB these records hold 4 GiB; for more pages a scan is faster
 SUPER_NAME_MAX = 4096  # PATH_MAX
 
 _HEADER = struct.Struct(">8s5I")
@@ -53,18 +53,18 @@ _NEVER_SYNCED = bytes(12)
 _ZEROED = bytes(JOURNAL_HEADER_SIZE)
 _NO_SYNC = 0xFFFFFFFF
 _SECTOR_SIZES = frozenset(1 << shift for shift in range(5, 17))
-_KEPT_SECTOR_SIZES = (512, 4096)  # the sizes that SQLite uses: with the flag "powersafe overwrite" and without
+_KEPT_SECTOR_SIZES = (512, 4096)  # SQLite uses 512 with the flag "powersafe overwrite", and 4096 without it
 _FIRST_WORD_OF_MAGIC = int.from_bytes(JOURNAL_MAGIC[:4], "big")
 _BLOCK_BYTES = 1 << 18
 _SUPER_TAIL = struct.Struct(">2I8s")
 _LOCK_BYTE = 0x40000000
 
 Read: TypeAlias = Callable[[int, int], bytes]
-"""Returns the bytes at an offset, fewer only at the end of the file."""
+"""Returns bytes at an offset, and fewer than requested only at the end of the file."""
 
 
 class JournalFault(StrEnum):
-    """Why a journal says nothing about which pages changed."""
+    """Why a journal does not say which pages changed."""
 
     EMPTY = "the journal is empty"
     NEVER_SYNCED = "nothing of the transaction reached the database but free leaves"
@@ -77,12 +77,12 @@ class JournalFault(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RollbackJournal:
-    """The records of a journal. ``records``: page number → offset of the page's content in its first record.
+    """The records of a journal. ``records`` maps a page number to the offset of the page in its first record.
 
     ``parts`` is how many parts were read.
-    ``page_1`` is the first 100 bytes of the page-1 record. It is None if there is none that surely belongs to the
+    ``page_1`` is the first 100 bytes of the page-1 record. It is None if no such record surely belongs to the
     transaction that wrote the first record.
-    ``may_be_cut``: it is a kept journal whose end may have been cut off.
+    ``may_be_cut`` says that this is a kept journal whose end may have been cut off.
     """
 
     page_size: int
@@ -93,7 +93,7 @@ class RollbackJournal:
     may_be_cut: bool = False
 
     def page(self, number: int) -> bytes | None:
-        """Return the page before the transaction, or None if the journal does not have it."""
+        """Return the page's content before the transaction, or None if the journal does not have the page."""
         at = self.records.get(number)
         return None if at is None else self.read(at, self.page_size)
 
@@ -113,11 +113,11 @@ class _Records:
 
     @property
     def are_too_many(self) -> bool:
-        """Whether there are more than a proof is worth."""
+        """Whether there are more records than a proof is worth."""
         return self.count > self._count_max
 
     def take_part(self, at: int, nonce: int) -> int:
-        """Take the records from offset ``at`` on. Returns the offset after the last one."""
+        """Take the records from offset ``at`` on. Returns the offset after the last record."""
         self.parts += 1
         size = self._record_size
         most = max(1, _BLOCK_BYTES // size)
@@ -176,8 +176,8 @@ def parse_kept_journal(
 ) -> RollbackJournal | JournalFault:
     """Return the records of a journal of ``size`` bytes that still exists, with its header zeroed (``PERSIST``).
 
-    They belong to the last transaction that wrote a record. Its page 1 counts only from the first part, because a part
-    that follows may be left over from an older transaction.
+    The records belong to the last transaction that wrote one. Page 1 is taken only from the first part, because a later
+    part may be left over from an older transaction.
     """
     head = read(0, JOURNAL_HEADER_SIZE)
     if not head:
@@ -200,7 +200,7 @@ def parse_kept_journal(
 
 
 def _first_kept_record(read: Read, page_size: int) -> tuple[int, int]:
-    """Return the sector size and the nonce, by the first record. The sector size is 0 if there is no record."""
+    """Return the sector size and the nonce that follow from the first record. Both are 0 if there is no record."""
     for sector in _KEPT_SECTOR_SIZES:
         record = read(sector, page_size + 8)
         number = int.from_bytes(record[:4], "big")
@@ -211,11 +211,11 @@ def _first_kept_record(read: Read, page_size: int) -> tuple[int, int]:
 
 
 def _may_be_cut(end: int, size: int, page_size: int) -> bool:
-    """Whether PRAGMA journal_size_limit may have cut records off that ended here.
+    """Whether PRAGMA journal_size_limit may have cut off records after offset ``end``, where the last record ends.
 
-    SQLite cuts after it has zeroed the header, to exactly the limit (pager.c, zeroJournalHdr; tried with limits of 0 to
-    1 MiB). The limit may be where a record ends. The file is then as after a transaction that had just so many records.
-    Only the order of events tells the two apart (``core.rollback.journal_trail``).
+    After SQLite has zeroed the header, it cuts the file to exactly the limit (pager.c, zeroJournalHdr; tried with
+    limits of 0 to 1 MiB). If a record ends at the limit, the file looks as it does after a transaction with just these
+    records. Only the order of events distinguishes the two (``core.rollback.journal_trail``).
     """
     return size - end < page_size + 8
 

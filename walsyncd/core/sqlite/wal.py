@@ -14,12 +14,12 @@ The file is a header and then frames, counted from 1, all of one size.
     28  checksum-2
 
 The last bit of the magic is the byte order in which the checksums read words: 0 little-endian, 1 big-endian.
-The header's checksum covers its first 24 bytes. A frame is valid if and only if
+The header's checksum covers the header's first 24 bytes. A frame is valid if and only if
 
-1. its salts are those of the header,
+1. its salts are equal to the header's salts,
 2. its page number is not 0, and
 3. its checksum continues the chain: it covers the frame header's first 8 bytes and the page, and starts from
-   the checksum of the frame before; for frame 1 from that of the WAL header.
+   the checksum of the frame before, or for frame 1 from the checksum of the WAL header.
 
 The first frame that is not valid ends the log, whatever follows it. When SQLite restarts the log, it overwrites it
 from the beginning, and frames of the old incarnation remain after the new ones.
@@ -47,7 +47,7 @@ _FRAME_HEADER = struct.Struct(">6I")
 Salts = tuple[int, int]
 
 _PARSED_MAX = 256  # each look reads the header, which is the same until the WAL restarts
-_FIELDS = 6  # of a frame header: page number, size, two salts, two checksums
+_FIELDS = 6  # the fields of a frame header: page number, size, two salts, two checksums
 _LOOP_FRAMES_MAX = 64  # below this a plain loop is faster than a numpy call (measured)
 
 
@@ -69,11 +69,11 @@ class WalHeader:
 
     @property
     def frame_size(self) -> int:
-        """Size of a frame in bytes: header and page."""
+        """The size of a frame in bytes, with header and page."""
         return FRAME_HEADER_SIZE + self.page_size
 
     def offset_of(self, frame: int) -> int:
-        """Return where ``frame`` (from 1) begins in the file. A WAL of ``frame - 1`` frames is as long."""
+        """Return where ``frame`` (from 1) begins in the file. This is the length of a WAL of ``frame - 1`` frames."""
         return WAL_HEADER_SIZE + (frame - 1) * self.frame_size
 
 
@@ -105,7 +105,7 @@ class FrameHeader:
 
 
 def parse_frame_header(data: Buffer) -> FrameHeader | None:
-    """Return the frame header that ``data`` begins with, unverified, or None if ``data`` is shorter than one."""
+    """Return the unverified frame header that ``data`` begins with, or None if ``data`` is too short."""
     if len(data) < FRAME_HEADER_SIZE:
         return None
     page_number, pages, salt1, salt2, sum1, sum2 = _FRAME_HEADER.unpack_from(data)
@@ -113,7 +113,7 @@ def parse_frame_header(data: Buffer) -> FrameHeader | None:
 
 
 def is_unknown_wal(data: Buffer) -> bool:
-    """Whether ``data``, the beginning of a WAL, is of a format that only another SQLite can read: wal2, or a later one.
+    """Whether ``data``, the beginning of a WAL, is of another format than the one described above, for example wal2.
 
     A file that does not begin with the magic number holds nothing. A crash leaves such files, and SQLite overwrites
     them.
@@ -146,9 +146,9 @@ class Frames:
     """A run of valid frames, and what follows it.
 
     ``data`` holds exactly these frames. The arrays have one row for each frame: page number, size (0 if the frame does
-    not commit), and the running checksum after it, shape (count, 2). ``before`` is the checksum before the first
-    frame, and ``big_endian`` its byte order. ``next_salts`` are the salts of the first frame that is not part of the
-    run, or None if its header is not in the data. For ``end``, a frame that is cut short is not in the data.
+    not commit), and the running checksum after the frame, shape (count, 2). ``before`` is the checksum before the first
+    frame, and ``big_endian`` is the checksums' byte order. ``next_salts`` are the salts of the first frame that is not
+    part of the run, or None if its header is not in the data. ``end`` is DATA if the next frame is cut short.
     """
 
     data: memoryview
@@ -164,19 +164,19 @@ class Frames:
 
     @property
     def last(self) -> int:
-        """Number of the last frame; ``first - 1`` if there is none."""
+        """The number of the last frame, or ``first - 1`` if there is no frame."""
         return self.first + self.count - 1
 
     @property
     def commits(self) -> list[int]:
-        """Numbers of the frames that commit, ascending."""
+        """The numbers of the frames that commit, ascending."""
         if self.count <= _LOOP_FRAMES_MAX:
             return [frame for frame, size in enumerate(self.sizes.tolist(), self.first) if size]
         commits: list[int] = (np.flatnonzero(self.sizes) + self.first).tolist()
         return commits
 
     def chain_after(self, frame: int, start: Chain) -> Chain:
-        """Return the running checksum after ``frame``; ``start`` is the one before the first frame."""
+        """Return the running checksum after ``frame``. ``start`` is the checksum before the first frame."""
         assert self.first - 1 <= frame <= self.last, f"frame {frame} not in {self.first}..{self.last}"
         if frame < self.first:
             return start
@@ -222,7 +222,7 @@ class Frames:
 
 
 def read_frames(data: Buffer, header: WalHeader, *, first: int, start: Chain) -> Frames:
-    """Return the valid frames that ``data`` begins with, whole ones only.
+    """Return the valid whole frames that ``data`` begins with.
 
     ``first`` is the number of the first frame. ``start`` is the chain before it: ``header.chain`` for frame 1.
     """

@@ -73,9 +73,9 @@ def format_index_header(header: IndexHeader) -> bytes:
 
 
 def parse_index_header(data: Buffer) -> IndexHeader | None:
-    """Return the header that the wal-index begins with, or None if it can't be trusted (yet).
+    """Return the header that the wal-index begins with, or None if the header can't be trusted (yet).
 
-    ``data`` are the first `WALINDEX_READ_SIZE` bytes or more. Returns None if there are fewer.
+    ``data`` is the first `WALINDEX_READ_SIZE` bytes or more. Returns None if ``data`` is shorter.
     """
     return _parse(bytes(data[:WALINDEX_READ_SIZE])) if len(data) >= WALINDEX_READ_SIZE else None
 
@@ -108,5 +108,5 @@ def _parse(data: bytes) -> IndexHeader | None:
 
 
 def parse_read_marks(data: Buffer) -> tuple[int, ...]:
-    """Return the values of aReadMark, which no checksum covers; empty if ``data`` is too short."""
+    """Return the values of aReadMark, which no checksum covers. Returns none if ``data`` is too short."""
     return _CHECKPOINT.unpack_from(data, 2 * _COPY_SIZE)[1:] if len(data) >= WALINDEX_READ_SIZE else ()

@@ -31,14 +31,14 @@ _FRAMES = _HASH_OFFSET // 4
 
 
 def blocks_for(frame: int) -> int:
-    """Return how many blocks an index up to ``frame`` has: at least one."""
+    """Return how many blocks an index up to ``frame`` has. There is at least one."""
     return 1 + max(0, -(-(frame - _FIRST_FRAMES) // _FRAMES))
 
 
 def add_to_block(content: memoryview, block: int, start: int, page_numbers: list[int]) -> None:
-    """Enter frames into one block, the first of them at place ``start`` (from 1); ``content`` is the whole block.
+    """Enter frames into one block, the first of them at place ``start`` (from 1). ``content`` is the whole block.
 
-    The page number is written before the slot that leads to it, since others read meanwhile.
+    A page number is written before the slot that leads to it, since other processes read meanwhile.
     """
     numbers = content[WALINDEX_READ_SIZE if block == 0 else 0 : _HASH_OFFSET].cast("I")
     slots = content[_HASH_OFFSET:BLOCK_BYTES].cast("H")
@@ -52,7 +52,7 @@ def add_to_block(content: memoryview, block: int, start: int, page_numbers: list
 
 
 def pieces_of(first: int, count: int) -> Iterator[tuple[int, int, int]]:
-    """Yield where ``count`` frames from ``first`` on are entered: block, place of the first in it, and count."""
+    """Yield where ``count`` frames from ``first`` on are entered: block, place of the first frame in it, and count."""
     while count:
         block = blocks_for(first) - 1
         before = 0 if block == 0 else _FIRST_FRAMES + (block - 1) * _FRAMES

@@ -1,18 +1,18 @@
 """The object of a base: raw ranges of the database file, each a zstd frame of its own, packed into equal parts.
 
 =============  ==================================================================================
-range          ``range_size`` raw bytes (the last: what is left), one zstd frame with checksum
-part           whole frames while they fit, the last of a shorter range, then one skippable frame up to
-               exactly ``part_size``; only the last part is shorter. Some stores demand equal parts,
-               all demand 5 MiB
+range          one zstd frame with checksum of ``range_size`` raw bytes; the last range has what is left
+part           whole frames while they fit, the last frame being that of a shorter range, then one
+               skippable frame that makes the part exactly ``part_size`` long. Only the last part is
+               shorter. Some stores demand equal parts, and all demand at least 5 MiB
 =============  ==================================================================================
 
-Similar data in a database is often megabytes apart, in pages that were written at another time. So ranges have at
+Similar data in a database is often megabytes apart, in pages that were written at different times. So ranges have at
 least 8 MiB, the largest window that every zstd decoder accepts by default, and long distance matching searches all of
 that window.
 
-A part that is read again after a crash keeps its number, its ranges and its size, whatever its pages compress to by
-then. If they don't fit any more, the base is begun again.
+A part that is read again after a crash keeps its number, its ranges and its size, although its pages may compress to a
+different size by then. If the ranges don't fit any more, the base is begun again.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from walsyncd.core.stored.manifest import Range, range_checksum
 from walsyncd.core.stored.zstd import zstd
 
 RANGE_SIZE_MIN = 8 << 20
-RANGES_MAX = 16_384  # without those that fill up a part
+RANGES_MAX = 16_384  # not counting ranges that fill up a part
 PART_SIZE_MIN = 8 << 20
 PARTS_MAX = 9_000  # the most parts that are used of the 10,000 that S3 allows
 BASE_BYTES_MAX = 5 << 40  # the largest object of S3
 SKIPPABLE_MAGIC = 0x184D2A50
 _SKIPPABLE_HEAD = 8
-FILLER_UNIT = 64 << 10  # a range that fills up a part is a multiple of it, and at least an eighth of a whole range
-_FILLER_MARGIN = 1.05  # a range may compress worse than the one before it, and worse when it is read again
+FILLER_UNIT = 64 << 10  # a range that fills up a part is a multiple of this, and at least an eighth of a whole range
+_FILLER_MARGIN = 1.05  # a range may compress worse than the range before it, and worse when it is read again
 
 _WORKERS = min(2, zstd.CompressionParameter.nb_workers.bounds()[1])  # 0 if libzstd was built without threads
-# About 200 MB/s on two cores. Random rows take 0.82, and texts 0.48, of the size that ranges of 1 MiB without long
-# distance matching give.
+# These options compress about 200 MB/s on two cores. Compared with ranges of 1 MiB without long distance matching,
+# random rows take 0.82 of the size, and texts 0.48.
 _OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 3,
     zstd.CompressionParameter.checksum_flag: 1,
@@ -52,7 +52,7 @@ _OPTIONS: dict[int, int] = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a file of ``file_size`` bytes is cut."""
+    """How a file of ``file_size`` bytes is cut into ranges and parts."""
 
     file_size: int
     range_size: int
@@ -76,7 +76,7 @@ def shape_of(file_size: int) -> Shape:
 
 
 def _bound(length: int) -> int:
-    """Return a generous limit of the size that zstd gives to ``length`` incompressible bytes."""
+    """Return a generous upper limit of the size to which zstd compresses ``length`` incompressible bytes."""
     return length + length // 128 + 512
 
 
@@ -89,7 +89,7 @@ class PackedPart:
     ranges: tuple[Range, ...]
 
     def padded(self, size: int) -> PackedPart | None:
-        """Return the same part at exactly ``size`` bytes, or None if it is too large for that."""
+        """Return the same part padded to exactly ``size`` bytes, or None if the part is too large for that."""
         left = size - len(self.body)
         if left == 0:
             return self
@@ -127,12 +127,15 @@ class Packer:
         self._frames: list[bytes] = []
         self._ranges: list[Range] = []
         self._used = 0
-        self._rate = 1.0  # of the last frame: what a raw byte became
-        # A part that holds that much may be filled up without making more parts than S3 allows.
+        self._rate = 1.0  # compressed bytes for each raw byte of the last frame
+        # A part that holds this many raw bytes may be filled up without making more parts than S3 allows.
         self._whole = (shape.part_size - _SKIPPABLE_HEAD) // _bound(shape.range_size) * shape.range_size
 
     def wanted(self) -> int:
-        """Return how many raw bytes the next range should have: fewer than a whole range if they fill up the part."""
+        """Return how many raw bytes the next range should have.
+
+        A range that fills up a part is shorter than a whole range.
+        """
         whole = self._shape.range_size
         if sum(part.length for part in self._ranges) < max(1, self._whole):
             return whole
@@ -141,9 +144,9 @@ class Packer:
         return fitting if whole // 8 <= fitting < whole else whole
 
     def add(self, raw: bytes) -> PackedPart | None:
-        """Take the next range. Returns the part before it if that is full, or else None.
+        """Take the next range. Returns the part before the range if that part is full, or else None.
 
-        A range that does not fit is not taken if a shorter one may fit, or if it is itself shorter than a whole range.
+        A range that does not fit is not taken if a shorter range may fit, or if the range is shorter than a whole one.
         In every case, ``reached`` is where the next range begins.
         """
         frame = self._compressor.frame(raw)
@@ -162,7 +165,7 @@ class Packer:
         return full
 
     def finish(self) -> PackedPart | None:
-        """Return the last part at the size that it has, or None if there is nothing left."""
+        """Return the last part without padding, or None if there is nothing left."""
         return self._cut(self._used) if self._frames else None
 
     def _fits(self, more: int) -> bool:
@@ -179,7 +182,7 @@ class Packer:
 
 
 def whole_body(ranges: Iterable[bytes], compressor: FrameCompressor, *, reached: int = 0) -> PackedPart:
-    """Return ranges from raw offset ``reached`` on as one part, as a small base has. No ranges give an empty frame."""
+    """Return ranges from raw offset ``reached`` on as the one part of a small base. No ranges give an empty frame."""
     packer = Packer(Shape(0, RANGE_SIZE_MIN, 1 << 62), compressor, reached=reached)
     for raw in ranges:
         packer.add(raw)
@@ -187,14 +190,14 @@ def whole_body(ranges: Iterable[bytes], compressor: FrameCompressor, *, reached:
 
 
 def padding(size: int) -> bytes:
-    """Return a skippable zstd frame of ``size`` bytes, at least 8 (RFC 8878, 3.1.2)."""
+    """Return a skippable zstd frame of ``size`` bytes, which must be at least 8 (RFC 8878, 3.1.2)."""
     assert size >= _SKIPPABLE_HEAD
     content = size - _SKIPPABLE_HEAD
     return SKIPPABLE_MAGIC.to_bytes(4, "little") + content.to_bytes(4, "little") + bytes(content)
 
 
 def format_ranges(ranges: Sequence[Range]) -> str:
-    """Return a part's ranges as the journal keeps them."""
+    """Return the text in which the journal keeps a part's ranges."""
     rows = [[r.offset, r.length, r.object_offset, r.object_length, r.checksum] for r in ranges]
     return json.dumps(rows, separators=(",", ":"))
 

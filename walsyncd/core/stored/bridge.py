@@ -1,9 +1,9 @@
 """What a bridge says about itself: which span of the history it covers, and why.
 
 A bridge is the first transaction of an epoch. It holds every page that may have changed in a gap, so it leads from the
-position before the gap (the old position) to the commit at which it ends. The commits in between can't be restored one
-by one. A bridge that repairs what a scrub found wrong has no gap before it. It says from which position on the replica
-may have been wrong.
+position before the gap (the old position) to the commit at which the bridge ends. The commits in between can't be
+restored one by one. A bridge that repairs what a scrub found wrong has no gap before it. Such a bridge says from which
+position on the replica may have been wrong.
 
 The fields follow the commits in the trailer of the bridge's segment (`walsyncd.core.stored.segment`), little-endian:
 
@@ -19,7 +19,7 @@ The fields follow the commits in the trailer of the bridge's segment (`walsyncd.
       38     2   length of the reason
       40     …   the kind (a word, the label of the metric), the reason (a sentence), both UTF-8
 
-The time of the bridge itself is that of its one commit. Positions are of the same generation.
+The time of the bridge itself is the time of its one commit. Positions are of the bridge's generation.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from walsyncd.core.stored.layout import TIME_MS_MAX
 from walsyncd.errors import CorruptError
 
 KIND_BYTES_MAX = 64
-REASON_BYTES_MAX = 1024  # a sentence with some numbers; the longest reason so far takes 200
+REASON_BYTES_MAX = 1024  # a reason is a sentence with some numbers; the longest so far takes 200 bytes
 
 _HEAD = struct.Struct("<IIQIIQIHH")
 
 
 @dataclass(frozen=True, slots=True)
 class SuspectSpan:
-    """Positions after ``epoch``/``frame``, the last good scan, may be wrong in up to ``pages`` pages."""
+    """The position ``epoch``/``frame`` of the last good scan. Later positions may be wrong in up to ``pages`` pages."""
 
     epoch: int
     frame: int
@@ -48,7 +48,7 @@ class SuspectSpan:
 
 @dataclass(frozen=True, slots=True)
 class BridgeSpan:
-    """The old position, until when it was proven to be the newest, and why the bridge was needed.
+    """The old position, the time up to which it was proven to be the newest, and why the bridge was needed.
 
     ``suspect`` is set if the bridge repairs what a scrub found wrong.
     """
@@ -75,7 +75,7 @@ def format_bridge(span: BridgeSpan) -> bytes:
 
 
 def parse_bridge(data: bytes) -> BridgeSpan:
-    """Inverse of ``format_bridge``. Raises CorruptError if the bytes are not exactly that."""
+    """Inverse of ``format_bridge``. Raises CorruptError if the bytes are not exactly what ``format_bridge`` returns."""
     if len(data) < _HEAD.size:
         raise CorruptError(f"parse bridge: {len(data)} bytes are too few")
     epoch, frame, proven_ms, *suspect, kind_size, reason_size = _HEAD.unpack_from(data)
@@ -117,6 +117,6 @@ def fault_of_bridge(span: BridgeSpan) -> str:
 
 
 def _cut(text: str, size_max: int) -> bytes:
-    """Return the text in UTF-8: at most ``size_max`` bytes of whole characters that a terminal can print."""
+    """Return the text in UTF-8, cut to at most ``size_max`` bytes of whole characters that a terminal can print."""
     printable = "".join(letter if letter.isprintable() else "?" for letter in text)
     return printable.encode()[:size_max].decode(errors="ignore").encode()

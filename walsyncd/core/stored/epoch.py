@@ -1,8 +1,8 @@
-"""An epoch: the WAL that we store, built from the frames of any number of SQLite's incarnations.
+"""An epoch: the WAL that we store, built from the frames of any number of incarnations of SQLite's WAL.
 
-It is a WAL like SQLite's own (`walsyncd.core.sqlite.wal`). The header has magic 0x377f0682 (little-endian words), the
-number of the epoch as checkpoint sequence number, and the epoch's own salts. A frame keeps its page number, size and
-page. Its salts and running checksum are the epoch's:
+An epoch is a WAL like SQLite's own (`walsyncd.core.sqlite.wal`). The header has magic 0x377f0682 (little-endian words),
+the number of the epoch as checkpoint sequence number, and the epoch's own salts. A frame keeps its page number, size
+and page, and gets the salts and the running checksum of the epoch:
 
     source frame   page number | size | source's salts | source's checksum | page
     stored frame   page number | size | epoch's salts  | epoch's checksum  | page
@@ -22,7 +22,10 @@ from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Frames, format_wal_heade
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """How the next frame of an epoch is stamped. ``chain`` is the checksum after the frame before it."""
+    """The salts and the checksum with which the next frame of an epoch is stored.
+
+    ``chain`` is the checksum after the last frame that was stored.
+    """
 
     page_size: int
     sequence: int
@@ -61,7 +64,7 @@ def restamp(frames: Frames, stamp: Stamp) -> tuple[bytes, Stamp]:
 
 
 def _joined(headers: bytes, source: memoryview, size: int) -> bytes:
-    """Return the pages of ``source``, each after its header. This copies once; stamping a copy would copy twice."""
+    """Return the pages of ``source``, each after its header. Pages are copied once; stamping a copy would need two."""
     pieces: list[bytes | memoryview] = []
     for row in range(len(source) // size):
         pieces.append(headers[row * FRAME_HEADER_SIZE : (row + 1) * FRAME_HEADER_SIZE])

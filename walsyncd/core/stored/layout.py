@@ -3,14 +3,14 @@
 Keys are relative to the folder of one database; ``<g>`` is a generation's id (see ``position``)::
 
     owner.json                                                    who writes here
-    <g>/base/<epoch>-<frame>-<random>.db.zst                      BaseKey: a base, its start S
-    <g>/base/<epoch>-<frame>-<random>.<epoch>-<frame>.<time>.json.zst   ManifestKey: … and its N
+    <g>/base/<epoch>-<frame>-<random>.db.zst                      BaseKey: a base that starts at S
+    <g>/base/<epoch>-<frame>-<random>.<epoch>-<frame>.<time>.json.zst   ManifestKey: S and N of a base
     <g>/pruned/<first>-<last>.<time>.json                         PrunedKey: epochs that retention removed
     <g>/wal/<epoch>/<first>-<last>.<time>.wal.zst                 SegmentKey
-    <g>/wal/<epoch>/00000001-<last>.<time>.<previous>.wal.zst     … the first one of an epoch
-    <g>/wal/<epoch>/00000001-<last>.<time>.<previous>.bridge.wal.zst  … a bridge: one transaction that closes a gap
+    <g>/wal/<epoch>/00000001-<last>.<time>.<previous>.wal.zst     the first SegmentKey of an epoch
+    <g>/wal/<epoch>/00000001-<last>.<time>.<previous>.bridge.wal.zst  the same for a bridge, which closes a gap
     <g>/whole/<epoch>-<last>.<time>.<previous>.wal.zst            WholeKey: a closed epoch
-    <g>/whole/<epoch>-<last>.<time>.<previous>.bridge.wal.zst     … whose first transaction is a bridge
+    <g>/whole/<epoch>-<last>.<time>.<previous>.bridge.wal.zst     the same if the first transaction is a bridge
 
 =============  =====================  ==================================================================
 field          text                   rule
@@ -19,14 +19,14 @@ epoch          8 lower-case hex       from 1
 frame          8 lower-case hex       from 0 (0: before the first frame of the epoch)
 first, last    8 lower-case hex       frames (in ``pruned``: epochs), 1 ≤ first ≤ last
 previous       8 lower-case hex       last frame of the epoch before; 0 in epoch 1
-random         8 lower-case hex       a key of its own for every attempt at a base
+random         8 lower-case hex       gives every attempt at a base its own key
 time           13 decimal digits      ms since 1970 when the last commit was seen; see below
 =============  =====================  ==================================================================
 
-A time is not before that of an earlier object of the same epoch. From one epoch to the next, times go back only where
-a clock had been ahead and was set right (``core.restore.clock_doubt``).
+The times of an epoch's objects never decrease. From one epoch to the next, times go back only where a clock had been
+ahead and was set right (``core.restore.clock_doubt``).
 
-Text of fixed width sorts like the numbers, so a LIST of ``wal/`` is in the order of positions. A key that does not
+Text of fixed width sorts as its numbers do, so a LIST of ``wal/`` is in the order of positions. A key that does not
 match this grammar exactly is foreign: ``parse_key`` returns None and the object is left alone.
 """
 
@@ -39,11 +39,11 @@ from walsyncd.core.stored.position import GENERATION_PATTERN, is_generation
 from walsyncd.errors import UsageError
 
 OWNER_KEY = "owner.json"
-HIDDEN_FOLDER = ".walsyncd"  # what a folder as storage keeps beside the objects
-ID_METADATA = "walsyncd-id"  # in an object's metadata: proves that it is ours and has our bytes
+HIDDEN_FOLDER = ".walsyncd"  # where a folder that is a storage keeps its own files beside the objects
+ID_METADATA = "walsyncd-id"  # this field of an object's metadata proves that the object is ours and has our bytes
 
-NAME_BYTES_MAX = 900  # S3 keys end at 1,024 bytes; the longest key below a database has 101
-SEGMENT_BYTES_MAX = 255  # one path segment: the limit of file systems (DirectoryStorage)
+NAME_BYTES_MAX = 900  # S3 allows keys of 1,024 bytes; the longest key below a database has 101 bytes
+SEGMENT_BYTES_MAX = 255  # file systems limit one path segment to this (DirectoryStorage)
 
 TIME_MS_MAX = 9_999_999_999_999  # 13 digits, in the year 2286
 
@@ -56,7 +56,7 @@ _GENERATION = rf"({GENERATION_PATTERN.pattern})"
 class SegmentKey:
     """Frames ``first`` to ``last`` of an epoch. ``previous`` is set only if ``first`` is 1.
 
-    ``bridge`` says that they are one transaction that closes a gap. It is the first one of its epoch.
+    ``bridge`` says that the frames are one transaction that closes a gap. It is the first transaction of its epoch.
     """
 
     generation: str
@@ -70,7 +70,7 @@ class SegmentKey:
 
 @dataclass(frozen=True, slots=True, order=True)
 class WholeKey:
-    """A closed epoch in one object: the bytes of its segments, concatenated. If ``bridge``, the first is a bridge."""
+    """A closed epoch in one object, which is all its segments concatenated. ``bridge``: the first one is a bridge."""
 
     generation: str
     epoch: int
@@ -81,7 +81,7 @@ class WholeKey:
 
     @property
     def first(self) -> int:
-        """The first frame, as in a segment's key."""
+        """The first frame. A segment's key has the same attribute."""
         return 1
 
 
@@ -112,7 +112,7 @@ class ManifestKey:
 
 @dataclass(frozen=True, slots=True, order=True)
 class PrunedKey:
-    """A statement, made beforehand, that retention removes epochs ``first`` to ``last``. The key contains all of it."""
+    """A statement, made beforehand, that retention removes epochs ``first`` to ``last``. The key holds all of it."""
 
     generation: str
     first: int
@@ -235,8 +235,8 @@ def pruned_folder(generation: str) -> str:
 def before_epoch(folder: str, epoch: int) -> str:
     """Return the key after which a LIST of ``wal/`` or ``whole/`` shows ``epoch`` and all later ones.
 
-    It sorts after all keys of the epoch before. It is never the name of a "folder", because a LIST after
-    ``wal/00000001`` leaves out everything in that folder on SeaweedFS.
+    The returned key sorts after all keys of the epoch before. It is never the name of a "folder", because on SeaweedFS
+    a LIST after ``wal/00000001`` leaves out everything in that folder.
     """
     return f"{folder}{epoch - 1:08x}~"
 
@@ -275,10 +275,10 @@ def _segment_fault(segment: str) -> str:
 
 
 def default_name(path: str) -> str:
-    """Return the name of a database that was given none: its absolute path without the leading slash."""
+    """Return the name of a database that has no configured name: its absolute path without the leading slash."""
     return path.lstrip("/")
 
 
 def folder_key(name: str, key: str) -> str:
-    """Return a key of a database's folder as a key of the storage; ``name`` is "" for the storage's root."""
+    """Return the storage's key for a key of a database's folder. ``name`` is "" for the storage's root."""
     return f"{name}/{key}" if name else key

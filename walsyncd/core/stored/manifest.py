@@ -1,11 +1,12 @@
 """The manifest of a base: what the object holds, from which position on it is valid, and where its ranges are.
 
-It is one zstd frame, with content checksum, of a JSON object:
+A manifest is a JSON object, compressed to one zstd frame with content checksum:
 
 ===============  ================================================================================
 ``format``       2; a reader refuses newer formats
 ``database``     name of the database
-``generation``   id; ``predecessor`` the one before ("" for the first), ``predecessor_end`` why that ended
+``generation``   id; ``predecessor`` is the id of the generation before it ("" for the first generation),
+                 ``predecessor_end`` says why that one ended
 ``page_size``    512 … 65536
 ``file_size``    bytes of the raw database file
 ``object``       key of the base, relative to the database's folder; ``object_size`` in bytes, ``etag``
@@ -16,8 +17,9 @@ It is one zstd frame, with content checksum, of a JSON object:
 ===============  ================================================================================
 
 Ranges follow one another from 0 to ``file_size`` without a hole. Each is one zstd frame of the object, and the bytes
-between those frames are padding (zstd skippable frames). ``checksum`` is the raw range's XXH3-64 in hex, which finds
-damage as fast as memory is read. A checksum of 32 digits, as all were in format 1, is the beginning of its SHA-256.
+between those frames are padding (zstd skippable frames). ``checksum`` is the raw range's XXH3-64 in hex, which is
+computed as fast as memory is read. A checksum of 32 digits is the beginning of the raw range's SHA-256. All checksums
+of format 1 are of this kind.
 """
 
 from __future__ import annotations
@@ -36,10 +38,10 @@ from walsyncd.errors import CorruptError, NewerFormatError
 
 FORMAT_VERSION = 2
 _SHA256_DIGITS = 32  # the first 16 bytes
-MANIFEST_BYTES_MAX = 4 * 1024 * 1024  # 16,384 ranges take about 1 MiB of JSON, with those that fill up parts 2 MiB
-_NUMBER_MAX = 1 << 62  # no file and no object is as large
-_TEXT_MAX = 4096  # characters; keys and names are shorter, and so is every reason
-# 8 MiB, which RFC 8878 recommends every decoder to support
+MANIFEST_BYTES_MAX = 4 * 1024 * 1024  # 16,384 ranges take 1 MiB of JSON, and 2 MiB with ranges that fill up parts
+_NUMBER_MAX = 1 << 62  # no file and no object is this large
+_TEXT_MAX = 4096  # characters; keys, names and reasons are shorter
+# This is a window of 8 MiB, which RFC 8878 recommends every decoder to support.
 _DECOMPRESSION: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
 
 
@@ -56,7 +58,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A finished base. ``key``, ``size`` and ``etag`` are those of its object."""
+    """A finished base. ``key``, ``size`` and ``etag`` describe the base's object."""
 
     database: str
     generation: str
@@ -75,7 +77,7 @@ class Manifest:
 
 
 def range_checksum(raw: bytes | memoryview) -> str:
-    """Return the checksum of a raw range as a manifest has it: 16 hex digits."""
+    """Return the checksum of a raw range in the manifest's form, 16 hex digits."""
     return xxh3_64_hexdigest(raw)
 
 
@@ -197,7 +199,7 @@ def _text(value: object) -> str:
 
 
 def _printable(value: object) -> str:
-    """Return a text for people: characters that a terminal would obey, or can't show, become question marks."""
+    """Return a text for people. Control characters, and characters that can't be shown, become question marks."""
     return "".join(letter if letter.isprintable() else "?" for letter in _text(value))
 
 

@@ -1,7 +1,7 @@
-"""Moments: milliseconds since 1970 inside, RFC 3339 in UTC outside.
+"""Moments. The program counts in milliseconds since 1970, and shows and reads RFC 3339 in UTC.
 
 ``20261122T105600Z`` is used in the names of files. ``2026-11-22T10:56:00.123Z`` is for people, and ``restore --at``
-reads it back exactly. A time without an offset (``2026-11-22 10:56:00``) is local: the caller says in which zone.
+reads it back exactly. A time without an offset (``2026-11-22 10:56:00``) is local, and the caller decides the zone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from walsyncd.errors import UsageError
 
 CLOCK_OFF_MS = 300_000
-"""Two clocks may differ by as much, and one may be set by as much, before either is taken for wrong."""
+"""Two clocks may differ by this much, and a clock may be set by this much, before a clock is treated as wrong."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -25,14 +25,14 @@ def format_moment(time_ms: int) -> str:
 
 
 def format_stamp(time_ms: int) -> str:
-    """Return a moment to the second and without punctuation, for names of files."""
+    """Return a moment as text for names of files, to the second and without punctuation."""
     return f"{_utc(time_ms):%Y%m%dT%H%M%SZ}"
 
 
 def parse_moment(text: str) -> datetime:
-    """Return an aware moment for RFC 3339, or a naive one, in the caller's zone, for ``YYYY-MM-DD HH:MM:SS``.
+    """Return an aware moment for RFC 3339, or a naive moment in the caller's zone for ``YYYY-MM-DD HH:MM:SS``.
 
-    Raises UsageError, which names the forms.
+    Raises UsageError, which names both forms.
     """
     match = _FORM.fullmatch(text.strip())
     try:

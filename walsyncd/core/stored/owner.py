@@ -1,21 +1,21 @@
 """``owner.json``: who writes to a database's folder, and whether a generation may be continued there.
 
-| owner.json names                 | the generation          | so                                            |
+| owner.json names                 | the generation          | what follows                                  |
 |----------------------------------|-------------------------|-----------------------------------------------|
 | a run this journal wrote, ours   | any                     | continue it                                   |
 | nobody, or somebody else         | nothing of it in bucket | begin it: nobody else can have written it     |
 | nobody, or somebody else         | was written to          | lost: a clone, another daemon, an old journal |
 
 The run id decides. The machine's id is compared too, since a clone of a disk has the same journal and often another
-machine id. It proves nothing if one of the two machines has none (in a container, ``machine_id`` is ``host-`` and a
-host name that is new each time). Nor does it if this journal has run under both ids since the machine was booted (a
-container that was created again with the same state directory).
+machine id. The machine's id proves nothing if one of the two machines has none: in a container, ``machine_id`` is
+``host-`` and a host name that is new each time. Nor does it prove anything if this journal has run under both ids since
+the machine was booted, as in a container that was created again with the same state directory.
 
 The file is a JSON object with ``host``, ``machine_id``, ``run_id`` and ``since`` (RFC 3339, UTC), all text.
 
 A run that stops in order, with everything stored, adds ``released``: the generation that another daemon may continue.
-It writes nothing after that. So a run that goes on, or that was killed, has never released anything. Versions that do
-not know ``released`` begin a generation there, as they do at every owner that is not theirs.
+The run writes nothing after that. So a run that goes on, or that was killed, has never released anything. Versions that
+do not know ``released`` begin a new generation, as they do for every owner that is not theirs.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from dataclasses import asdict, dataclass
 
 from walsyncd.errors import CorruptError
 
-OWNER_BYTES_MAX = 8192  # walsyncd writes some 200
+OWNER_BYTES_MAX = 8192  # walsyncd writes about 200 bytes
 
 UNNAMED = "host-"  # prefix of the host name if a machine has no id
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """One run of one daemon. ``since`` is when it wrote ``owner.json``.
+    """One run of one daemon. ``since`` is when the run wrote ``owner.json``.
 
-    ``released`` is the generation that it leaves to another daemon, or an empty text.
+    ``released`` is the generation that the run leaves to another daemon, or an empty text.
     """
 
     host: str
@@ -86,7 +86,7 @@ def lost_reason(
 
     ``runs`` are the runs that this journal wrote into owner.json last, or may have written. ``was_stored`` says that
     the journal knows of a stored object of the generation. ``in_bucket`` are the ids of the generations in the folder.
-    They matter only if the owner is not this journal.
+    These ids matter only if this journal did not write owner.json.
     """
     if is_ours(seen, machine_ids=machine_ids, runs=runs):
         return ""
@@ -102,7 +102,7 @@ def lost_reason(
 def is_ours(seen: Owner | None, *, machine_ids: Collection[str], runs: Collection[str]) -> bool:
     """Whether this journal wrote ``owner.json`` on this machine.
 
-    ``machine_ids`` are this machine's id and those that it had earlier since it was booted.
+    ``machine_ids`` are this machine's id and the ids that it had earlier since it was booted.
     """
     if seen is None or seen.run_id not in runs:
         return False
@@ -112,12 +112,13 @@ def is_ours(seen: Owner | None, *, machine_ids: Collection[str], runs: Collectio
 def may_be_continued(
     seen: Owner, *, machine_ids: Collection[str], runs: Collection[str], in_bucket: Collection[str], is_known: bool
 ) -> bool:
-    """Whether a daemon that did not write ``seen.released`` may go on with it.
+    """Whether a daemon that did not write the generation ``seen.released`` may continue it.
 
-    ``runs`` are those that its journal wrote, or may have written: what they left they continue from their journal, or
-    have ended for a reason. ``is_known``: the journal has had a generation of the database. Then it must be another
-    machine that left this one, or else the journal is a copy, or was restored from a backup. Nothing newer may be in
-    the folder, whose generations are ``in_bucket``.
+    ``runs`` are the runs that the daemon's journal wrote, or may have written. A generation that one of them left is
+    not continued here: the journal itself continues it, or has ended it for a reason. ``is_known`` says that the
+    journal has had a generation of the database. Then another machine must have left ``seen.released``, or else the
+    journal is a copy, or was restored from a backup. No newer generation may be in the folder, whose generations are
+    ``in_bucket``.
     """
     if not seen.released or seen.run_id in runs or (is_known and not _is_elsewhere(seen, machine_ids)):
         return False

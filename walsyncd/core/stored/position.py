@@ -45,7 +45,7 @@ def parse_position(text: str) -> Position:
 
 
 def is_generation(text: str) -> bool:
-    """Whether a name is a generation's id: it has that form, and a date that exists and that an id can have."""
+    """Whether a name is a generation's id: it has the form of an id, and its date exists and is in an id's range."""
     return GENERATION_PATTERN.fullmatch(text) is not None and _moment_of(text) is not None
 
 
@@ -67,7 +67,7 @@ def new_generation(now: datetime, entropy: int, *, known: str = "") -> str:
 
 
 def generation_time(generation: str) -> datetime:
-    """Return when a generation began (UTC) by its id, or 1970 if it is not an id (``is_generation``)."""
+    """Return when a generation began (UTC) by its id, or 1970 if the text is not an id (``is_generation``)."""
     return _moment_of(generation) or _FIRST
 
 

@@ -21,9 +21,9 @@ The trailer is little-endian:
 The trailer of a bridge has b"WSG2" instead, and the fields of `walsyncd.core.stored.bridge` between its one commit and
 the CRC. A bridge is one transaction from frame 1 on.
 
-The CRC is needed because `--at` relies on the times, which no other checksum covers. Each part begins where the one
+The CRC is needed because `--at` relies on the times, which no other checksum covers. Each part begins where the part
 before it ended. So the concatenated bodies of adjoining segments are a body again, and `zstd -dc` of all bodies of an
-epoch is its WAL. Source: RFC 8878, sections 3.1.1 (zstd frames) and 3.1.2 (skippable).
+epoch gives the epoch's WAL. Source: RFC 8878, sections 3.1.1 (zstd frames) and 3.1.2 (skippable).
 """
 
 from __future__ import annotations
@@ -49,18 +49,21 @@ _BRIDGE_SIGNATURE = b"WSG2"
 _TRAILER_HEAD = struct.Struct("<4s8I")
 _COMMIT = struct.Struct("<IQ")
 _TRAILER_SIZE_MAX = 8 * 1024 * 1024  # 700,000 commits; the 256 MiB that are read at once hold 500,000 frames at most
-# zstd returns the rest of a piece after a frame as a copy, once per part. So the first pieces of a part are small.
+# After a frame, zstd copies the rest of the piece, once per part. So the first pieces of a part are small.
 _FEED_SIZE, _FEED_SIZE_MAX = 16 * 1024, 512 * 1024
 _COMPRESSION: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 1,
     zstd.CompressionParameter.checksum_flag: 1,
 }
-# 8 MiB, which RFC 8878 recommends every decoder to support; level 1 writes 512 KiB
+# This is a window of 8 MiB, which RFC 8878 recommends every decoder to support. Level 1 writes windows of 512 KiB.
 _DECOMPRESSION: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
 
 
 class Commit(NamedTuple):
-    """A frame that commits, and when it was seen (milliseconds since 1970). A restore makes one per transaction."""
+    """A frame that commits, and when it was seen (milliseconds since 1970).
+
+    This is a tuple, since a restore creates one Commit per transaction.
+    """
 
     frame: int
     time_ms: int
@@ -68,7 +71,7 @@ class Commit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Trailer:
-    """What a part holds: frames ``first`` to ``last``, the chains at both ends, and its commits in order.
+    """What a part holds: frames ``first`` to ``last``, the chains at both ends, and the part's commits in order.
 
     ``bridge`` is set if the part is a bridge.
     """
@@ -130,7 +133,7 @@ def last_trailer(tail: bytes) -> Trailer | None:
     while (at := tail.rfind(magic, 0, at)) >= 0:
         try:
             return parse_trailer(tail[at:])
-        except CorruptError:  # the same bytes within the trailer, or within the frames before it
+        except CorruptError:  # the magic's bytes also occur within the trailer, or within the frames before it
             continue
     return None
 
@@ -162,18 +165,18 @@ def _fault_of_bridge(trailer: Trailer, bridge: BridgeSpan) -> str:
 
 
 def encode_segment(content: Buffer, trailer: Trailer) -> bytes:
-    """Return the body of one segment: ``content`` are its frames, after the WAL header if it begins with frame 1."""
+    """Return the body of one segment. ``content`` is its frames, after the WAL header if the first is frame 1."""
     return zstd.compress(content, options=_COMPRESSION) + format_trailer(trailer)
 
 
 class SegmentWriter:
-    """Writes a body piece by piece, for a transaction larger than memory should hold."""
+    """Writes a body piece by piece, since a transaction may be too large to be held in memory."""
 
     def __init__(self) -> None:
         self._compressor = zstd.ZstdCompressor(options=_COMPRESSION)
 
     def feed(self, content: Buffer) -> bytes:
-        """Take the next piece of content. Returns the bytes of the body that are ready, often none."""
+        """Take the next piece of content. Returns the bytes of the body that are ready. Often there are none."""
         return self._compressor.compress(content)
 
     def finish(self, trailer: Trailer) -> bytes:
@@ -184,8 +187,8 @@ class SegmentWriter:
 def decode_body(blocks: Iterable[bytes]) -> Iterator[bytes | Trailer]:
     """Yield content and trailers of a body, in the order of the body.
 
-    ``blocks`` are the body in pieces of any size. Content comes in pieces of at most `CONTENT_BLOCK_SIZE`. It is
-    complete only when its trailer has come. Raises CorruptError, which names the offset in the body.
+    ``blocks`` are the body in pieces of any size. Content is yielded in pieces of at most `CONTENT_BLOCK_SIZE`, and is
+    complete only when its trailer has been yielded. Raises CorruptError, which names the offset in the body.
     """
     source = _Source(blocks)
     before: Trailer | None = None
@@ -247,7 +250,7 @@ def _adjoins(before: Trailer, after: Trailer) -> bool:
 
 
 class _Source:
-    """The bytes of a body, read in small pieces. ``offset`` is that of the next byte."""
+    """The bytes of a body, read in small pieces. ``offset`` is the offset of the next byte."""
 
     def __init__(self, blocks: Iterable[bytes]) -> None:
         self._blocks = iter(blocks)
@@ -264,7 +267,7 @@ class _Source:
         return False
 
     def some(self, size_max: int) -> bytes:
-        """Read at least one byte and at most ``size_max``, of one block."""
+        """Read at least one byte and at most ``size_max`` bytes from one block."""
         if self.at_end():
             raise CorruptError(f"decode segment: the body ends at byte {self.offset}, inside a part")
         piece = bytes(self._block[self._taken : self._taken + size_max])
@@ -278,7 +281,7 @@ class _Source:
         return bytes(pieces)
 
     def give_back(self, size: int) -> None:
-        """Put back the last ``size`` bytes, which are part of what `some` returned last."""
+        """Put back the last ``size`` bytes of those that `some` returned last."""
         assert size <= self._taken, f"give back {size} bytes of {self._taken}"
         self._move(-size)
 

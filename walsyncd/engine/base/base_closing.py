@@ -1,4 +1,4 @@
-"""The end of a base of a database without a WAL: a scan ships what the base lacks (``PageScans``)."""
+"""Ends the base of a database without a WAL: a scan (``PageScans``) ships what changed during the copy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def close_base(
 ) -> Steps[None]:
     """Wait until a scan has shipped what the base lacks, however busy the database is, and ``finish`` was called.
 
-    ``interrupt`` reaches the follower, in whose thread ``finish`` runs.
+    ``interrupt`` hands a call to the follower. ``finish`` runs in the follower's thread.
     """
     asked: Future[Future[None]] = Future()
 
@@ -41,6 +41,6 @@ def close_base(
 
 
 def is_closed(base: FinishedBase, state: FollowState, reading: BaseReading | None) -> bool:
-    """Whether a base without a WAL, with the frames of its epoch, is the database at ``state``."""
+    """Whether applying its epoch's frames to a base of a database without a WAL gives the database at ``state``."""
     start, position = base.plan.start, state.stream.position
     return start == position if reading is None else start.epoch == position.epoch

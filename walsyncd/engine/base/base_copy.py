@@ -1,11 +1,12 @@
 """Copies one base into storage: read the file range by range, send parts as they fill, complete the object.
 
 Nothing is locked and no quiet moment is needed: pages that change during the copy are in the frames that are followed
-meanwhile. A part's bytes stay in memory until the store has it. Its row is durable before it is sent, so an interrupted
-copy continues with the first missing part.
+meanwhile. A part's bytes stay in memory until the store has the part. A part's row is durable before the part is sent,
+so an interrupted copy continues with the first missing part.
 
-A copy never keeps its thread waiting. It is a sequence of steps, one range or one answer each, and reports after each
-step what it waits for (``CopyWait``). So one thread interleaves several copies (``engine.base.copy_queue``).
+A copy never keeps its thread waiting. A copy is a sequence of steps, each of which handles one range or one answer, and
+reports after each step what it waits for (``CopyWait``). So one thread interleaves several copies
+(``engine.base.copy_queue``).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from walsyncd.engine.base.base_plan import BasePlan
 from walsyncd.errors import CorruptError, MissingError, RefusedError, StateError, TransientError, WalsyncdError
 
 TOLD_ATTEMPTS = 3  # a single failed request is not worth a report
-REFUSALS_MAX = 2  # as for segments: a store that refuses the parts that it lists disagrees with us about the upload
+REFUSALS_MAX = 2  # as for segments: a store that refuses parts which it lists disagrees with us about the upload
 
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -71,7 +72,7 @@ class FinishedBase:
 
 @dataclass(frozen=True, slots=True)
 class CopyWait:
-    """The wait of a base before its next step: for an answer or a moment of the monotonic clock, whichever is first."""
+    """The wait of a base until its next step: until ``answer`` or ``until_s`` (monotonic), whichever is first."""
 
     answer: Future[Any] | None = None
     until_s: float = 0.0
@@ -86,15 +87,15 @@ Steps: TypeAlias = Generator[CopyWait, None, T]
 
 @dataclass(frozen=True, slots=True)
 class CopyContext:
-    """The surroundings of a base copy.
+    """What a base copy works with.
 
-    ``submit`` runs a task in the uploads' pool once the database is ours to write and that many bytes may be sent.
+    ``submit`` runs a task in the uploads' pool once the database is ours to write and the task's bytes may be sent.
 
-    ``go_on`` raises AbandonedError when the copy is pointless. ``in_flight_max`` is the limit of parts in flight, in
-    memory, besides the one being filled. All bases under way share ``compressor``. ``took`` gets what was read.
+    ``go_on`` raises AbandonedError when the copy is pointless. ``in_flight_max`` limits the parts that are in flight,
+    and in memory, besides the part being filled. All bases under way share ``compressor``. ``took`` gets what was read.
 
-    ``took_all``: it must get every byte of the object, once and in order. So a base that an earlier run began is read
-    again, and a part that the store has is kept only if it would be the same again.
+    ``took_all`` means that ``took`` must get every byte of the object, once and in order. So a base that an earlier run
+    began is read again, and a part that the store has is kept only if packing it again gives the same bytes.
 
     ``run_id`` is the run that claims the database before the first part. It is noted with the base's row.
     """
@@ -113,7 +114,7 @@ class CopyContext:
     def retry_until_answered(
         self, database_id: int, launch: Callable[[], Future[T]], first: Future[T] | None = None
     ) -> Steps[T]:
-        """Launch a request until the store answers. An error that waiting can't fix is raised.
+        """Launch a request again and again until the store answers. Raises an error that waiting can't fix.
 
         ``first`` is a request that was launched already. The database's status reports an error that persists.
         """
@@ -146,7 +147,7 @@ class CopyContext:
             yield CopyWait(until_s=time.monotonic() + wait_s)
 
     def _tell(self, database_id: int, words: str) -> None:
-        with suppress(StateError):  # our own disk; the next attempt reports it again
+        with suppress(StateError):  # our own disk failed; the next attempt reports the error again
             self.journal.note_error(database_id, words, self.now_ms())
 
 
@@ -163,7 +164,7 @@ class BaseCopy:
         self._replaced = False
         """A part that the store had acknowledged was sent again, with the file's present content."""
         self._is_unread = world.took_all and row.upload_id is not None
-        """An earlier run has read what the object holds, and this one has not yet."""
+        """An earlier run has read what the object holds, and this run has not read it yet."""
 
     def run(self) -> Steps[FinishedBase]:
         """Copy what is missing and complete the object. Raises AbandonedError or CorruptError if that is impossible."""
@@ -192,10 +193,10 @@ class BaseCopy:
         metadata = {ID_METADATA: hashlib.sha256(part.body).hexdigest()}
         storage = self._world.storage
         etag = yield from self._ask(lambda: storage.put(self._key, part.body, metadata=metadata), len(part.body))
-        # It can't be resumed, so the journal notes only with the manifest that it is stored.
+        # This upload can't be resumed, so the journal notes only with the manifest that the base is stored.
         return FinishedBase(self._row, self._plan, len(part.body), etag, part.ranges)
 
-    # -- a large one: parts -----------------------------------------------------------------------------------------
+    # -- a large base: parts ----------------------------------------------------------------------------------------
 
     def _open(self) -> Steps[None]:
         world, row = self._world, self._row
@@ -207,7 +208,7 @@ class BaseCopy:
         self._upload_id = upload_id
 
     def _adopt(self, upload_id: str) -> Steps[None]:
-        """Take over the parts that the store has of an upload, and send the missing ones again.
+        """Keep the parts that the store has of an upload, and send the missing ones again.
 
         Raises MissingError if the store does not know the upload any more.
         """
@@ -254,7 +255,7 @@ class BaseCopy:
         while packer.reached < shape.file_size:
             length = min(packer.wanted(), shape.file_size - packer.reached)
             full = packer.add(content := self._read(at := packer.reached, length, counts=False))
-            self._world.took(at, content[: packer.reached - at])  # nothing if a shorter range is read in its place
+            self._world.took(at, content[: packer.reached - at])  # nothing if the packer wants a shorter range instead
             if full is not None:
                 yield from self._send(full)
             yield CopyWait()
@@ -263,7 +264,7 @@ class BaseCopy:
         yield from self._await_all()
 
     def _read(self, offset: int, length: int, *, counts: bool = True) -> bytes:
-        """Read a raw range. What a checkpoint has cut off meanwhile is filled with zeros."""
+        """Read a raw range. The part that a checkpoint has cut off the file meanwhile is filled with zeros."""
         self._world.go_on()
         content = self._file.pread(offset, length).ljust(length, b"\0")
         if counts:
@@ -298,7 +299,7 @@ class BaseCopy:
     def _complete(self) -> Steps[str]:
         """Complete the upload and return the object's ETag.
 
-        Refused parts are compared with the store's list before a retry.
+        If the store refuses the parts, they are compared with its list before a retry.
         """
         for _ in range(REFUSALS_MAX):
             try:
@@ -323,9 +324,9 @@ class BaseCopy:
     def _completed_before(self, error: MissingError) -> Steps[str]:
         """Return the object's ETag if the upload is gone because it was completed and the answer was lost.
 
-        A part that was replaced after that Complete makes the object useless: it may hold the previous part, and its
-        ranges are then not where the journal says. So does a part that no map has taken in, if all parts must be taken
-        in.
+        A part that was replaced after that completion makes the object useless: the object may hold the previous part,
+        and its ranges are then not where the journal says. If all parts must be taken in, a part that was not taken in
+        makes the object useless, too.
         """
         found = yield from self._ask(lambda: self._world.storage.head(self._key))
         is_other = found is None or found.metadata.get(ID_METADATA) != self._row.token
@@ -339,7 +340,7 @@ def _md5(body: bytes) -> str:
 
 
 def ranges_of(parts: Sequence[PartRow], plan: BasePlan) -> tuple[Range, ...]:
-    """Return all ranges of a base, from its parts' rows."""
+    """Return all ranges of a base, as its parts' rows give them."""
     size = plan.shape.part_size
     return tuple(
         placement for part in parts for placement in placed(parse_ranges(part.detail), part=part.number, part_size=size)
@@ -349,7 +350,7 @@ def ranges_of(parts: Sequence[PartRow], plan: BasePlan) -> tuple[Range, ...]:
 def begin_base(
     world: CopyContext, *, database_id: int, start: Position, file: OpenFile, boot_id: str
 ) -> tuple[BasePlan, ObjectRow]:
-    """Write a new base to the journal, under a key of its own."""
+    """Note a new base in the journal, under a key of its own. Raises RefusedError if the file is too large."""
     identity = file.identity()
     if identity.size > BASE_BYTES_MAX:
         raise RefusedError(

@@ -1,4 +1,4 @@
-"""The origin of a base: where it begins, what takes in the copied bytes, and whether it can still become a base."""
+"""The origin of a base: its start, what takes in the copied bytes, and whether the copy can still become a base."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import BaseReading, MapReading
 
 BeginMap: TypeAlias = Callable[[FollowedDatabase, FollowState, tuple[str, int, int]], MapReading | None]
-"""Returns what makes a page map of a base that begins at that state, or None if there is a map."""
+"""Returns the reading that makes a page map of a base that begins at this state, or None if there is a map already."""
 
 
 @dataclass(frozen=True, slots=True)
 class BaseOrigin:
-    """The follower's state at the start of a base. ``unbroken`` stays equal as long as nothing was missed since."""
+    """The follower's state at the start of a base. ``unbroken`` still matches if nothing was missed since."""
 
     state: FollowState
     unbroken: tuple[str, int, int]
     reading: BaseReading | None = None
-    """Takes in what is copied of a database without a WAL, so that a scan can ship what changes meanwhile."""
+    """Takes in what is copied of a database without a WAL, so that a scan can ship what changes during the copy."""
     new_map: MapReading | None = None
     """Takes in what is copied of a database with a WAL, if it has no page map."""
 
@@ -35,11 +35,11 @@ class BaseOrigin:
 
     @property
     def start(self) -> Position:
-        """The base's S."""
+        """The first frame that a restore applies to the base (S)."""
         return self.state.start
 
     def check(self, tracked: FollowedDatabase) -> None:
-        """Raise AbandonedError if what was copied so far, and the frames from S on, are no database any more."""
+        """Raise AbandonedError if applying the frames from S on to what was copied no longer gives the database."""
         state = tracked.state
         if state is None or state.stream.generation != self.start.generation:
             raise AbandonedError("the generation ended")
@@ -49,8 +49,9 @@ class BaseOrigin:
     def disturbance(self, tracked: FollowedDatabase, file: OpenFile) -> str:
         """Return why a copy made now would not be a committed state, or an empty text if it would be one.
 
-        It is empty, too, if the database has a WAL now or had one at the start. The header is not read, because
-        encryption hides the journal mode. The modes MEMORY and OFF leave no journal, so only the lock shows a writer.
+        Returns an empty text also if the database has a WAL now or had one at the start. The header is not read,
+        because encryption hides the journal mode. The modes MEMORY and OFF leave no journal, so only the lock shows a
+        writer.
         """
         if self.state.cursor is not None or tracked.wal_pairs.current is not None:
             return ""
@@ -64,5 +65,5 @@ def no_map(_tracked: FollowedDatabase, _state: FollowState, _unbroken: tuple[str
 
 
 def origin_of(tracked: FollowedDatabase, state: FollowState) -> BaseOrigin:
-    """Return the origin of a base that begins now. For the follower's thread."""
+    """Return the origin of a base that begins now. Only the follower's thread may call."""
     return BaseOrigin(state, tracked.unbroken(state.stream.generation))

@@ -1,4 +1,4 @@
-"""The plan of a base under way, which the journal keeps, and whether an earlier run's base can be continued."""
+"""The plan of a base under way. The journal keeps it, so that a later run can continue the base."""
 
 from __future__ import annotations
 

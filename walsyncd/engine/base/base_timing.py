@@ -1,4 +1,4 @@
-"""When the next base of a database is due: by what was stored since the last one, and by the clock."""
+"""Decides when the next base of a database is due, by what was stored since the last base, and by the clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 
 @dataclass(slots=True)
 class _Work:
-    """The work of a restore after the newest base: the stored bytes since it was taken.
+    """The work of a restore after the newest base, measured by the bytes that were stored since that base.
 
     What was stored again for a base (``content.epoch_start``) counts as part of that base.
     """
@@ -27,7 +27,7 @@ class _Work:
 
 
 class BaseTiming:
-    """The last base of each database, and what was stored since. Any thread may call."""
+    """Keeps the last base of each database, and counts what was stored since. Any thread may call."""
 
     def __init__(self, now_ms: Callable[[], int], limits: Limits = DEFAULT_LIMITS) -> None:
         self._now_ms = now_ms
@@ -73,7 +73,8 @@ class BaseTiming:
     def stored(self, row: ObjectRow) -> tuple[FollowedDatabase, float] | None:
         """Note that an object became visible.
 
-        Returns the database, and in how many seconds its next base is due, if a restore would apply enough for that.
+        If a restore would now apply so much that a base is worth it, returns the database and in how many seconds its
+        next base is due.
         """
         with self._lock:
             work, taken = self._work.get(row.database_id), self._taken.get(row.database_id)
@@ -86,7 +87,7 @@ class BaseTiming:
     def left_s(self, tracked: FollowedDatabase, interval_s: float | None = None) -> float | None:
         """Return in how many seconds the next base is due by the clock. Returns None if there was none yet.
 
-        It is negative if the base is late. ``interval_s`` takes the place of the configured interval.
+        The result is negative if the base is late. ``interval_s`` takes the place of the configured interval.
         """
         taken = self.last(tracked)
         if taken is None:

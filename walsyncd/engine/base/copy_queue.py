@@ -1,14 +1,13 @@
 """Schedules base copies: one thread interleaves the copies of several databases.
 
-A base that is due begins as soon as no other one of its size class is under way (``base_schedule``). So a small
-database never waits for a large one, and few bases are under way however many are due. Of the smallest class, whose
-bases are one request each, ``SMALL_PLACES_MAX`` are under way together, or more if they are so small that these need
-no more memory. Each copy advances by one step, a range of its
-file or an answer of the store, and then the next copy that waits for nothing has its turn, small ones first. A copy
-that makes no progress for ``base_stalled_s``, for example because the store refuses its folder, no longer delays its
-class.
+A base that is due begins as soon as no other base of its size class is under way (``base_schedule``). So a small
+database never waits for a large one, and few bases are under way however many are due. Bases of the smallest class are
+one request each. ``SMALL_PLACES_MAX`` of them are under way together, or up to ``TINY_PLACES_MAX`` if their files are
+so small that all together take no more memory. Each copy advances by one step, a range of its file or an answer of the
+store. Then the next copy that waits for nothing has its turn, small ones first. A copy that makes no progress for
+``base_stalled_s``, for example because the store refuses its folder, no longer delays its class.
 
-In memory are one part that is being filled for each base under way, and ``FLIGHTS_MAX`` parts in flight, or one for
+The memory holds one part that is being filled for each base under way, and ``FLIGHTS_MAX`` parts in flight, or one for
 each base if there are more bases than that.
 """
 
@@ -29,11 +28,11 @@ from walsyncd.engine.threads.due_queue import DueQueue
 from walsyncd.errors import UnresponsiveError
 from walsyncd.file_calls import FILE_CALLS, FileCall, RevocableLock
 
-SMALL_PLACES_MAX = 8  # bases of one request each: their requests are under way together
-TINY_PLACES_MAX = 24  # of those whose files take no more memory than the greatest ``SMALL_PLACES_MAX``
-CALM_S = 0.005  # with more than ``SMALL_PLACES_MAX`` under way, answers that come within that time are taken together
-FLIGHTS_MAX = 2  # one is sent while the next one is begun
-STALLED_MAX = 8  # each may hold a part in memory
+SMALL_PLACES_MAX = 8  # bases of one request each, whose requests are under way together
+TINY_PLACES_MAX = 24  # such bases whose files take no more memory than the largest ``SMALL_PLACES_MAX`` would
+CALM_S = 0.005  # with more than ``SMALL_PLACES_MAX`` under way, answers within this time are taken together
+FLIGHTS_MAX = 2  # one part is sent while the next one is begun
+STALLED_MAX = 8  # each stalled base may hold a part in memory
 
 
 @dataclass(slots=True, eq=False)
@@ -52,17 +51,17 @@ class _Place:
 
 
 class CopyQueue:
-    """Any thread may request bases; one runs them. ``take`` returns the steps of a database's base, from its start."""
+    """Any thread may request bases, and one thread runs them. ``take`` returns the steps of a database's next base."""
 
     def __init__(self, take: Callable[[FollowedDatabase], Steps[None]], limits: Limits = DEFAULT_LIMITS) -> None:
         self._take = take
         self._limits = limits
         self._alarm = Alarm()
-        self._lock = RevocableLock()  # files are looked at while it is held
+        self._lock = RevocableLock()  # files are looked at while this lock is held
         self._due: DueQueue[int] = DueQueue()  # ids of databases that were not due yet when last checked
-        self._ripe: dict[int, dict[int, float]] = {}  # by size class: the databases that are due, and since when
+        self._ripe: dict[int, dict[int, float]] = {}  # for each size class, the databases that are due, and since when
         self._wanted: dict[int, FollowedDatabase] = {}
-        self._sizes: dict[int, int] = {}  # of the files of databases that are due, in bytes
+        self._sizes: dict[int, int] = {}  # the file sizes of databases that are due, in bytes
         self._places: list[_Place] = []  # used by the running thread alone
         self._current: _Place | None = None
 
@@ -72,14 +71,14 @@ class CopyQueue:
         return self._alarm.is_stopped
 
     def in_flight_max(self) -> int:
-        """How many parts of one base may be in flight now."""
+        """Return how many parts of one base may be in flight now."""
         return max(1, FLIGHTS_MAX // max(1, len(self._places)))
 
     def due(self, tracked: FollowedDatabase, delay_s: float, *, may_hasten: bool = True, anew: bool = False) -> None:
         """Request a base in ``delay_s`` seconds; an earlier request stays if it is sooner.
 
         Without ``may_hasten`` an earlier request is not moved forward. With ``anew`` an earlier request is void. A
-        request of a database that is followed no more does not count, because its id may be followed again.
+        request for a database that is no longer followed does not count, because its id may be followed again.
         """
         if tracked.mailbox.dismissed:
             return
@@ -108,7 +107,7 @@ class CopyQueue:
 
     def run(self) -> None:
         """Run the thread until ``stop``, which leaves the copies under way where they are."""
-        if self._current is not None:  # the thread before this one hangs in it
+        if self._current is not None:  # the thread before this one hangs in that step
             self._places.remove(self._current)
             self._current = None
         try:
@@ -128,7 +127,7 @@ class CopyQueue:
         self._alarm.stop()
 
     def _chosen(self, now_s: float) -> list[tuple[FollowedDatabase, int, int]]:
-        """Return the bases that can begin, the longest due of each class first, with their classes and sizes."""
+        """Return the databases whose bases can begin, the longest due of each class first, with class and file size."""
         with self._lock:
             while (when := self._due.first()) is not None and (row_id := self._due.pop(now_s)) is not None:
                 self._ripe.setdefault(self._class_of(self._wanted[row_id]), {})[row_id] = when
@@ -150,7 +149,7 @@ class CopyQueue:
             return chosen
 
     def _has_place(self, its_class: int, taken: int, small_bytes: int) -> bool:
-        """Whether one more base of a class can begin. ``small_bytes`` are in the files of small ones under way."""
+        """Whether one more base of a class can begin. ``small_bytes`` is the size of the files of small bases."""
         if its_class:
             return taken == 0
         is_tiny = small_bytes <= (SMALL_PLACES_MAX - 1) * self._limits.small_base_bytes
@@ -161,7 +160,7 @@ class CopyQueue:
         return size_class(size, small_size=self._limits.small_base_bytes)
 
     def _first(self, ripe: dict[int, float], under_way: Set[int]) -> tuple[FollowedDatabase, int] | None:
-        """Take the first one that is not under way yet, with the size of its file."""
+        """Take the first database whose base is not under way yet, with the size of its file."""
         row_id = next((row_id for row_id in ripe if row_id not in under_way), None)
         if row_id is None:
             return None
@@ -181,7 +180,7 @@ class CopyQueue:
             moments.pop(row_id, None)
 
     def _go_on(self, now_s: float) -> bool:
-        """Advance each base that waits for nothing by one step. Returns whether there was one."""
+        """Advance each base that waits for nothing by one step. Returns whether there was such a base."""
         able = [place for place in self._places if not place.hold.holds(now_s)]
         for place in sorted(able, key=lambda place: place.size_class):
             if self._alarm.is_stopped:
@@ -200,7 +199,7 @@ class CopyQueue:
         return bool(able)
 
     def _idle_s(self) -> float | None:
-        """Return the seconds until the first moment that something waits for, or None if there is none."""
+        """Return the seconds until something is due, or None if nothing waits for a moment."""
         with self._lock:
             now_s = time.monotonic()
             first_s = self._due.first()

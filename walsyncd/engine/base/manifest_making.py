@@ -1,4 +1,4 @@
-"""Makes the manifest of a base that is stored, which is the last step of a base: it makes the base valid."""
+"""Makes the manifest of a stored base. That is the last step of a base, and makes the base valid."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def manifest_object(
     position = stream.position
     key = parse_key(base.row.key)
     assert isinstance(key, BaseKey), "a base has a base's key"
-    # Without a commit of this generation, or where only bases hold changes, the base shows the database as it is now.
+    # If the generation has no commit yet, or only bases store changes, the base shows the database as it is now.
     has_commits = stream.frame > 0 or (state.mode != "rollback" and stream.epoch > 1)
     time_ms = stream.time_ms if has_commits else max(stream.time_ms, now_ms)
     manifest = Manifest(

@@ -1,8 +1,8 @@
 """Begins a new generation in time where the store removes objects by age (``delete = false``).
 
-Without it, the generation's bases would expire. Whether a new generation is needed is decided when a base is due
-(``base_schedule``), in the follower's thread. The old generation stays as it is, complete up to its last commit. A
-caller that waits for a look gets it in the new one.
+Without a new generation, the old one's bases would expire. Whether a new generation is needed is decided when a base is
+due (``base_schedule``), in the follower's thread. The old generation stays as it is, complete up to its last commit. A
+caller that waits for a look gets a look in the new generation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ _log = structlog.get_logger()
 
 
 class Renewal:
-    """``interrupt`` is the follower's; the store may remove objects ``expire_s`` seconds after they were stored."""
+    """Ends generations before their bases expire. ``interrupt`` is the follower's.
+
+    The store may remove objects ``expire_s`` seconds after they were stored.
+    """
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class Renewal:
         self._expire_ms = round(1000 * expire_s)
 
     def begins_anew(self, tracked: FollowedDatabase, state: FollowState, taken: tuple[Position, int] | None) -> bool:
-        """Whether the generation ends instead of getting another base; ``taken`` is the last base's N and time (ms)."""
+        """Whether the generation ends instead of getting a base. ``taken`` has the last base's N and its time (ms)."""
         stream = state.stream
         began_ms = next(
             row.began_ms for row in self._journal.generations(tracked.row_id) if row.generation == stream.generation

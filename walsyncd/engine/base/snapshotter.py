@@ -1,7 +1,8 @@
 """The snapshotter: takes bases when they are due, in one thread that interleaves them (``copy_queue``).
 
-S comes from the follower before the first byte is read. N comes from a look that begins after the object was completed.
-The manifest goes into the database's queue after every segment up to N.
+A restore applies the frames from S on, and the result is consistent from N on. The follower gives S before the first
+byte is read. N comes from a look that begins after the object was completed. The manifest goes into the database's
+queue after every segment up to N.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import MissingError, StateError, WalsyncdError
 
-RETRY_S = 5.0  # after a base that was abandoned; doubled each time, up to RETRY_S_MAX
+RETRY_S = 5.0  # the pause after an abandoned base; it doubles each time, up to RETRY_S_MAX
 RETRY_S_MAX = 300.0
 REQUEST_TIMEOUT_S = 60.0
-BEGIN_EPOCH_S = 3600.0  # after a base that was abandoned: what the epoch began with was stored for nothing
+BEGIN_EPOCH_S = 3600.0  # the pause after an abandoned base, because what its epoch began with was stored for nothing
 WRITTEN = "the database was written while it was copied"
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -66,9 +67,10 @@ _log = structlog.get_logger()
 class Snapshotter:
     """Takes the bases of all databases; ``request`` and ``interrupt`` reach the follower, ``submit`` the uploads' pool.
 
-    ``begin_epoch`` begins one in which a base can begin that waits for the WAL, in so many seconds, and then calls
-    ``due``. ``leaves_at_once`` says whether a database's manifest would be sent without waiting. With a ``renewal``
-    bases are also taken at intervals when nothing changes, since the store removes objects by age.
+    If a base has to wait for the WAL to restart, ``begin_epoch`` begins an epoch in so many seconds in which the base
+    can begin, and then calls ``due``. ``leaves_at_once`` says whether a database's manifest would be sent without
+    waiting. With a ``renewal`` bases are also taken at intervals when nothing changes, since the store removes objects
+    by age.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class Snapshotter:
     def due(self, tracked: FollowedDatabase, delay_s: float = 0.0) -> None:
         """Request a base of this database in ``delay_s`` seconds. A base that is under way already is not affected.
 
-        It comes later if the database rests after a copy of all of it (``whole_copies``).
+        The base comes later if the database rests after a copy of its whole file (``whole_copies``).
         """
         delay_s = max(delay_s, self._whole_copies.rest_s(tracked))
         self._copy_queue.due(tracked, delay_s, may_hasten=tracked.row_id not in self._failures)
@@ -122,7 +124,7 @@ class Snapshotter:
         self._copy_queue.due(tracked, 0.0, anew=True)
 
     def hasten(self, tracked: FollowedDatabase) -> None:
-        """Request the base that is wanted now, for a user who waits for what is committed, without a rest."""
+        """Request a base that is wanted already to come without a rest, for a user who waits for what is committed."""
         self._whole_copies.hasten(tracked)
         if tracked.base.wanted:
             self.due(tracked)
@@ -141,13 +143,13 @@ class Snapshotter:
             self.due(tracked)
 
     def replan(self, tracked: FollowedDatabase, interval_s: float) -> None:
-        """Apply another interval between bases. A base that is due by it is taken now."""
+        """Apply another interval between bases. A base that is due by the new interval is taken now."""
         left_s = self._timing.left_s(tracked, interval_s)
         if left_s is not None:
             self.due(tracked, max(0.0, left_s))
 
     def stored(self, row: ObjectRow) -> None:
-        """Note that a segment became visible. A base is due when a restore would apply enough of them."""
+        """Note that a segment became visible. A base is due when a restore would have to apply enough segments."""
         due = self._timing.stored(row)
         if due is not None:
             self.due(*due)
@@ -160,7 +162,7 @@ class Snapshotter:
         self._whole_copies.forget(tracked)
 
     def is_due(self, tracked: FollowedDatabase) -> bool:
-        """Whether a base is due or under way. One that waits for the WAL to restart, or rests, does not count."""
+        """Whether a base is due or under way. A base that rests or waits for the WAL to restart does not count."""
         base = tracked.base
         if not (base.under_way or self.failures(tracked)) and self._whole_copies.rest_s(tracked) > 0:
             return False
@@ -168,7 +170,7 @@ class Snapshotter:
         return not base.awaits_restart and (bool(wanted) or self._copy_queue.is_due(tracked))
 
     def failures(self, tracked: FollowedDatabase) -> int:
-        """How many bases of this database were abandoned in a row."""
+        """Return how many bases of this database were abandoned in a row."""
         return self._failures.get(tracked.row_id, 0)
 
     def run(self) -> None:
@@ -176,11 +178,11 @@ class Snapshotter:
         self._copy_queue.run()
 
     def stop(self) -> None:
-        """End the thread and leave the bases under way; they continue at the next start."""
+        """End the thread and leave the bases under way, which continue at the next start."""
         self._copy_queue.stop()
 
     def _plan_next(self, tracked: FollowedDatabase) -> None:
-        """Request the next base by the interval, unless the database was forgotten while its last one was completed."""
+        """Request the next base by the interval, unless the database was forgotten when its last base was completed."""
         left_s = self._timing.left_s(tracked)
         if left_s is not None:
             self.due(tracked, left_s if left_s > 0 else tracked.spec.snapshot_interval_s)
@@ -245,7 +247,7 @@ class Snapshotter:
         return True
 
     def _copy_whole(self, tracked: FollowedDatabase, origin: BaseOrigin, file: OpenFile) -> Steps[bool]:
-        """Copy a file whose changes nothing else stores, and let the database rest after that."""
+        """Copy a file whose changes only bases store, and have the database rest after the copy."""
         begun, copied_bytes = self._whole_copies.begin(tracked), 0
         try:
             base = yield from self._copy_file(tracked, origin, file)
@@ -256,7 +258,7 @@ class Snapshotter:
         return True
 
     def _taking(self, tracked: FollowedDatabase, origin: BaseOrigin, file: OpenFile) -> BaseOrigin:
-        """Return the origin with what takes in the copied pages."""
+        """Return the origin with the reading or the map that takes in the copied pages, if there is one."""
         if origin.state.mode != "rollback":
             return replace(origin, new_map=self._begin_map(tracked, origin.state, origin.unbroken))
         if tracked.scans is None:
@@ -264,7 +266,7 @@ class Snapshotter:
         return replace(origin, reading=tracked.scans.begin_base(file.pread(0, HEADER_SIZE)))
 
     def _origin(self, tracked: FollowedDatabase) -> BaseOrigin | None:
-        """Return where a base that begins now starts, or None if none is wanted. Runs in the follower's thread."""
+        """Return the origin of a base that begins now, or None if no base can begin. Runs in the follower's thread."""
         state = tracked.state
         tracked.note_base(awaits_restart=False)
         if state is None:
@@ -311,7 +313,7 @@ class Snapshotter:
                 goes_on = base.row.state is not ObjectState.STORED
                 if origin.state.mode != "rollback":
                     goes_on = goes_on or bool(self._journal.parts(base.row.id))
-                elif origin.reading is None:  # otherwise it finds out what the parts hold by reading all of it again
+                elif origin.reading is None:  # a reading would find out what the parts hold by reading all again
                     goes_on = False
                 if goes_on and plan.epoch == origin.state.stream.epoch:
                     return base
@@ -343,7 +345,7 @@ class Snapshotter:
     def _publish(self, tracked: FollowedDatabase, base: FinishedBase, origin: BaseOrigin) -> Steps[None]:
         """Find N and put the manifest into the database's queue, after the segments up to N.
 
-        With a ``reading``, N is the position after a scan that ships what the base lacks.
+        If the origin has a ``reading``, N is the position after a scan that ships what the base lacks.
         """
 
         def finish(tracked: FollowedDatabase) -> None:
@@ -384,7 +386,7 @@ class Snapshotter:
         self._offer(self._journal.advance([advance]))
 
     def _ask(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], T]) -> Steps[T]:
-        """Return what ``then`` returns in the follower's thread, after a look that begins now."""
+        """Have the follower call ``then`` in its thread after a look that begins now, and return the result."""
         answer: Future[T] = self._request(tracked, then)
         yield CopyWait(answer, time.monotonic() + REQUEST_TIMEOUT_S)
         if not answer.done() and answer.cancel():

@@ -1,11 +1,11 @@
-"""How often a file is copied whole where nothing else stores its changes: an encrypted one with a rollback journal.
+"""Decides how often an encrypted file with a rollback journal is copied whole, since nothing else stores its changes.
 
-Each change asks for a copy of all of it. Without a pace a file of 47 MB with a commit every 3 s would be uploaded
+Each change requires a copy of the whole file. Without a pace a file of 47 MB with a commit every 3 s would be uploaded
 twenty times a minute. So after each copy the database rests, in proportion to what that copy has cost. A caller that
 waits for what is committed now, as ``sync`` does, ends the rest.
 
-A copy that begins at the end of a rest may meet a commit. It is given up at once, and begun again once: no moment for a
-copy is better than that after a commit.
+A copy that begins at the end of a rest may meet a commit. Such a copy is given up at once, and begun again once: no
+moment for a copy is better than the one after a commit.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """``until_s`` is monotonic. Another generation does not rest, because it has no base yet.
+    """The rest of a database in ``generation``, until ``until_s`` (monotonic).
 
-    ``given_up`` counts the copies that were given up since the last complete one.
+    The next generation does not rest, because it has no base yet. ``given_up`` counts the copies that were given up
+    since the last complete one.
     """
 
     until_s: float
@@ -34,7 +35,7 @@ class _Rest:
 
 @dataclass(frozen=True, slots=True)
 class BegunCopy:
-    """A copy that began at ``began_s`` (monotonic). ``is_asked``: somebody waits for it."""
+    """A copy that began at ``began_s`` (monotonic). ``is_asked`` means that a caller waits for the copy."""
 
     generation: str
     began_s: float
@@ -57,7 +58,7 @@ class WholeCopies:
         self._asked: set[int] = set()
 
     def begin(self, tracked: FollowedDatabase) -> BegunCopy:
-        """Note that a copy begins. The callers that have asked until now wait for this one."""
+        """Note that a copy begins. Callers that have asked until now wait for this copy."""
         with self._lock:
             is_asked = tracked.row_id in self._asked
             self._asked.discard(tracked.row_id)
@@ -80,7 +81,7 @@ class WholeCopies:
                 self._asked.add(tracked.row_id)
 
     def hasten(self, tracked: FollowedDatabase) -> None:
-        """Let the database not rest before the copy that begins next, until one is complete."""
+        """Cancel the database's rest, and its further rests until a copy is complete."""
         with self._lock:
             self._asked.add(tracked.row_id)
 
@@ -91,7 +92,7 @@ class WholeCopies:
             return rest is not None and rest.given_up == 1
 
     def rest_s(self, tracked: FollowedDatabase) -> float:
-        """Return for how long the next copy has to wait."""
+        """Return for how many seconds the next copy has to wait."""
         with self._lock:
             rest = self._rests.get(tracked.row_id)
             if rest is None or rest.generation != tracked.generation or tracked.row_id in self._asked:

@@ -15,7 +15,7 @@ from walsyncd.engine.threads.stall_detector import StallDetector
 class Waits:
     """The waits of one database, in seconds (0 if it does not wait), what hinders its base, and what may be slow.
 
-    See the fields of ``DatabaseStatus`` of these names.
+    ``DatabaseStatus`` has fields of the same names, and explains them.
     """
 
     unseen_s: float = 0.0
@@ -26,7 +26,7 @@ class Waits:
 
 
 class Attention:
-    """Any thread may ask. ``databases`` returns those that are followed."""
+    """Reports the waits. Any thread may ask. ``databases`` returns the followed databases."""
 
     def __init__(
         self, schedule: Schedule, stalls: StallDetector, databases: Callable[[], Iterable[FollowedDatabase]]

@@ -9,15 +9,17 @@ is not known: no answer yet, a folder  this machine's
 can't be true (``STORE_MS_MIN``)       this machine's, although nothing is deleted
 =====================================  =============================================================================
 
-A time that was taken before and is later than the true time was wrong if the true time is known. It is if a store's
-clock is, or if this machine's was set back since then: somebody corrected it. That shows by the clock that counts from
-the boot, which nobody sets. How far both were apart at most is noted, so that it outlives a restart of the daemon.
-It says nothing if a store has told its time since the boot: commits have that time then, and this machine's clock may
+If the true time is known, a time that was taken earlier and lies after the true time was wrong. The true time is known
+if a store's clock is known, or if this machine's clock was set back since the earlier time was taken, because somebody
+corrected it. The clock that counts from the boot, which nobody sets, shows that. The largest difference between this
+machine's clock and the boot's clock is noted, so that it outlives a restart of the daemon. The difference proves
+nothing if a store has given its time since the boot: commits then have the store's time, and this machine's clock may
 have been set back although it was right.
-The same clock shows that this machine's was set forward (``has_leapt``). A folder of replicas has no other clock, so
-nothing in it is taken for old for a day.
 
-After a reboot without a store's clock it is open whether the clock was ahead or is behind.
+The boot's clock also shows that this machine's clock was set forward (``has_leapt``). A folder of replicas has no other
+clock, so nothing in it counts as old for a day after that.
+
+After a reboot without a store's clock it is unknown whether this machine's clock was ahead before or is behind now.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ REMEDY = "set the clock (timedatectl); until then commits are stored with the st
 LEAP_KEPT_MS = 86_400_000  # in a day somebody notices a wrong clock, or the machine asks its time server
 FACT = "clock"  # in the journal: the boot's id, and ``Noted``
 NOTED_MS = 60_000  # the clock may gain this much before it is noted again
-STORE_MS_MIN = 1_577_836_800_000  # 2020, when walsyncd did not exist: a store that says less has no battery, or lies
+STORE_MS_MIN = 1_577_836_800_000  # 2020, before walsyncd existed: a store with an earlier time has no battery, or lies
 STORE_MS_MAX = 7_258_118_400_000  # 2200; a key has no room for a time after 2286
 
 _log = structlog.get_logger()
@@ -96,9 +98,9 @@ def environment_by(
 
 
 class ClockWatch:
-    """Any thread may call. A storage without a clock of its own agrees with every clock.
+    """Gives the true time. Any thread may call. A storage without a clock of its own agrees with every clock.
 
-    ``noted`` is what an earlier run of this boot noted, and ``note`` stores that for the next.
+    ``noted`` is what an earlier run of this boot noted, and ``note`` stores what the next run needs.
     """
 
     def __init__(
@@ -146,7 +148,7 @@ class ClockWatch:
             return now_ms - self._leapt_ms < LEAP_KEPT_MS
 
     def ahead_s(self) -> float:
-        """By how many seconds this machine's clock is ahead of the store whose clock differs most."""
+        """Return how many seconds this machine's clock is ahead of the store whose clock differs most."""
         wall_ms = self._wall_ms()
         return max(((wall_ms - store_ms) / 1000 for store_ms in self._stores_ms()), key=abs, default=0.0)
 
@@ -175,7 +177,7 @@ class ClockWatch:
     def _note_again(self, new: Noted) -> None:
         """Note what the next run must know, if it differs.
 
-        If the journal has no room, the next answer tries it again.
+        If the journal has no room, the next answer of a store tries it again.
         """
         with self._lock:
             noted = self._noted
@@ -184,7 +186,7 @@ class ClockWatch:
             self._noted = new
         try:
             self._note(new)
-        except WalsyncdError:  # an answer of the storage is no failure because of that
+        except WalsyncdError:  # the storage's answer must not fail because of that
             with self._lock:
                 self._noted = noted
 

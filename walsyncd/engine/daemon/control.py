@@ -4,22 +4,22 @@
 ``op``        takes                        returns
 ============  ===========================  =================================================================
 ``ping``                                   ``pid``
-``status``                                 ``pid``; ``storage``: its and the journal's trouble; ``databases``
-``sync``      ``names`` (none: all)        ``databases``: by name what has to be stored, after a look; ``suspended``
-``stored``    ``databases``, as ``sync``   ``waiting``: by name what is not stored yet; ``again``: ask ``sync``
-``snapshot``  ``name``                     ``base_key``: the last base before the one that is requested
+``status``                                 ``pid``; ``storage``: what is wrong with storage or journal; ``databases``
+``sync``      ``names``, or none for all   ``databases``: by name what has to be stored, after a look; ``suspended``
+``stored``    ``databases`` of ``sync``    ``waiting``: by name what is not stored yet; ``again``: names to ask again
+``snapshot``  ``name``                     ``base_key``: the newest base so far; a newer one is requested
 ``base``      ``name``, ``base_key``       ``base_key`` of a newer base or None, and ``why``
-``verified``  ``name``                     nothing: the caller has found its replica sound
+``verified``  ``name``                     nothing; the caller reports that the replica is sound
 ``takeover``  ``names``                    ``taken``: those that had been taken over; each begins a new generation
-``scrub``     ``names`` (none: all)        ``databases``: by name the ``ticket`` of a comparison that begins now
-``scrubbed``  ``databases``, as ``scrub``   ``done``: by name a ``ScrubResult`` of those that have ended
-``prune``     ``names`` (none: all)        ``names``: those of which objects not kept by retention are removed soon
-``pruned``    ``name``                     ``objects``, ``size`` and keys ``left`` of that, ``error``; or ``waiting``
-``forget``    ``name``                     ``known``: whether the journal knew it; none of its rows is left
+``scrub``     ``names``, or none for all   ``databases``: by name the ``ticket`` of a comparison that begins now
+``scrubbed``  ``databases`` of ``scrub``   ``done``: by name the ``ScrubResult`` of each comparison that has ended
+``prune``     ``names``, or none for all   ``names``: databases of which retention soon removes objects
+``pruned``    ``name``                     the pruning's ``objects``, ``size``, ``left`` keys, ``error``; or ``waiting``
+``forget``    ``name``                     ``known``: whether the journal knew the database; its rows are deleted
 ``reload``                                 ``added``, ``removed``, ``changed``: names; ``databases``: how many
 ============  ===========================  =================================================================
 
-``databases`` of ``status`` are ``DatabaseStatus``, and ``suspended`` is how many configured files can't be replicated.
+``status`` returns ``databases`` as ``DatabaseStatus``. ``suspended`` is how many configured files can't be replicated.
 A request with a ``state_dir`` is for the daemon of that directory and no other.
 """
 
@@ -102,7 +102,7 @@ class Control:
         self._waits = waits
 
     def answer(self, request: object) -> Answer:
-        """Return the answer to any request. Raises UsageError if there is none."""
+        """Return the answer to a request. Raises UsageError if the request is not valid."""
         fields = fields_of(request)
         if fields.get("state_dir", self._state_dir) != self._state_dir:
             return OTHER_DAEMON

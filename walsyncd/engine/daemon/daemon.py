@@ -134,7 +134,7 @@ class Daemon:
 
     @property
     def crash(self) -> BaseException | None:
-        """The error that ended one of the threads, if any did."""
+        """The error that ended one of the threads, or None."""
         return self._supervisor.crash
 
     @property
@@ -205,7 +205,7 @@ class Daemon:
             single.stop()
         _log.info("daemon_stopping", signal=call)
         for number in STOP_SIGNALS:
-            signal.signal(number, lambda _number, _frame: os._exit(EXIT_SPOOLED))  # a second one: at once
+            signal.signal(number, lambda _number, _frame: os._exit(EXIT_SPOOLED))  # a second signal ends at once
         code = self.stop()
         return EXIT_SPOOLED if single is not None and (single.left or call != ONCE) else code
 
@@ -217,7 +217,7 @@ class Daemon:
         return single
 
     def call(self, what: str) -> None:
-        """Have ``serve`` do this, or return it."""
+        """Have ``serve`` carry out ``what``, or return it if ``what`` ends the run."""
         self._supervisor.call(what)
 
     def start(self) -> None:
@@ -239,7 +239,7 @@ class Daemon:
             self._supervisor.call("looked")
 
     def serve(self) -> str:
-        """Serve requests until the daemon shall stop. Returns the name of the signal, or "crash"."""
+        """Serve requests until the daemon must stop. Returns the name of the signal, or "crash"."""
         while True:
             due_s = [each for each in (self._heart.due_s(), self._observability.due_s()) if each is not None]
             match self._supervisor.wait(min(due_s, default=None)):
@@ -275,7 +275,7 @@ class Daemon:
         self._content.queue.stop()
         self._observability.stop()
         self._server.stop()
-        self._supervisor.join(1.0, only="follower")  # objects that it is spooling at the moment are shipped, too
+        self._supervisor.join(1.0, only="follower")  # objects that the follower is spooling are shipped, too
         self._destinations.urgent(tracked.row_id for tracked in databases)
         ship_s, linger_s = max(0.0, deadline - time.monotonic()), self._environment.limits.stop_linger_s
         if not self._destinations.stop(ship_s, linger_s=linger_s):
@@ -298,7 +298,7 @@ class Daemon:
         return future
 
     def _reload(self) -> None:
-        """Read the configuration again and apply it. One that is refused changes nothing."""
+        """Read the configuration again and apply it. A refused configuration changes nothing."""
         waiting = [self._reloads.popleft() for _ in range(len(self._reloads))]
         self._manager.reloading()
         try:
@@ -354,7 +354,7 @@ class Daemon:
     def on_generation_lost(self, database_id: int, gap: Gap) -> None:
         """Have the follower end the current generation, which the storage can't continue."""
         tracked = self._databases.get(database_id)
-        if tracked is not None:  # otherwise it is not configured any more, and only its remaining objects are uploaded
+        if tracked is not None:  # otherwise it is no longer configured, and only its remaining objects are uploaded
             self._destinations.of(database_id).generation_lost(tracked, gap)
 
     def on_rewound(self, database_id: int, reason: str) -> None:
@@ -363,7 +363,7 @@ class Daemon:
             self.follower.interrupt(tracked, lambda tracked: self.follower.rewound(tracked, reason))
 
     def _looked(self, databases: list[FollowedDatabase]) -> None:
-        """Note that the follower has looked at these. The start is complete when it has looked at all."""
+        """Note that the follower has looked at these databases. The start is complete when it has looked at all."""
         if self._unlooked:
             self._unlooked.difference_update(tracked.row_id for tracked in databases)
             if not self._unlooked:
@@ -382,14 +382,14 @@ class Daemon:
         )
 
     def _hung(self) -> str:
-        """The worker that made no progress for the watchdog's interval; empty if there is none."""
+        """Return the worker that made no progress for the watchdog's interval, or an empty text."""
         return self._stalls.hung(self._manager.watchdog_s or math.inf, overdue_s=self._schedule.overdue_s())
 
 
 def run_daemon(source: Source, stall_detector: StallDetector, *, once: bool = False) -> int:
     """Run a daemon, or one round of it, and return the exit code. The state directory is locked meanwhile.
 
-    A configuration that is refused creates nothing. ``stall_detector`` learns from storages that a request gets on.
+    A configuration that is refused creates nothing. Storages report the progress of requests to ``stall_detector``.
     """
     keep_private()
     settings, opener = source()

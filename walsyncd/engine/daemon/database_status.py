@@ -18,12 +18,12 @@ from walsyncd.errors import NewerFormatError
 
 @dataclass(frozen=True, slots=True)
 class DatabaseStatus:
-    """The status of one database. ``position`` is followed, ``stored_position`` is in storage; None before the first.
+    """The status of one database. It is followed up to ``position`` and stored up to ``stored_position``, if any.
 
-    ``lag_s`` is the age of the oldest commit that is not stored yet (0 if all are), ``lag_bytes`` the size of the
-    frames that are not stored, ``spool_bytes`` and ``spool_objects`` what is spooled, compressed. Times are
-    milliseconds since 1970, None for never. ``last_verified_ms`` is when its replica was last read whole and found
-    sound.
+    ``lag_s`` is the age of the oldest commit that is not stored yet, or 0 if all are stored. ``lag_bytes`` is the size
+    of the frames that are not stored. ``spool_bytes`` is the compressed size of the ``spool_objects`` objects that are
+    spooled. Times are milliseconds since 1970, or None for never. ``last_verified_ms`` is when the replica was last
+    read whole and found sound.
     """
 
     name: str
@@ -45,20 +45,20 @@ class DatabaseStatus:
     last_verified_ms: int | None = None
     last_scrub_ms: int | None = None
     last_scrub: str = ""
-    """What the last comparison of the file with the replica compared and found, or why it compared nothing."""
+    """What the last comparison of the file with the replica compared and found, or why nothing was compared."""
     scrub_differing: int = 0
     """The number of pages that differed in the last comparison."""
     scrub_differing_total: int = 0
     bucket_bytes: int = 0
     bucket_objects: int = 0
-    """What is stored, as far as the journal knows.
+    """How many objects of ``bucket_bytes`` in total are stored, as far as the journal knows.
 
-    It is counted with each upload, and listed when something may be deleted.
+    Each upload is counted, and the bucket is listed when something may be deleted.
     """
     storage: str = ""
-    """The URL of the storage that its replica is in; empty before the first."""
+    """The URL of the storage that the replica is in; empty before the database has a storage."""
     followed: str = ""
-    """How the database's changes are found, and why in that way; empty before it is followed."""
+    """How the database's changes are found, and why in that way; empty before the database is followed."""
     has_base: bool = False
     """Whether the generation can be restored."""
     last_drill_ms: int | None = None
@@ -66,7 +66,7 @@ class DatabaseStatus:
     """The result, ``passed``, ``failed`` or ``skipped``, and what was examined or found."""
     drill_failed: bool = False
     presence_hindrance: str = ""
-    """Why the locks of ``presence`` are not held although they are configured; empty if that may pass by itself."""
+    """Why the locks of ``presence`` are not held although they are configured; empty if the cause may pass."""
     presence: str = "off"
     """``on`` if it is configured, ``held`` while the daemon holds the database open. Only the daemon knows."""
     backpressure_hindrance: str = ""
@@ -76,20 +76,23 @@ class DatabaseStatus:
     unseen_s: float = 0.0
     """For how long there may have been a commit that has not been looked at. Only the daemon knows."""
     unbased_s: float = 0.0
-    """For how long a change is in no base, if only bases store changes. Only the daemon knows."""
+    """For how long a change has been in no base, if only bases store changes. Only the daemon knows."""
     base_waits_s: float = 0.0
     """For how long a base has been due and has waited for the WAL to restart. Only the daemon knows."""
     base_hindrance: str = ""
-    """Why this base could not begin without a restart of the WAL. Only the daemon knows."""
+    """Why the base that waits could not begin without a restart of the WAL. Only the daemon knows."""
     wal_bytes: int = 0
-    """Size of the frames that are followed of the WAL since its last restart."""
+    """Size of the WAL's frames that were followed since its last restart."""
     reads_whole: str = ""
-    """Why all of a large file is read at each change, and what helps; empty if it is not. Only the daemon knows."""
+    """Why a large file is read whole at each change, and what helps; empty if it is not. Only the daemon knows."""
 
     def behind_s(self, now_ms: int) -> float:
-        """For how long storage may have lacked something. It is unknown for a database that is not followed."""
+        """Return for how many seconds storage may have lacked something.
+
+        While a database is not followed, its changes are unknown, and the time since its state began counts.
+        """
         is_known = self.state in _FOLLOWED or (self.state is DatabaseState.COPYING_BASE and self.has_base)
-        # A time that is ahead was taken by a wrong clock, which does not make the database up to date.
+        # A time in the future was taken by a wrong clock, and does not show that the database is up to date.
         unknown_ms = 0 if is_known or not self.state_since_ms else abs(now_ms - self.state_since_ms)
         return max(self.lag_s, self.unseen_s, self.unbased_s, unknown_ms / 1000)
 
@@ -103,20 +106,20 @@ class DatabaseStatus:
 
     @property
     def growing_wal(self) -> str:
-        """A sentence about a WAL that has not restarted for a very long time; empty if it has."""
+        """A sentence about a WAL that has not restarted for a very long time; empty for any other WAL."""
         if self.wal_bytes < WAL_BYTES_TOLD:
             return ""
         text = "its WAL does not restart, it grows on, and each base stores its pages again"
         return f"{text}: {format_size(self.wal_bytes)} by now ({RESTART_REMEDY})"
 
     def without_daemon(self) -> DatabaseStatus:
-        """The same status while no daemon runs: the database is not followed, whatever the last daemon noted."""
+        """Return this status for when no daemon runs: the database is not followed, whatever the last daemon noted."""
         is_followed = self.state in {DatabaseState.FOLLOWING, DatabaseState.COPYING_BASE}
         return replace(self, state=DatabaseState.STOPPED) if is_followed else self
 
 
 WAITS_TOLD_S = 600.0  # by default a WAL restarts after 1,000 pages, at any time without a reader
-WAL_BYTES_TOLD = 256 << 20  # 64 times what a WAL of the default checkpoints has when it restarts
+WAL_BYTES_TOLD = 256 << 20  # 64 times the size at which a WAL restarts with the default checkpoints
 AWAITS_RESTART = "it waits for the WAL to restart, since all of the current one must be in one stored epoch"
 STORES_PAGES = "the pages of the WAL are stored again first, because the WAL has not restarted in this epoch"
 RESTART_REMEDY = (
@@ -126,7 +129,7 @@ RESTART_REMEDY = (
 
 
 def waits_for(hindrance: str) -> str:
-    """Return what a base waits for that can't begin in the current epoch."""
+    """Return what a base waits for if it can't begin in the current epoch."""
     return f"{AWAITS_RESTART}; {hindrance}" if hindrance else STORES_PAGES
 
 
@@ -140,7 +143,7 @@ BY_COPIES = (
     "the first base is under way, or the file is encrypted"
 )
 _FOLLOWED = {DatabaseState.NEW, DatabaseState.FOLLOWING, DatabaseState.STOPPED}
-_PAGE_SIZE_DEFAULT = 4096  # taken for frames whose stamp is no longer known
+_PAGE_SIZE_DEFAULT = 4096  # assumed for frames whose stamp is no longer known
 
 
 def statuses(
@@ -150,7 +153,7 @@ def statuses(
     configured: Iterable[str] | None = None,
     suspended: Iterable[Suspended] = (),
 ) -> list[DatabaseStatus]:
-    """Return, by name, all databases of the journal, or only those ``configured``, and the ``suspended`` ones."""
+    """Return the status of each database of the journal, or of each ``configured`` and ``suspended`` one, by name."""
     why = {each.name: each for each in suspended}
     names = None if configured is None else {*configured, *why}
     rows = [row for row in journal.databases() if names is None or row.name in names]
@@ -264,7 +267,7 @@ def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> 
 def _age_ms(times_ms: Sequence[int], now_ms: int) -> int:
     """Return the age of the oldest of these times.
 
-    A time that is ahead was taken by a wrong clock and does not count.
+    A time in the future was taken by a wrong clock and does not count.
     """
     return now_ms - next((time_ms for time_ms in times_ms if time_ms <= now_ms), now_ms)
 
@@ -276,7 +279,7 @@ def _scrub_words(scrub: ScrubRow) -> str:
 
 
 def _followed(row: DatabaseRow) -> tuple[str | None, int, int, int]:
-    """Return the position, the time of the last commit, the page size, and the frames of the WAL's incarnation."""
+    """Return the position, the time of the last commit, the page size, and how many WAL frames are followed."""
     if row.follow is None:
         return None, 0, _PAGE_SIZE_DEFAULT, 0
     state = parse_follow_state(row.follow)
@@ -286,7 +289,7 @@ def _followed(row: DatabaseRow) -> tuple[str | None, int, int, int]:
 
 
 def _how(journal: Journal | JournalReader, row: DatabaseRow) -> str:
-    """Return how the database is followed, and why in that way."""
+    """Return how the database is followed, and why it is followed in that way."""
     if row.follow is None:
         return ""
     state = parse_follow_state(row.follow)

@@ -1,11 +1,11 @@
 """The databases that are followed, and their changes: which are added, which are removed, and whose settings change.
 
-A database is identified by its name, the folder of its replica. One that keeps name and path stays, however its
-settings change. With another path, or in another storage, it leaves and joins again. Unchanged databases are not
-affected. A configured file that can't be replicated is suspended: it has a row in ``status``, and no other database is
-affected.
+A database is identified by its name, which is the folder of its replica. A database that keeps its name and path stays,
+however its settings change. If it gets another path or another storage, it leaves and joins again. Unchanged databases
+are not affected. A configured file that can't be replicated is suspended: it has a row in ``status``, and no other
+database is affected.
 
-Only the main thread changes them, and any thread may read them.
+Only the main thread changes the databases, and any thread may read them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Changes:
 
 
 class Databases:
-    """``joined`` is called with each new database before it is looked at."""
+    """The followed databases. ``joined`` is called with each new database before the follower looks at it."""
 
     def __init__(
         self,
@@ -84,10 +84,10 @@ class Databases:
         self._lock = threading.Lock()
         self._by_id: dict[int, FollowedDatabase] = {}
         self._by_name: dict[str, FollowedDatabase] = {}
-        # The latest specification of each. ``FollowedDatabase.spec`` follows only when the follower gets to it.
+        # The latest specification of each database. ``FollowedDatabase.spec`` changes when the follower applies it.
         self._specs: dict[str, DatabaseSpec] = {}
-        self._reports: dict[int, StateReport] = {}  # the follower's
-        self._paths: dict[str, str] = {}  # where the journal has each database that it knows
+        self._reports: dict[int, StateReport] = {}  # used in the follower's thread
+        self._paths: dict[str, str] = {}  # the path of each database that the journal knows, by name
         self.suspended: tuple[Suspended, ...] = ()
         """What is configured and can't be replicated."""
 
@@ -95,12 +95,12 @@ class Databases:
         return len(self._by_id)
 
     def all(self) -> list[FollowedDatabase]:
-        """Every database that is followed."""
+        """Return every database that is followed."""
         with self._lock:
             return list(self._by_id.values())
 
     def journal_problem(self) -> str:
-        """Why nothing can be noted in the journal now; empty if it can be written."""
+        """Return why nothing can be noted in the journal now, or an empty text if the journal can be written."""
         return self._follower.journal_problem
 
     def troubled(self) -> int:
@@ -110,12 +110,12 @@ class Databases:
     def get(self, database_id: int) -> FollowedDatabase | None:
         """Return the database of a row id of the journal.
 
-        Returns None if it is not followed, even if its spool is not empty.
+        Returns None if the database is not followed, even if some of its objects are still in the spool.
         """
         return self._by_id.get(database_id)
 
     def named(self, names: Sequence[str]) -> list[FollowedDatabase]:
-        """Return these databases, or all. Raises UsageError with the names that exist."""
+        """Return the databases of these names, or all without names. Raises UsageError with the known names."""
         with self._lock:
             if not names:
                 return list(self._by_name.values())
@@ -129,14 +129,15 @@ class Databases:
             return [self._by_name[name] for name in names]
 
     def find(self, settings: Settings, is_stopped: Callable[[], bool] = lambda: False) -> Found:
-        """Return what these settings select now. A followed database goes before other matches of the same file."""
+        """Return what these settings select now. A followed database has precedence over other matches of its file."""
         followed = {tracked.name for tracked in self.all()}
         return find_databases(settings, examine=examine_match, followed=followed, is_stopped=is_stopped)
 
     def tell_copied(self, databases: Iterable[FollowedDatabase]) -> None:
-        """Tell backpressure how far the WALs of these are copied, after they were looked at.
+        """Tell backpressure how far the WALs of these databases are copied, after the databases were looked at.
 
-        It is not told while a restart could not be proven. The event that is the reason leads to another look.
+        Backpressure is not told while a restart of the WAL could not be proven. The event that prevents the proof leads
+        to another look.
         """
         for tracked in databases:
             if tracked.spec.backpressure and not _is_count_void(tracked):
@@ -152,10 +153,10 @@ class Databases:
         return {"backpressure": "on", "backpressure_hindrance": self.backpressure.hindrance(tracked.row_id)}
 
     def begin(self, settings: Settings) -> None:
-        """Follow what the configuration selects, and note in the journal which databases it no longer does.
+        """Follow what the configuration selects, and note in the journal which databases it no longer selects.
 
-        Raises UsageError if a named path can't be followed. A database that the last run followed goes before other
-        matches of the same file.
+        Raises UsageError if a named path can't be followed. A database that the last run followed has precedence over
+        other matches of the same file.
         """
         rows = self._journal.databases()
         self._paths = {row.name: row.path for row in rows}
@@ -168,7 +169,7 @@ class Databases:
                 self._note_left(row.id)
 
     def take(self, finder: PathFinder, settings: Settings) -> None:
-        """Apply what the finder has found by the settings in force. If there may be more, it looks again."""
+        """Apply what the finder has found by the settings in force. If there may be more, the finder looks again."""
         finding = finder.take()
         if finding is None:
             return
@@ -199,7 +200,7 @@ class Databases:
         return is_wider or len(joining) > JOINS_MAX
 
     def moved(self, databases: Iterable[FollowedDatabase]) -> list[FollowedDatabase]:
-        """Return those whose configured path leads elsewhere now. A path that does not answer has not moved."""
+        """Return the databases whose configured path leads elsewhere now. A path that does not answer has not moved."""
 
         def is_moved(tracked: FollowedDatabase) -> bool:
             try:
@@ -222,7 +223,7 @@ class Databases:
             self._hang_watch.try_out(tracked.wal_pairs.clear)
 
     def has_changed(self, databases: Iterable[FollowedDatabase]) -> bool:
-        """Whether any of these has another state than at the last call. For the follower's thread."""
+        """Whether any of these has another state than at the last call. Only the follower's thread may call."""
         changed = {each.row_id: each.report for each in databases if self._reports.get(each.row_id) != each.report}
         self._reports.update(changed)
         return bool(changed)
@@ -248,7 +249,7 @@ class Databases:
         return self._hang_watch.search(lambda: self._event_pump.watch_folders(found.watched))
 
     def change(self, settings: Settings, found: Found, specs: Iterable[DatabaseSpec]) -> Changes:
-        """Follow exactly ``specs``, which are those that were ``found`` by these settings."""
+        """Follow exactly the databases of ``specs``, which were ``found`` by these settings."""
         self._watch_folders(found)
         wanted = {spec.name: spec for spec in specs}
         leaving = [tracked for tracked in self.all() if not self._stays(tracked, wanted.get(tracked.name), settings)]
@@ -273,7 +274,7 @@ class Databases:
         return tracked is not None and tracked.path == spec.path
 
     def _suspend(self, suspended: Sequence[Suspended]) -> None:
-        """Suspend what can't be replicated. A database among them that was followed leaves."""
+        """Suspend the files that can't be replicated. If one of them was a followed database, it leaves."""
         known = {(each.name, each.cause) for each in self.suspended}
         self.suspended = suspended = tuple(suspended)
         new = [each for each in suspended if (each.name, each.cause) not in known]
@@ -291,7 +292,7 @@ class Databases:
                 self._journal.note_state(tracked.row_id, DatabaseState.SUSPENDED, each.cause, each.remedy, now_ms)
 
     def _rows_of(self, specs: Sequence[DatabaseSpec], settings: Settings) -> dict[str, DatabaseRow]:
-        """Return the journal's rows of databases that join, by name, in one transaction for all of them."""
+        """Note all joining databases in the journal in one transaction, and return their rows by name."""
         if not specs:
             return {}
         places = {spec.name: (str(spec.path), settings.storage_of(spec.storage).url) for spec in specs}
@@ -321,7 +322,7 @@ class Databases:
                 self._destinations.of(row.id).adopt([tracked])
                 self._hang_watch.carry_out(tracked.wal_pairs.look_around)
                 if before != path:
-                    tracked.wal_pairs.check_later()  # so that the first look asks whether it is the same file
+                    tracked.wal_pairs.check_later()  # so that the first look checks whether it is the same file
         except STATE_ERRORS:
             raise
         except WalsyncdError as error:  # the follower's look reports what is wrong
@@ -329,7 +330,7 @@ class Databases:
         self._schedule.admit(tracked)
 
     def _leave(self, leaving: Sequence[FollowedDatabase]) -> None:
-        """Stop following these. What they have in the spool is still uploaded."""
+        """Stop following these databases. What they have in the spool is still uploaded."""
         for tracked in leaving:
             self._event_pump.remove(tracked)
             self._absent(tracked)
@@ -338,7 +339,7 @@ class Databases:
         for tracked, done in [(each, self._follower.dismiss(each)) for each in leaving]:
             try:
                 done.result(DISMISS_TIMEOUT_S)
-            except FutureTimeoutError:  # it is dismissed as soon as the follower gets to it
+            except FutureTimeoutError:  # the follower dismisses the database later
                 _log.warning("database_not_released", database=tracked.name, waited_s=DISMISS_TIMEOUT_S)
         for tracked in leaving:
             self._schedule.forget(tracked)
@@ -348,7 +349,7 @@ class Databases:
             self._note_left(tracked.row_id)
 
     def _retune(self, tracked: FollowedDatabase, spec: DatabaseSpec) -> None:
-        """Pass the new settings to each part that uses them. The follower applies its own in its thread."""
+        """Pass the new settings to each part that uses them. The follower applies its settings in its own thread."""
         before, self._specs[spec.name] = self._specs[spec.name], spec
         destination = self._destinations.of(tracked.row_id)
         self._hang_watch.try_out(partial(tracked.presence.want, wanted=spec.presence))

@@ -1,4 +1,4 @@
-"""Everything that uses one storage: the uploads and the bases. It is replaced as a whole when its settings change.
+"""Everything that uses one storage: the uploads and the bases. All of it is replaced when the settings change.
 
 A storage at another url is another place: objects stored or spooled for the old one are of no use there, so a
 database's generation ends and another begins (``leave_place``). New credentials, another endpoint or more connections
@@ -133,7 +133,7 @@ class Destination:
         )
 
     def adopt(self, databases: Iterable[FollowedDatabase]) -> None:
-        """Ship these from now on. A base that was under way continues."""
+        """Ship these databases from now on. A base that was under way continues."""
         for tracked in databases:
             self.uploader.pace(tracked.row_id, tracked.spec.upload_interval_s)
             self.content.adopt(tracked)
@@ -142,21 +142,21 @@ class Destination:
                 self.continuations.examine(tracked)
 
     def _load(self, tracked: FollowedDatabase) -> None:
-        """Plan by what the journal has of the database."""
+        """Plan bases, drills and housekeeping by what the journal has of the database."""
         self.snapshotter.adopt(tracked)
         self.driller.plan(tracked, tracked.spec.verify_interval_s)
         if self._housekeeper is not None:
             self._housekeeper.adopt(tracked)
 
     def _continue(self, tracked: FollowedDatabase) -> None:
-        """Go on with a generation that was found in storage. For the follower's thread."""
+        """Continue a generation that was found in storage. Only the follower's thread may call."""
         self._follower.resume(tracked)
         self._load(tracked)
 
     def generation_lost(self, tracked: FollowedDatabase, gap: Gap) -> None:
         """Have the follower end the generation, which the storage can't continue.
 
-        If another daemon has taken the replica over and released it since, its generation is continued.
+        If another daemon has taken the replica over and released it since, that daemon's generation is continued.
         """
 
         def lose(tracked: FollowedDatabase) -> None:
@@ -167,7 +167,7 @@ class Destination:
         self._follower.interrupt(tracked, lose)
 
     def release(self, databases: Iterable[FollowedDatabase], timeout_s: float) -> int:
-        """Leave the generations of these to whoever continues them, after everything has ended.
+        """Release the generations of these databases to other hosts, after everything here has ended.
 
         Returns how many were released.
         """
@@ -178,7 +178,7 @@ class Destination:
         self.content.epoch_starts.begin(tracked, self.snapshotter.due, self.uploader.offer, delay_s)
 
     def keep(self, tracked: FollowedDatabase) -> None:
-        """Apply the present rules of retention to its replica."""
+        """Apply the current rules of retention to the database's replica."""
         if self._housekeeper is not None:
             self._housekeeper.replan(tracked)
 
@@ -197,11 +197,11 @@ class Destination:
         return self._housekeeper is not None and self._housekeeper.is_busy()
 
     def removals_made(self) -> int:
-        """How many objects this run has removed."""
+        """Return how many objects this run has removed."""
         return sum(self._removals.objects.copy().values())
 
     def trouble(self) -> str:
-        """What is wrong with the storage, in words; empty if nothing is."""
+        """Return what is wrong with the storage, in words; empty if nothing is."""
         named = f"storage {self.keeping.name}" if self.keeping.name else "storage"
         outage = self.uploader.outage()
         if outage is not None:
@@ -243,7 +243,7 @@ class Destination:
             self._threads.append(self._supervisor.start("housekeeper", self._housekeeper.run))
 
     def leaves_in_s(self, database_id: int) -> float:
-        """In how many seconds it is soon enough to spool another object of a database."""
+        """Return how many seconds the spooling of another object can wait without delaying its upload."""
         return self.uploader.leaves_in_s(database_id)
 
     def stored(self, row: ObjectRow) -> None:
@@ -264,7 +264,7 @@ class Destination:
             self._housekeeper.stop()
 
     def stop(self) -> None:
-        """End at once, except for requests in flight. The rest is in the journal for the next destination."""
+        """End as soon as the requests in flight have ended. The journal has the rest for the next destination."""
         self.wind_down()
         self.uploader.stop()
         for thread in self._threads:
@@ -291,7 +291,7 @@ def _driller(
 
 
 def _renewal(journal: Journal, environment: Environment, follower: Follower, expire_s: float | None) -> Renewal | None:
-    """Return a renewal if the store removes objects by age: then bases are renewed at intervals."""
+    """Return a renewal if the store removes objects by age, so that bases must be renewed at intervals."""
     if expire_s is None:
         return None
     return Renewal(journal, environment, interrupt=follower.interrupt, expire_s=expire_s)

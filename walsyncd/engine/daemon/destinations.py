@@ -5,17 +5,17 @@ A storage is identified by its url, and so is the place of a database in the jou
 ==========================================  ==========================================================================
 the configuration has                       and so
 ==========================================  ==========================================================================
-another url for a database                  it leaves, and joins there with a new generation (``enter``)
+another url for a database                  the database leaves, and joins there with a new generation (``enter``)
 other keys for the same url                 the destination is replaced; nothing ends
 a url that was not in use                   a destination begins, before a database joins it
-no more mention of a url                    its destination ends after the databases have left; what databases that
-                                            are no longer configured had in the spool for it is dropped
+no more mention of a url                    its destination ends after the databases have left; what was spooled for it
+                                            by databases that are no longer configured is dropped
 ==========================================  ==========================================================================
 
 Each destination has threads, ownership, outage, refusals and limits of its own, so that none waits for another. Only
-the spool is shared. A second copy of a database would be a second place of it, with a journal row of its own.
+the spool is shared. A second copy of a database would need a second place, with a journal row of its own.
 
-Only the main thread changes them, and any thread may read them.
+Only the main thread changes the destinations, and any thread may read them.
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ OpenStorage: TypeAlias = Callable[[StorageSettings], Storage]
 Make: TypeAlias = Callable[[Settings, StorageSettings, Storage, Callable[[int], bool]], Destination]
 
 RELEASE_S = 3.0  # the part of the margin for closing in which replicas are left to other hosts
-WRITERS = frozenset({"snapshotter", "housekeeper"})  # threads that have storage written to, besides the uploads
+WRITERS = frozenset({"snapshotter", "housekeeper"})  # threads that cause writes to storage, besides the upload threads
 
 _log = structlog.get_logger()
 
 
 class Destinations:
-    """``make`` builds a destination. Nothing is open before the first ``settle``."""
+    """All destinations. ``make`` builds one of them. None exists before the first ``settle``."""
 
     def __init__(self, journal: Journal, make: Make) -> None:
         self._journal = journal
         self._make = make
         self._places = {row.id: row.place for row in journal.databases() if row.place is not None}
         self._by_url: dict[str, Destination] = {}
-        self._all: tuple[Destination, ...] = ()  # this is cached, because it is asked for with each commit's time
+        self._all: tuple[Destination, ...] = ()  # cached, because the clock asks for it at each commit
         self._ways: dict[str, object] = {}
         self._default = ""
         self._is_started = self._is_quiet = False
 
     def of(self, database_id: int) -> Destination:
-        """Return the destination of a database, or the default one if it is in none any more."""
+        """Return the destination of a database, or the default one if the database has none any more."""
         return self._by_url.get(self._places.get(database_id, ""), self._by_url[self._default])
 
     def all(self) -> tuple[Destination, ...]:
-        """Every destination that is in use, ``[storage]`` first."""
+        """Return every destination that is in use, that of ``[storage]`` first."""
         return self._all
 
     def _have_changed(self) -> None:
@@ -72,7 +72,7 @@ class Destinations:
         self._all = (self._by_url[self._default], *others)
 
     def place(self, database_id: int) -> str | None:
-        """The url of the storage that a database is in."""
+        """Return the url of the storage that a database is in, or None."""
         return self._places.get(database_id)
 
     def trouble(self) -> str:
@@ -96,7 +96,7 @@ class Destinations:
     def settle(self, settings: Settings, open_storage: OpenStorage, databases: Collection[FollowedDatabase]) -> None:
         """Have a destination for each storage that is in use; ``databases`` are those followed at present.
 
-        If a storage refuses us, its error is raised and nothing is changed. A storage that is away is no error.
+        If a storage refuses us, its error is raised and nothing is changed. A storage that is away is not an error.
         """
         changed = [each for each in _in_use(settings, self._places) if self._ways.get(each.url) != _way(settings, each)]
         opened = [(each, open_storage(each)) for each in changed]
@@ -110,7 +110,7 @@ class Destinations:
         self._have_changed()
 
     def enter(self, row: DatabaseRow, url: str) -> Gap | None:
-        """Move a database to the storage at ``url``; what it has in another one is abandoned.
+        """Move a database to the storage at ``url``. What the database has in another storage is abandoned.
 
         Returns why its generation ended, or None if it continues.
         """
@@ -136,7 +136,7 @@ class Destinations:
             self._ways.pop(url)
 
     def wind_down(self) -> None:
-        """Begin nothing but uploads any more."""
+        """Begin nothing new from now on, except uploads."""
         for each in self.all():
             each.wind_down()
 
@@ -160,9 +160,10 @@ class Destinations:
     def release(
         self, databases: Collection[FollowedDatabase], unseen: Collection[str], *, alive: Collection[str]
     ) -> None:
-        """Leave the generations of these to other hosts, after ``stop``, if everything was seen and is stored.
+        """Release these databases' generations to other hosts, after ``stop``, if everything was seen and is stored.
 
-        ``unseen`` are the names of those that the last look did not reach, ``alive`` those of threads that still run.
+        ``unseen`` has the names of databases that the last look did not reach, and ``alive`` the names of threads that
+        still run.
         """
         if not self._is_quiet or WRITERS.intersection(alive):
             return
@@ -203,6 +204,6 @@ def _in_use(settings: Settings, places: dict[int, str]) -> list[StorageSettings]
 
 
 def _way(settings: Settings, storage: StorageSettings) -> object:
-    """The settings that require a new destination when they change. The storage's name counts only for messages."""
+    """Return the settings that require a new destination when they change. The name is used for messages only."""
     daemon = settings.daemon
     return storage, daemon.uploads_max, daemon.upload_bytes_per_second_max

@@ -1,7 +1,7 @@
 """Decides what happens when the spool is full: the follower waits, or during an outage databases lose their spool.
 
-What was not begun is dropped, and the gap that this makes is bridged when storage is back. If that is not possible,
-because the database has no page map or no base, its generation ends.
+Objects whose upload has not begun are dropped, and the gap that this makes is bridged when storage is back. If the gap
+can't be bridged, because the database has no page map or no base, its generation ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _log = structlog.get_logger()
 
 
 class FullSpool:
-    """Called by the follower before each round."""
+    """Decides about a full spool. The follower asks before each round."""
 
     def __init__(
         self,
@@ -53,10 +53,10 @@ class FullSpool:
                 freed = self._dropped(database_id, tracked, gap, follower)
             name = tracked.name if tracked else database_id
             _log.error("spool_dropped", database=name, bytes=freed, reason=gap.reason)
-        return not dropped  # the spool is full of objects that a storage which answers is taking
+        return not dropped  # then the spool is full of objects that an answering storage takes
 
     def _taken_back(self, tracked: FollowedDatabase, gap: Gap, follower: Follower) -> int:
-        """Drop what is not begun, to be bridged when storage is back. Returns the number of bytes freed."""
+        """Drop what is not begun; the gap is bridged when storage is back. Returns the number of bytes freed."""
         destination = self._destinations().of(tracked.row_id)
         freed = destination.content.take_back(tracked)
         if freed is None:

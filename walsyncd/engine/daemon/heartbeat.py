@@ -1,6 +1,7 @@
-"""Notifies the service manager that the daemon is ready, how it is, and that it is alive.
+"""Notifies the service manager that the daemon is ready, what its status is, and that it is alive.
 
-It has no thread of its own. The main thread asks ``due_s`` how long it may sleep and calls ``beat`` when it wakes up:
+The heartbeat has no thread of its own. The main thread asks ``due_s`` how long it may sleep and calls ``beat`` when it
+wakes up:
 
 - ``changed`` (any thread) notes that the status text may have changed; it is sent at most every ``REFRESH_S``.
 - The watchdog is due at half its interval. It is fed only while ``hung`` names no worker.
@@ -25,7 +26,7 @@ _log = structlog.get_logger()
 
 
 class Heartbeat:
-    """``words`` is the text of ``systemctl status``, ``hung`` the worker that hangs, ``wake`` has ``beat`` run."""
+    """``words`` returns the text of ``systemctl status``, ``hung`` the worker that hangs; ``wake`` causes a beat."""
 
     def __init__(
         self,

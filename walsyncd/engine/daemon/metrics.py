@@ -1,4 +1,4 @@
-"""Computes the metrics for Prometheus from the journal and from counts on each request; nothing runs in between.
+"""Computes the metrics for Prometheus at each request, from the journal and from counts. Nothing runs in between.
 
 Counters of what was shipped begin at 0 with every run, as Prometheus expects. Gaps and generations come from the
 journal and outlive the run. ``adapters.system.exporter`` publishes them.
@@ -44,9 +44,10 @@ class Shipped:
 
 
 class Metrics:
-    """Collects when asked. ``trouble`` says what is wrong with the storage, ``suspended`` what can't be replicated.
+    """Collects the metrics when asked.
 
-    ``waits`` returns the followed databases by name, and what each of them waits for.
+    ``trouble`` returns what is wrong with the storage, and ``suspended`` which files can't be replicated. ``waits``
+    returns what each followed database waits for, by name.
     """
 
     def __init__(

@@ -1,13 +1,14 @@
 """Notifies people who have no Prometheus: a heartbeat that stops, and a report of each problem.
 
-The heartbeat's URL is requested every ``heartbeat_interval`` while nothing is wrong, and its ``/fail`` while something
-is, the first time at once. The problem's URL gets one POST when a problem begins and one when it is over::
+While nothing is wrong, the heartbeat's URL is requested every ``heartbeat_interval``. While something is wrong, that
+URL with ``/fail`` is requested instead, and each change between the two is reported at once. The problem's URL gets one
+POST when a problem begins and one when it is over::
 
     {"event": "began", "host": "web-1", "database": "srv/app.db", "problem": "missing", "text": "…", "remedy": "…",
      "since": "2026-11-22T10:56:00.000Z", "time": "2026-11-22T10:56:01.000Z"}
 
-``database`` is null for a problem of the storage as a whole. One thread does all of it, so nothing else ever waits for
-a receiver. Reports that can't be delivered wait in order, at most ``WAITING_MAX`` of them, and are tried again.
+``database`` is null for a problem of the storage as a whole. One thread sends everything, so nothing else ever waits
+for a receiver. Reports that can't be delivered wait in order, at most ``WAITING_MAX`` of them, and are tried again.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """One problem of a database, or of the storage as a whole (None). ``kind`` is one of a fixed set of words."""
+    """One problem of ``database``, or of the storage as a whole if that is None.
+
+    ``kind`` is one of a fixed set of words.
+    """
 
     database: str | None
     kind: str
@@ -49,7 +53,7 @@ class Complaint:
 
     @property
     def key(self) -> tuple[str | None, str]:
-        """Two complaints with the same key are the same problem, even with different texts."""
+        """The identity of the problem. Complaints with the same key are the same problem, even with different texts."""
         return self.database, self.kind
 
 
@@ -63,8 +67,8 @@ def complaints_of(
 ) -> list[Complaint] | None:
     """Return what is wrong now, or None until each database was looked at once.
 
-    ``trouble`` is the storage's as a whole. While there is one, refusals of single databases are part of it.
-    ``suspended`` is configured and can't be replicated.
+    ``trouble`` is what is wrong with the storage as a whole, or empty. While something is wrong, refusals of single
+    databases are part of it. The ``suspended`` files are configured and can't be replicated.
     """
     if any(tracked.report.state is DatabaseState.NEW for tracked in followed):
         return None
@@ -157,7 +161,7 @@ class Notifier:
         return max(0.0, min(moments) - time.monotonic())
 
     def _compare(self, complaints: Sequence[Complaint]) -> bool:
-        """Note which problems began and which ended. Returns whether the first one began or the last one ended."""
+        """Note which problems began and which ended. Returns whether the first began or the last ended."""
         was_well, now_ms = not self._known, self._wall_ms()
         found = {complaint.key: complaint for complaint in complaints}
         for key, (complaint, since_ms) in list(self._known.items()):
@@ -213,7 +217,7 @@ class Notifier:
             self._reached("problem_url")
 
     def _failed(self, which: str, reason: str) -> None:
-        """Log a failure once, until it works again or fails in another way."""
+        """Log a receiver's failure once, until the receiver answers again or fails in another way."""
         if self._unreachable.get(which) != reason:
             self._unreachable[which] = reason
             _log.warning("notification_failed", receiver=which, reason=reason, remedy="it is tried again")

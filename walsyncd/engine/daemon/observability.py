@@ -39,8 +39,8 @@ _log = structlog.get_logger()
 class Observability:
     """Watches what ``destinations`` do.
 
-    ``waits`` returns what each followed database waits for, and for how long. ``databases`` has all of them, and the
-    suspended ones.
+    ``waits`` returns what each followed database waits for, and for how long. ``databases`` returns the followed
+    databases and the suspended files.
     """
 
     def __init__(
@@ -75,17 +75,17 @@ class Observability:
         self._journal = environment.journal
         self._databases = databases
         self.notifier = Notifier(socket.gethostname(), self._complaints, check_s=environment.limits.notify_check_s)
-        """The probe; its ``run`` is a thread of the daemon."""
+        """The notifier, whose ``run`` is a thread of the daemon."""
         self._exporter: Exporter | None = None
         self._problem = ""
 
     @property
     def stored_ms(self) -> int:
-        """When something was stored last (milliseconds since 1970), or 0 for never."""
+        """Return when something was stored last (milliseconds since 1970), or 0 for never."""
         return self._shipped.last_ms
 
     def counted(self, storage: Storage) -> tuple[Storage, Requests]:
-        """Return a storage to be used instead, which counts its requests, and its counts."""
+        """Return a storage that replaces ``storage`` and counts the requests, and the counts."""
         requests = Requests(self._requests)
         return CountingStorage(storage, requests), requests
 
@@ -94,14 +94,14 @@ class Observability:
         self._shipped.note(row)
 
     def remarks(self) -> str:
-        """What is wrong with the storage, the journal, or this machine's clock; empty if nothing is."""
+        """Return what is wrong with the storage, the journal, or this machine's clock; empty if nothing is."""
         words = (self.trouble(), self._unanswered(), self._databases().journal_problem(), self._clock.words())
         return "; ".join(filter(None, words))
 
     def _unanswered(self) -> str:
         """Report a request that does not end, for example in a folder whose file system does not answer.
 
-        It is no error yet.
+        Such a request is not an error yet.
         """
         seconds = self._stalls.longest_s("upload")
         return f"an upload has had no answer for {seconds:.0f} s, and no error" if seconds > UNANSWERED_S else ""
@@ -127,11 +127,11 @@ class Observability:
     def settle(self, daemon: DaemonSettings, notify: NotifySettings = NOBODY) -> None:
         """Apply these settings.
 
-        Raises UsageError if metrics can't be published by them; the previous way then stays.
+        Raises UsageError if metrics can't be published by these settings. The metrics are then published as before.
         """
         listen, textfile = daemon.metrics_listen, daemon.metrics_textfile
         if self._exporter is None and (listen or textfile):
-            # Imported only if configured: an HTTP server and a library that nothing else here needs.
+            # This is imported only if configured: it loads an HTTP server and a library that nothing else needs.
             from walsyncd.adapters.system.exporter import Exporter  # noqa: PLC0415
 
             self._exporter = Exporter(self._metrics.collect)

@@ -1,9 +1,10 @@
-"""The thread that finds out, again and again, which databases the configuration selects: paths and patterns change.
+"""The thread that finds out again and again which databases the configuration selects, because files come and go.
 
-It looks when an event shows that the result may differ (a new name that a pattern matches, another link on the way of a
-path, another file in a database's place, a mount), and once a minute for changes without an event. However many events
-come, it looks at most once a second, and rests nine times as long as a look takes. So neither a storm of temporary
-files nor an endless tree keeps a core busy, and the main thread, which takes what was found, answers signals meanwhile.
+The thread looks when an event shows that the result may differ (a new name that a pattern matches, another link on the
+way of a path, another file in a database's place, a mount), and once a minute for changes without an event. However
+many events come, the thread looks at most once a second, and rests nine times as long as a look takes. So neither a
+storm of temporary files nor an endless tree keeps a core busy, and the main thread, which takes what was found, answers
+signals meanwhile.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class FoundPaths:
-    """The result of a look by these settings. Callers that wait for it are answered when it has been applied."""
+    """The result of a look by these settings. The callers that wait are answered when the result has been applied."""
 
     settings: Settings
     found: Found

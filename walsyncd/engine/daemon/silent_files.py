@@ -2,8 +2,8 @@
 
 Another thread takes the place of the one that hangs (``hang_watch``). The next call on a silent path raises an error,
 so that the database's state says what does not answer. When the path answers again, its databases are followed from the
-beginning, as after a start of the daemon: the call may have hung in the middle of a change of what the daemon knows of
-them.
+beginning, as after a start of the daemon. The call may have hung while the thread changed what the daemon knows of
+these databases.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ANSWERED = "answered"  # the main thread receives this
 
 
 class SilentFiles:
-    """Connects the ``watch`` with the daemon's threads. ``databases`` returns those of the daemon."""
+    """Connects the ``watch`` with the daemon's threads. ``databases`` returns the daemon's databases."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class SilentFiles:
         )
 
     def take(self, settings: Settings) -> None:
-        """Follow the databases of the paths that answer again. For the main thread."""
+        """Follow the databases of the paths that answer again. Only the main thread may call."""
         with self._lock:
             paths, self._answered = self._answered, []
         self._databases().answer_again(paths, settings)
@@ -54,7 +54,7 @@ class SilentFiles:
     def _replace(self, thread: int) -> None:
         self._stalls.forget(thread)
         self._supervisor.replace(thread)
-        self._finder.wake()  # the successor of its thread looks again
+        self._finder.wake()  # if the finder's thread hung, its successor looks again
 
     def _answer(self, paths: list[str]) -> None:
         with self._lock:

@@ -1,14 +1,14 @@
 """One round over all databases, for ``walsyncd run --once``. It is over when nothing is left that can be done now.
 
-A thread of the daemon waits for this while all others work as usual:
+A thread of the daemon waits until the following is done, while all other threads work as usual:
 
 1. Every database was looked at.
-2. Every object that was spooled is stored, and no base is due or under way. A base that waits for the WAL to restart is
-   waited for as long as nothing prevents the epoch that is begun for it (``engine.content.epoch_start``).
+2. Every object that was spooled is stored, and no base is due or under way. A base that waits for the WAL to restart
+   counts as due as long as nothing prevents the epoch that is begun for it (``engine.content.epoch_start``).
 3. Compaction and pruning have done what was due.
 
-It stops waiting for a database that can't be read or that another daemon has taken over, and for a base that was
-abandoned ``BASE_FAILURES_MAX`` times. It stops waiting for everything when nothing was read, stored or removed for
+The thread stops waiting for a database that can't be read or that another daemon has taken over, and for a base that
+was abandoned ``BASE_FAILURES_MAX`` times. It stops waiting for everything when nothing was read, stored or removed for
 ``once_stalled_s``, or for ``once_trouble_s`` while the storage is away or refuses.
 """
 
@@ -35,7 +35,7 @@ _log = structlog.get_logger()
 
 
 class SingleRound:
-    """``look`` looks at databases, ``trouble`` is what is wrong with storage, ``done`` is called at the end."""
+    """``look`` looks at databases, ``trouble`` returns what is wrong with storage, ``done`` is called at the end."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class SingleRound:
         self._limits = limits
         self._stopping = threading.Event()
         self.left: dict[str, str] = {}
-        """Why each database has something left to be done, by name; empty if none has."""
+        """What is left to be done for each database, by name; empty if nothing is."""
 
     def run(self) -> None:
         """Run the thread until the round is over, or until ``stop``."""
@@ -84,7 +84,7 @@ class SingleRound:
                 return
 
     def _progress(self) -> object:
-        """A value that changes whenever something was read, stored or removed."""
+        """Return a value that changes whenever something was read, stored or removed."""
         rows = self._journal.databases()
         parts = [len(self._journal.parts(base.row.id)) for row in rows for base in self._journal.bases(row.id)]
         return rows, parts, self._destinations.all()[0].removals_made()
@@ -97,7 +97,7 @@ class SingleRound:
     def _awaited(self, tracked: FollowedDatabase, row: DatabaseRow) -> str:
         if self._reason_given_up(tracked, row):
             return ""
-        if row.state in _SET_ASIDE:  # the daemon's stop looks once more and reports it
+        if row.state in _SET_ASIDE:  # the daemon's stop looks once more and reports a failure
             return ""
         waiting = self._journal.pending(row.id)
         if waiting:

@@ -21,7 +21,7 @@ def report_unshipped(
 ) -> bool:
     """Log what is not in storage.
 
-    Returns whether everything is; ``unseen`` are the errors of the last look, by name.
+    Returns whether everything is in storage. ``unseen`` has the errors of the last look, by name.
     """
     return not (_say_spool(journal) + _say_bases(journal, databases) + _say_unseen(unseen))
 
@@ -42,8 +42,8 @@ def _say_spool(journal: Journal) -> int:
 def _say_bases(journal: Journal, databases: Sequence[FollowedDatabase]) -> int:
     """Report missing bases.
 
-    The newest generation can't be restored without a base. Where only bases store changes, it lacks those since its
-    last base.
+    The newest generation can't be restored without a base. Where only bases store changes, the generation lacks the
+    changes since its last base.
     """
     bare = []
     for tracked in databases:

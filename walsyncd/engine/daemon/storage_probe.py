@@ -1,8 +1,8 @@
-"""Checks that the storage still accepts us, also when nothing is shipped: a revoked key shows within a minute.
+"""Checks that the storage still accepts us even when nothing is shipped, so that a revoked key shows within a minute.
 
-It makes one small request (GET of an ``owner.json``, since a refused HEAD does not say why) when the storage has not
-answered anything for ``interval_s``. That is one request for the whole daemon, not for each idle database, and a busy
-host makes none.
+The probe makes one small request when the storage has not answered anything for ``interval_s``: GET of an
+``owner.json``, because a refused HEAD does not say why it was refused. That is one request for the whole daemon, not
+one for each idle database, and a busy host makes none.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _log = structlog.get_logger()
 
 
 class StorageProbe:
-    """``place`` is the URL by which the journal knows the storage. It never probes if ``interval_s`` is None.
+    """Probes the storage that the journal knows by the URL ``place``, unless ``interval_s`` is None.
 
-    ``heard`` gets the result of a probe: None if it was answered, else the error that shows the storage away.
+    ``heard`` gets None if the storage answered a probe, else the error that shows the storage away.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class StorageProbe:
         self._alarm = Alarm()
         self.interval_s: float | None = None
         self.refusal = ""
-        """Why the storage refused the last probe, and the remedy; empty if it did not."""
+        """Why the storage refused the last probe, and the remedy; empty if the probe was not refused."""
 
     def run(self) -> None:
         """Run the thread until ``stop``."""

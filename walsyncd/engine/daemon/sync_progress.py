@@ -16,8 +16,8 @@ from walsyncd.errors import CorruptError, UsageError
 class SyncPoint:
     """How much of a database has to be stored: up to ``position``, and every object up to ``object_id``.
 
-    ``rewinds`` is how often the spool had been read again when this was promised. ``by_base`` means that only a base at
-    the position is enough, since the database has no WAL.
+    ``rewinds`` is how often the spool had been read again when this point was promised. ``by_base`` means that only a
+    base at the position is enough, since the database has no WAL.
     """
 
     position: Position

@@ -1,10 +1,11 @@
-"""Fetches a base: its ranges in parallel, each verified, each written where it belongs.
+"""Fetches the ranges of a base in parallel, verifies each range, and writes it where it belongs.
 
-A range is a zstd frame of its own; the manifest says where it lies in the object and what its raw bytes must hash to.
-Neighbours are fetched by one request, since a request costs as much as a megabyte. A range that is larger than a block
-is unpacked while it arrives. So memory is bounded by threads, blocks and zstd's window, not by the database.
+A range is a zstd frame of its own. The manifest says where the range lies in the object, and has the checksum of its
+raw bytes. Neighbouring ranges are fetched by one request, since a request costs as much as a megabyte. A range that is
+larger than a block is unpacked while it arrives. So the number of threads, the size of a block and zstd's window limit
+the memory, whatever the size of the database.
 
-Ranges that are in the file already are not fetched again. Their hash proves what they hold, whoever wrote them.
+Ranges that are in the file already are not fetched again. Their checksum proves what they hold, whoever wrote them.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from walsyncd.engine.restore.replica import Replica, naming_object
 from walsyncd.errors import CorruptError
 
 THREADS = 4
-BLOCK_BYTES = 4 << 20  # packed bytes of one request; a thread holds one block, twice while it is received
+BLOCK_BYTES = 4 << 20  # packed bytes of one request; a thread holds one block, or two copies while receiving it
 PIECE_BYTES = 1 << 20  # unpacked bytes written at once
-# 8 MiB, the window with which bases are written
+# Bases are written with this window of 8 MiB.
 _DECOMPRESSION: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
 Write = Callable[[bytes | memoryview, int], object]
 Advance = Callable[[int], object]
@@ -43,7 +44,7 @@ def fetch_base(
 ) -> None:
     """Call ``write(raw, offset)`` for the whole file, or for ``ranges``, in any order and from several threads.
 
-    What was written is verified only when this returns. Raises CorruptError with the base's object and the range.
+    The written bytes are verified only when this returns. Raises CorruptError, which names the base's object and range.
     """
     wanted = manifest.ranges if ranges is None else ranges
     requests = _Requests(replica, manifest.key, write, advance, block_bytes, piece_bytes)
@@ -51,7 +52,7 @@ def fetch_base(
         running: set[Future[None]] = set()
         try:
             for group in _groups(wanted, block_bytes):
-                if len(running) >= 2 * THREADS:  # few wait, so that an error ends the fetch soon
+                if len(running) >= 2 * THREADS:  # few groups wait, so that an error ends the fetch soon
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     _raise_first(done)
                 running.add(pool.submit(requests.fetch, group))
@@ -116,7 +117,7 @@ class _Requests:
 
 def _unpack(blocks: Iterator[bytes], part: Range, write: Write, piece_bytes: int) -> None:
     """Write a range while it is unpacked. Raises CorruptError if it is not what the manifest says."""
-    # The output is limited, since a few bytes can claim gigabytes. The limit is one byte more than there must be, so
+    # The output is limited, since a few bytes can claim gigabytes. The limit is one byte more than the range has, so
     # that the decompressor gets to the end of the frame and checks zstd's own checksum.
     decompressor = zstd.ZstdDecompressor(options=_DECOMPRESSION)
     digest = RangeDigest(part.checksum)
@@ -138,7 +139,7 @@ def _unpack(blocks: Iterator[bytes], part: Range, write: Write, piece_bytes: int
 
 
 def missing_ranges(manifest: Manifest, descriptor: int) -> list[Range]:
-    """Return the ranges that the file does not hold as the manifest says."""
+    """Return the ranges whose bytes in the file are not those that the manifest describes."""
     size = os.fstat(descriptor).st_size
     return [part for part in manifest.ranges if part.offset + part.length > size or not _is_there(part, descriptor)]
 
@@ -151,7 +152,7 @@ def _is_there(part: Range, descriptor: int) -> bool:
 
 
 def write_at(descriptor: int) -> Write:
-    """Return a ``write`` for an open file. It makes one call at a time: parallel ones would spin in the kernel."""
+    """Return a ``write`` for an open file. It makes one call at a time: parallel calls would spin in the kernel."""
     drain = threading.Lock()
 
     def write(raw: bytes | memoryview, offset: int) -> None:

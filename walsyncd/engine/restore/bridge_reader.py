@@ -1,4 +1,4 @@
-"""Reads bridges: which moments and positions they keep from being restored, and what `ls` reports of them."""
+"""Reads bridges, to learn which moments and positions can't be restored, and what `ls` reports of the bridges."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ READERS = 3  # bridges read at once
 
 
 def stored_bridge(key: FramesKey, commit: Commit, span: BridgeSpan) -> StoredBridge:
-    """The bridge with which an object begins."""
+    """Return the bridge with which an object begins, from its commit and its span."""
     return StoredBridge(Point(Position(key.generation, key.epoch, commit.frame), commit.time_ms), span)
 
 
@@ -29,7 +29,7 @@ def read_bridge(replica: Replica, key: FramesKey) -> StoredBridge:
 
 
 def read_bridges(replica: Replica, keys: Iterable[FramesKey]) -> tuple[list[StoredBridge], list[str]]:
-    """Return the bridges of these objects that can be read, in their order, and what is wrong with the others."""
+    """Return the readable bridges of these objects, in order, and what is wrong with the other bridges."""
 
     def read(key: FramesKey) -> StoredBridge | str:
         try:

@@ -1,9 +1,9 @@
-"""Which commits an object holds, and when each was seen. Where possible its frames are not read.
+"""Which commits an object holds, and when each was seen. Where possible, the object's frames are not read.
 
 A segment ends with its trailer, so its last 64 KiB give five thousand commits. An object of several parts (a whole, or
-segments that were merged while storage was away) has a trailer at the end of each part. Nothing says where these ends
-are, so the object is read. A bridge is the first part of its object, so its trailer is read without the rest of the
-object.
+segments that were merged while storage was away) has a trailer at the end of each part. Nothing says where these parts
+end, so the whole object is read. A bridge is the first part of its object, so the bridge's trailer is read without the
+rest of the object.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ PAGE_SIZE_MAX = 65536
 
 @dataclass(frozen=True, slots=True)
 class ObjectCommits:
-    """The commits of an object, ascending; ``bridge`` is what the first of them says of itself, if it is one."""
+    """The commits of an object, ascending. If the first commit is a bridge, ``bridge`` is what its trailer says."""
 
     commits: tuple[Commit, ...]
     bridge: BridgeSpan | None
 
 
 def commits_of(replica: Replica, key: FramesKey, *, tail_bytes: int = TAIL_BYTES) -> ObjectCommits:
-    """Return all commits of an object. Raises CorruptError with its name."""
+    """Return all commits of an object. Raises CorruptError, which names the object."""
     trailer = _only_trailer(replica, key, tail_bytes)
     with naming_object(key):
         parts = [trailer] if trailer is not None else with_retries(lambda: list(trailers(replica, key)))
@@ -42,7 +42,10 @@ def commits_of(replica: Replica, key: FramesKey, *, tail_bytes: int = TAIL_BYTES
 
 
 def bridge_of(replica: Replica, key: FramesKey) -> tuple[Commit, BridgeSpan]:
-    """The commit of the bridge with which an object begins, and what that says of itself. CorruptError names it."""
+    """Return the commit of the bridge with which an object begins, and what the bridge's trailer says.
+
+    Raises CorruptError, which names the object.
+    """
     trailer = _only_trailer(replica, key)
     with naming_object(key):
         first = trailer if trailer is not None else with_retries(lambda: next(trailers(replica, key)))
@@ -52,7 +55,7 @@ def bridge_of(replica: Replica, key: FramesKey) -> tuple[Commit, BridgeSpan]:
 
 
 def end_trailer(replica: Replica, key: FramesKey, *, tail_bytes: int = TAIL_BYTES) -> Trailer | None:
-    """Return the trailer of an object's last part, or None if the end of the object does not hold all of it."""
+    """Return the trailer of an object's last part, or None if the trailer is longer than ``tail_bytes``."""
     size = replica.size_of(key)
     first = max(0, size - tail_bytes)
     with naming_object(key):
@@ -60,16 +63,17 @@ def end_trailer(replica: Replica, key: FramesKey, *, tail_bytes: int = TAIL_BYTE
 
 
 def _only_trailer(replica: Replica, key: FramesKey, tail_bytes: int = TAIL_BYTES) -> Trailer | None:
-    """Return the trailer of an object of one part, or None if the object has to be read for it."""
+    """Return the trailer of an object of one part, or None if the whole object must be read to find its trailers."""
     trailer = end_trailer(replica, key, tail_bytes=tail_bytes)
     whole = key.epoch, key.first, key.last
     return trailer if trailer and (trailer.epoch, trailer.first, trailer.last) == whole else None
 
 
 def trailers(replica: Replica, key: FramesKey) -> Iterator[Trailer]:
-    """Yield the trailers of an object, which is read whole. Raises CorruptError, or TransientError if it breaks off.
+    """Yield the trailers of an object, which is read whole.
 
-    A few bytes can claim terabytes of content. No more is unpacked than the frames of the object's name can take.
+    Raises CorruptError, or TransientError if the reading breaks off. A few bytes can claim terabytes of content. So no
+    more is unpacked than the frames in the object's name can take.
     """
     left = WAL_HEADER_SIZE + (key.last - key.first + 1) * (FRAME_HEADER_SIZE + PAGE_SIZE_MAX)
     for item in decode_body(replica.stream(format_key(key))):

@@ -1,7 +1,8 @@
 """Reports what damage costs: which commits of a generation can still be restored, and which are lost.
 
-What is good is what the sound objects cover. What was there reaches from the first base to the last frame that anything
-stored mentions. The rest between them is lost, except what retention stated: that was given up on purpose.
+The commits that the sound objects cover are good. The generation once reached from its first base to the last frame
+that any stored object mentions. Commits in that range that are not good are lost, except those that retention stated as
+removed: they were given up on purpose.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from walsyncd.engine.restore.inventory import SpanSurvey, spans_of
 class DamageReport:
     """The damage of one generation.
 
-    Every commit within ``good`` can be restored. Of a span of ``lost``, the commits after its first point can't.
-
-    The first lost span may begin with its first point, if that is where the first base lay.
+    Every commit within a span of ``good`` can be restored. In a span of ``lost``, the commits after the span's first
+    point can't be restored. If the first lost span begins with the first base, its first point is lost, too.
     """
 
     generation: str
@@ -42,7 +42,7 @@ class DamageReport:
 
 
 def damage_report(part: GenerationListing, damaged: Collection[Key]) -> DamageReport:
-    """Return what is left of a generation without its damaged objects."""
+    """Return what can be restored of a generation without its damaged objects, and what is lost."""
     sound = replace(
         part,
         bases=tuple(key for key in part.bases if key not in damaged),
@@ -54,7 +54,7 @@ def damage_report(part: GenerationListing, damaged: Collection[Key]) -> DamageRe
 
 
 def _lost(part: GenerationListing, good: tuple[SpanSurvey, ...]) -> Iterator[SpanSurvey]:
-    """Return the gaps before, between and after what is good."""
+    """Yield the gaps before, between and after the good spans."""
     bases = [_point(part, base.epoch, base.frame, base.time_ms) for base in part.manifests]
     ends = bases + [_point(part, key.epoch, key.last, key.time_ms) for key in part.frames]
     reached = min(bases, key=_place)
@@ -68,7 +68,7 @@ def _lost(part: GenerationListing, good: tuple[SpanSurvey, ...]) -> Iterator[Spa
 
 
 def _is_stated(part: GenerationListing, reached: Point) -> bool:
-    """Whether retention removed what came next."""
+    """Whether retention removed the epoch after ``reached``."""
     epoch = reached.position.epoch + 1
     return part.is_pruned(epoch, epoch)
 

@@ -1,16 +1,16 @@
-"""Reads the frames of an epoch from its objects and verifies each of them once more.
+"""Reads the frames of an epoch from its objects and verifies each frame once more.
 
 An epoch is one WAL in pieces. The reader keeps the number of the last frame and the running checksum after it. An
-object is read from where it begins, frames that were read before are cut, and the rest must continue the chain:
+object is read from its beginning, frames that were read before are cut, and the rest must continue the chain:
 
-* a part that does not continue it is damaged, or of another history (a fork);
-* where reading begins within an epoch, the chain before it is what its first frame continues, and the part's
-  trailer must say the same: so objects can be read in any order, each by itself, if their chains join;
-* a trailer must say what the frames before it said: last frame, chain, commits;
-* a bridge is named as one, and its trailer says that it follows the frame that its name says;
-* an object that ends before the frame that its name promises was cut short.
+* a part that does not continue the chain is damaged, or belongs to another history (a fork);
+* if reading begins within an epoch, the chain before the first frame is computed from that frame, and the part's
+  trailer must say the same: so each object can be read by itself, in any order, and is checked by how chains join;
+* a trailer must agree with the frames before it: last frame, chain, commits;
+* a bridge is named as one, and its trailer and its name agree on the frame that it follows;
+* an object that ends before the last frame in its name was cut short.
 
-Objects overlap legally, so one that broke off on the way is read again from its beginning.
+Objects overlap legally. So if the reading of an object breaks off, the object is read again from its beginning.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ BATCH_BYTES = 2 * 1024 * 1024
 
 
 class EpochReader:
-    """Reads the frames of one epoch in order. ``frame`` is the last one read, ``chain`` the checksum after it.
+    """Reads the frames of one epoch in order. ``frame`` is the last frame read, ``chain`` the checksum after it.
 
-    Without ``page_size`` the epoch's own header says what it is, and reading has to begin with frame 1. Frames are
-    verified and handed on in batches of ``batch_bytes``, which limits what a reader holds.
+    Without ``page_size`` the epoch's own header gives the page size, and reading has to begin with frame 1. Frames are
+    verified and yielded in batches of ``batch_bytes``, which limits the memory of a reader.
     """
 
     def __init__(self, replica: Replica, epoch: int, page_size: int | None, *, batch_bytes: int = BATCH_BYTES) -> None:
@@ -56,19 +56,20 @@ class EpochReader:
 
     @property
     def page_size(self) -> int | None:
-        """The size of a page in bytes, as given or as the epoch's header said, or None while neither is known."""
+        """The size of a page in bytes, from the caller or from the epoch's header, or None while it is not known."""
         return self._header.page_size if self._header else self._page_size
 
     @property
     def salts(self) -> tuple[int, int]:
-        """The salts of the epoch. Known once frames have been read."""
+        """The salts of the epoch, which are known once frames have been read."""
         assert self._header is not None, "nothing was read"
         return self._header.salts
 
     def read(self, key: FramesKey, *, upto: int | None = None) -> Iterator[Frames]:
         """Yield the frames of an object that were not read before, at most up to ``upto``, in verified batches.
 
-        ``key`` must hold the frame after ``frame``, or be the first object read. Raises CorruptError with its name.
+        The object must hold the frame after ``frame``, or be the first object read. Raises CorruptError, which names
+        the object.
         """
         end = key.last if upto is None else min(upto, key.last)
         for attempt in Attempts():
@@ -108,7 +109,7 @@ class EpochReader:
         first, pending.next_frame = pending.next_frame + held, pending.next_frame + count
         if held == count:
             return
-        if self.frame >= end:  # what comes after it is read for its trailer only
+        if self.frame >= end:  # frames after ``end`` are read only to reach the trailer
             pending.is_cut = True
             return
         if first != self.frame + 1:
@@ -150,7 +151,7 @@ class EpochReader:
         pending.commits, pending.is_cut = [], False
 
     def _begin_within(self, data: memoryview, first: int) -> None:
-        """Start in the middle of an epoch, with the salts of the first frame and the chain that it continues."""
+        """Start in the middle of an epoch, with the salts of the first frame and the chain before that frame."""
         if self._page_size is None:
             raise CorruptError("the epoch's first frames and page size are not known")
         size = FRAME_HEADER_SIZE + self._page_size
@@ -165,7 +166,7 @@ class EpochReader:
 
 
 def _check_bridge(key: FramesKey, trailer: Trailer) -> None:
-    """The name of an object and its first trailer must agree on whether it begins with a bridge, and after what."""
+    """Check that an object's name and its first trailer agree on a bridge, and on the frame that the bridge follows."""
     if trailer.first != 1:
         return
     bridge = trailer.bridge
@@ -176,23 +177,23 @@ def _check_bridge(key: FramesKey, trailer: Trailer) -> None:
 
 
 class _Pending:
-    """Content of an object that is not verified yet. ``next_frame`` is the number of the frame it begins with."""
+    """Content of an object that is not verified yet. ``next_frame`` is the number of the content's first frame."""
 
     def __init__(self, first: int) -> None:
         self._blocks: list[bytes] = []
         self.size = 0
         self.next_frame = first
         self.header_due = first == 1
-        self.commits: list[int] = []  # within the part that is being read
-        self.is_cut = False  # whether frames of that part were not looked at: held already, or after the end
+        self.commits: list[int] = []  # the commits of the part that is being read
+        self.is_cut = False  # whether frames of that part were skipped: they were read before, or are after the end
 
     def add(self, content: bytes) -> None:
-        """Append."""
+        """Append ``content``."""
         self._blocks.append(content)
         self.size += len(content)
 
     def take(self) -> memoryview:
-        """Return all of it. The caller adds an incomplete frame again."""
+        """Return all pending content, and remove it. The caller adds an incomplete frame again."""
         data = memoryview(b"".join(self._blocks))
         self._blocks, self.size = [], 0
         return data

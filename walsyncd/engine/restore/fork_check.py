@@ -1,14 +1,16 @@
 """Compares the objects that a restore leaves out with those that it applies, where both hold the same frames.
 
 A compacted epoch and its segments hold the same frames, and so do objects that were written twice. A restore applies
-one of them, which is right only if they agree. Two daemons that write to one folder leave two histories in one epoch,
-and so does a machine that was set back. The two may even end at the same frame.
+only one of these objects, which is right only if they agree. Two daemons that write to one folder leave two histories
+in one epoch, and so does a machine that was set back. The two histories may even end at the same frame.
 
-The chain after a frame covers every frame of the epoch up to there, so it is enough to compare one chain. It is the one
-at the end of the object that is left out, or at the last frame that is restored if the object continues after that.
+The chain after a frame covers every frame of the epoch up to there, so it is enough to compare one chain. This is the
+chain at the end of the object that is left out. If that object continues after the last frame that is restored, the
+chain after the last restored frame is compared.
 
-The end of an object has its chain, so the rest is not read. The reads are made while the restore runs. None are made if
-no object is left out. An object that was deleted in the meantime is not compared. One that is damaged is reported.
+The end of an object has the chain after its last frame, so the rest of the object is not read. Ends are read while the
+restore runs, and only if an object is left out. An object that was deleted in the meantime is not compared. A damaged
+object is reported.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def left_out(plan: Plan) -> list[LeftOut]:
 
 
 class ForkCheck:
-    """The objects that are left out. Their ends are read in the background until ``close``."""
+    """Compares the objects that are left out. Their ends are read in the background until ``close``."""
 
     def __init__(self, replica: Replica, others: Sequence[LeftOut], page_size: int) -> None:
         self._replica = replica
@@ -70,7 +72,7 @@ class ForkCheck:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def applied(self, key: FramesKey, frames: Frames, start: Chain, *, after: int) -> None:
-        """Note the chain in a batch of an object that is applied. Any thread may call this.
+        """Note the chains that are to be compared in a batch of an object that is applied. Any thread may call this.
 
         Only frames after ``after`` count.
         """
@@ -86,7 +88,7 @@ class ForkCheck:
         damaged = []
         for key, frame, future in self._others:
             found = self._applied.get((key.epoch, frame))
-            if found is None:  # in the epoch of the base, before the first frame that is applied
+            if found is None:  # the frame is in the epoch of the base, before the first frame that is applied
                 continue
             chain, applied = found
             try:

@@ -1,4 +1,4 @@
-"""Lists what a replica holds: its generations, why each began, what each covers, and its size."""
+"""Lists what a replica holds: its generations, why each generation began, what it covers, and how large it is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from walsyncd.errors import CorruptError
 
 @dataclass(frozen=True, slots=True)
 class BaseSurvey:
-    """A finished base: from which point on it is consistent, and the size of its object in bytes."""
+    """A finished base: the point from which on it is consistent, and the size of its object in bytes."""
 
     point: Point
     size: int
@@ -32,7 +32,7 @@ class BaseSurvey:
 class SpanSurvey:
     """A piece of a generation without a hole: every commit from ``first`` to ``last`` can be restored.
 
-    ``until_ms`` is up to when ``last`` was proven to be the newest, if a bridge follows it.
+    If a bridge follows ``last``, ``until_ms`` is the time up to which ``last`` was proven to be the newest.
     """
 
     first: Point
@@ -47,15 +47,16 @@ class SpanSurvey:
 
 @dataclass(frozen=True, slots=True)
 class GenerationSurvey:
-    """A generation: ``first`` and ``last`` are the points between which it can be restored, if it can.
+    """A generation. If it can be restored, ``first`` and ``last`` are the points between which it can be restored.
 
-    ``spans`` are the parts of that in which every commit can be restored. There are several if something is missing or
-    was pruned (``holes``), or if a bridge replaces commits. ``commits`` is their number, None if they were not counted.
+    ``spans`` are the parts between these points in which every commit can be restored. There are several spans if
+    something is missing or was pruned (``holes``), or if a bridge replaces commits. ``commits`` is the number of
+    commits, or None if they were not counted.
 
     ``doubtful`` are moments that can't be asked for, because a clock was ahead.
 
-    ``reason`` is why it began, if a base says so. ``fault`` is why the objects after ``last`` can't be used, or which
-    bridges can't be read. ``size`` in bytes, of ``objects`` objects.
+    ``reason`` is why the generation began, if a base says so. ``fault`` is why the objects after ``last`` can't be
+    used, or which bridges can't be read. ``size`` is the number of bytes in all ``objects`` objects.
     """
 
     generation: str
@@ -75,9 +76,10 @@ class GenerationSurvey:
 
 
 def inventory(replica: Replica, *, count_commits: bool = False) -> list[GenerationSurvey]:
-    """Return all generations, oldest first. A manifest that should say a reason and can't be read is a fault.
+    """Return all generations, oldest first.
 
-    Commits are in the objects, not in their names: counting them reads the end of each segment, and all of each whole.
+    If the manifest that says why a generation began can't be read, that is a fault of the generation. Names don't say
+    how many commits an object has, so counting commits reads the end of each segment and all of each whole.
     """
     return [_inventory_of(replica, generation, count_commits) for generation in replica.generations()]
 
@@ -109,7 +111,7 @@ def _inventory_of(replica: Replica, generation: str, count_commits: bool) -> Gen
 
 
 def _first_manifest(replica: Replica, part: GenerationListing) -> tuple[Manifest | None, str]:
-    """The manifest that says why the generation began, or what is wrong with it."""
+    """Return the manifest that says why the generation began, or what is wrong with that manifest."""
     if not part.finished:
         return None, ""
     try:
@@ -119,13 +121,13 @@ def _first_manifest(replica: Replica, part: GenerationListing) -> tuple[Manifest
 
 
 def spans_of(part: GenerationListing) -> tuple[SpanSurvey, ...]:
-    """Return the spans of a generation that can be restored, as far as names say, ascending."""
+    """Return the spans of a generation that can be restored according to the objects' names, in ascending order."""
     coverages = [cover(part, base) for base in part.finished]
     return _joined([coverage for coverage in coverages if coverage.is_usable])
 
 
 def _joined(usable: list[Coverage]) -> tuple[SpanSurvey, ...]:
-    """Join the coverages of ascending bases where one reaches the base of the next."""
+    """Join the coverages of ascending bases where a coverage reaches the base of the next coverage."""
     spans: list[SpanSurvey] = []
     for coverage in usable:
         first, last = _point(coverage.base), _last(coverage)
@@ -139,7 +141,7 @@ def _joined(usable: list[Coverage]) -> tuple[SpanSurvey, ...]:
 def _split(
     spans: tuple[SpanSurvey, ...], bridges: Sequence[StoredBridge], usable: list[Coverage]
 ) -> tuple[SpanSurvey, ...]:
-    """Return the spans, cut at each bridge, since the commits that it replaces can't be restored one by one."""
+    """Return the spans, cut at each bridge, since commits that a bridge replaces can't be restored one by one."""
     times = {(key.epoch, key.last): key.time_ms for coverage in usable for key in coverage.objects}
     times |= {(coverage.base.epoch, coverage.base.frame): coverage.base.time_ms for coverage in usable}
     found: list[SpanSurvey] = []
@@ -157,7 +159,7 @@ def _split(
 
 
 def _count_commits(replica: Replica, usable: list[Coverage]) -> int:
-    """Count the commits, each once although objects overlap."""
+    """Count the commits. Each commit is counted once although objects overlap."""
     keys = {key for coverage in usable for key in coverage.objects}
 
     def places(key: FramesKey) -> set[tuple[int, int]]:

@@ -1,15 +1,16 @@
-"""Finds the plan of a restore: lists, plans, and asks the last object which of its commits is the last one.
+"""Finds the plan of a restore: lists, plans, and finds the last commit to restore in the last object of the plan.
 
-1. *list*: bases first, then the frames from the chosen base's epoch on. A refusal is believed only after a second
-   listing, of everything: LIST is no snapshot, and the nearest positions must be named.
-2. *resolve*: a plan ends with an object, whose trailers say which commit in it is the last one to restore. A moment
+1. *list*: bases are listed first, then the frames from the chosen base's epoch on. A refusal is believed only after a
+   second listing, which lists everything: LIST is not a snapshot, and the refusal must name the nearest positions.
+2. *resolve*: the trailers of the plan's last object say which of its commits is the last one to restore. A moment
    inside a bridge is refused, and so is a position that a later scrub made suspect (`core.restore.bridge_points`).
 3. *prepare*: the manifest is read.
 
-Where an object is damaged, others of the same generation may give the same commit: an older base and the frames after
-it, the segments of a whole, the whole of a segment. No other generation does, so that is never tried.
+If an object is damaged, other objects of the same generation may give the same commit: an older base with the frames
+after it, the segments of a compacted epoch (a whole), or the whole instead of a segment. Other generations can't give
+that commit, so they are never tried.
 
-If pruning or compaction removes something meanwhile, it is listed and planned again.
+If pruning or compaction removes an object meanwhile, the planner lists and plans again.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RestoreRequest:
-    """What is to be restored: a target, optionally of one generation, and whether less will do (``allow_partial``)."""
+    """What to restore: a target, optionally in one generation. With ``allow_partial`` an earlier position will do."""
 
     target: Target
     generation: str | None = None
@@ -65,17 +66,21 @@ class ResolvedPlan:
 
 
 def prepare(replica: Replica, request: RestoreRequest) -> ResolvedPlan:
-    """Return the plan for a request, on a base whose manifest can be read. Raises as `find_plan` and `with_plan` do."""
+    """Return the plan for a request, with a base whose manifest can be read.
+
+    Raises the same errors as `find_plan` and `with_plan` do.
+    """
     return with_plan(replica, request, lambda prepared: prepared)
 
 
 def with_plan(replica: Replica, request: RestoreRequest, use: Callable[[ResolvedPlan], T]) -> T:
-    """Call ``use`` with the plan for a request. Plan again if objects vanish, and without those that are damaged.
+    """Call ``use`` with the plan for a request. Plan again if objects vanish, and do without damaged objects.
 
-    Raises CorruptError if that generation does not give the same commit without them, and NewerFormatError.
+    Raises CorruptError if the generation does not give the same commit without the damaged objects. Raises
+    NewerFormatError if an object has a newer format.
     """
     damaged: dict[Key, DamagedError] = {}
-    wanted: Plan | None = None  # before any object was seen to be damaged
+    wanted: Plan | None = None  # the plan that was made before any object was seen to be damaged
     vanished = 0
     while True:
         try:
@@ -86,7 +91,7 @@ def with_plan(replica: Replica, request: RestoreRequest, use: Callable[[Resolved
             key = error.key.base if isinstance(error.key, ManifestKey) else error.key
             if key in damaged:
                 raise
-            forget_locals(error)  # the request is kept to the end
+            forget_locals(error)  # ``damaged`` keeps the error to the end, and it must not keep buffers alive
             damaged[key] = error
         except VanishedError as error:
             vanished += 1
@@ -103,7 +108,7 @@ def manifest_of(replica: Replica, plan: Plan) -> Manifest:
 def _plan_without(
     replica: Replica, request: RestoreRequest, damaged: Mapping[Key, DamagedError], wanted: Plan | None
 ) -> Plan:
-    """Return a plan without the damaged objects. It reaches the position that ``wanted`` reached with them."""
+    """Return a plan without the damaged objects. It reaches the same position as ``wanted`` does with them."""
     if not damaged:
         return find_plan(replica, request.target, generation=request.generation, allow_partial=request.allow_partial)
     last = list(damaged.values())[-1]
@@ -138,7 +143,7 @@ def _plan_without(
 
 
 def _comparing(epoch: EpochPlan, damaged: Collection[Key]) -> EpochPlan:
-    """Return the epoch with its damaged objects among those that are compared with the ones used instead."""
+    """Return the epoch with its damaged objects added to ``others``, which are compared with the objects applied."""
     lost = [key for key in damaged if isinstance(key, SegmentKey | WholeKey) and key.epoch == epoch.epoch]
     return replace(epoch, others=(*epoch.others, *(key for key in lost if key.first <= epoch.last)))
 
@@ -152,11 +157,12 @@ def find_plan(
     allow_suspect: bool | None = None,
     without: Collection[Key] = (),
 ) -> Plan:
-    """Return the plan for a target, with its exact position, ``without`` these bases and objects of frames.
+    """Return the plan for a target, with its exact position. Bases and objects of frames in ``without`` are not used.
 
-    ``allow_suspect`` takes a position that may be wrong; by default ``allow_partial`` says so too.
-    NothingToRestoreError: no finished base. TargetError: the target is not covered; it names the nearest positions.
-    SuspectError. CorruptError: two histories, or an object that had to be looked into is damaged.
+    ``allow_suspect`` allows a position that may be wrong. Its default is ``allow_partial``. Raises SuspectError if such
+    a position is not allowed, and NothingToRestoreError if no base is finished. Raises TargetError, which names the
+    nearest positions, if the target is not covered. Raises CorruptError if there are two histories, or if an object
+    that must be read for the plan is damaged.
     """
     listing = _narrow_listing(replica, target, generation, without)
     plan = make_plan(listing, target, generation=generation)
@@ -174,7 +180,7 @@ def find_plan(
 
 
 def _with_trusted_time(replica: Replica, listing: Listing, plan: Plan, target: AtTime, *, allow_partial: bool) -> Plan:
-    """Return the plan. Raises TargetError, with the neighbours, if a clock was ahead near the target."""
+    """Return the plan. Raises TargetError, with the neighbouring positions, if a clock was ahead near the target."""
     (part,) = (part for part in listing.generations if part.generation == plan.generation)
     span = next((span for span in doubtful_spans(replica.timed(part.frames)) if span.holds(target.time_ms)), None)
     reached = plan.reached.position.epoch, plan.reached.position.frame
@@ -191,7 +197,7 @@ def _with_trusted_time(replica: Replica, listing: Listing, plan: Plan, target: A
 def _without_doubt(replica: Replica, listing: Listing, plan: Plan, *, allow: bool) -> Plan:
     """Return the plan, with a note if a later scrub made its end suspect.
 
-    Raises SuspectError unless that is allowed.
+    Raises SuspectError in that case unless ``allow`` is set.
     """
     (part,) = (part for part in listing.generations if part.generation == plan.generation)
     bridge, problems = suspecting_bridge(replica, part, plan.reached.position)
@@ -205,7 +211,7 @@ def _without_doubt(replica: Replica, listing: Listing, plan: Plan, *, allow: boo
 
 
 def _with_bridge(replica: Replica, listing: Listing, target: Target, refusal: Refusal) -> Refusal:
-    """Return the same refusal with the bridge as the nearest point after, if the bridge is hidden within a whole."""
+    """Return the refusal. If its nearest point after is the end of a whole with a bridge, name the bridge instead."""
     after = refusal.after
     if after is None or refusal.reason is Reason.FORK:
         return refusal
@@ -227,7 +233,7 @@ def _with_bridge(replica: Replica, listing: Listing, target: Target, refusal: Re
 def _narrow_listing(replica: Replica, target: Target, generation: str | None, without: Collection[Key]) -> Listing:
     """List the bases, and the frames of the generation to restore from its base's epoch on.
 
-    The choice of the base depends on bases and target alone, so a listing of nothing else decides it.
+    Bases and target alone decide which base is chosen, so the bases are listed first.
     """
     bases = replica.bases().without(without)
     chosen = _likely_base(bases, target, generation)
@@ -264,9 +270,9 @@ def _error_of(refusal: Refusal, replica: Replica) -> WalsyncdError:
 
 
 def resolve(replica: Replica, plan: Plan, *, allow_partial: bool = False) -> Plan:
-    """Return the plan with the exact commit that it reaches, if the target lies within its last object.
+    """Return the plan with the exact commit that it reaches, if the target lies within the plan's last object.
 
-    Raises TargetError with the commits around it if the target is a frame that does not commit.
+    Raises TargetError, with the commits around the target, if the target is a frame that does not commit.
     """
     if not plan.objects:
         return plan
@@ -299,7 +305,7 @@ def _bridge_of(key: FramesKey, held: ObjectCommits) -> StoredBridge | None:
 def _resolve_position(plan: Plan, last: FramesKey, held: ObjectCommits, *, allow_partial: bool) -> Plan:
     wanted = plan.reached.position
     if wanted.frame == 0:
-        return plan  # the end of the epoch before, or the base itself
+        return plan  # frame 0 is the end of the epoch before, or the base itself
     for commit in held.commits:
         if commit.frame == wanted.frame:
             return replace(plan, reached=Point(wanted, commit.time_ms))
@@ -326,7 +332,7 @@ def _refused(plan: Plan, message: str, *, before: Point, after: Point | None, al
 
 
 def _nearest_before(plan: Plan, commits: Sequence[Commit]) -> Point:
-    """Return the last commit before a frame of the plan's last object: one in that object, or where it begins."""
+    """Return the last commit before the wanted frame. It is in the plan's last object, or just before that object."""
     wanted = plan.reached.position
     base = plan.base
     points = [Point(Position(plan.generation, base.epoch, base.frame), base.time_ms)]

@@ -1,7 +1,8 @@
-"""Runs several iterators ahead in threads. The caller takes their items one source after the other, in order.
+"""Runs several iterators, the sources, ahead in threads. The caller takes the items of one source after the other.
 
-Each source has a queue of its own, so a bounded amount waits whatever the number of sources. An error of a source is
-raised where its items are taken. A caller that stops early waits for what is under way, a block of an object at most.
+Few sources run at a time, and each has a bounded queue, so the amount that waits does not grow with the number of
+sources. An error of a source is raised where its items are taken. A caller that stops early waits for the reads under
+way, which are a block of an object at most.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _END = object()
 
 
 class Prefetch(Generic[T]):
-    """Runs ``threads`` of the sources at a time. Each runs ahead of the caller until its items fill ``room``.
+    """Runs ``threads`` of the sources at a time. Each source runs ahead of the caller until its items fill ``room``.
 
     ``weigh`` returns how much of the room an item takes, 1 by default. The first item that does not fit is still taken.
     """
@@ -53,14 +54,14 @@ class Prefetch(Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """Stop all sources, and return when none of them runs any more."""
+        """Stop all sources. Returns when none of them runs any more."""
         self._stopped.set()
         for waiting in self._queues:
             waiting.let_go()
         self._pool.shutdown()
 
     def __iter__(self) -> Iterator[Iterator[T]]:
-        """The items of each source in turn. Those of one source must be taken before the next source is asked for."""
+        """Yield the items of each source in turn. The caller must take all items of a source before the next source."""
         while self._queues:
             yield self._items(self._queues[0])
             self._begin_next()
@@ -92,12 +93,12 @@ class Prefetch(Generic[T]):
                     raise item.error
                 finally:
                     del item  # otherwise the error and its traceback keep each other alive
-            yield item  # type: ignore[misc]  # what a source gave
+            yield item  # type: ignore[misc]  # an item that a source yielded
         self._queues.remove(items)
 
 
 class _Queue:
-    """The waiting items of one source. ``put`` waits while it is full."""
+    """The waiting items of one source. ``put`` waits while the queue is full."""
 
     def __init__(self, room: int, stopped: threading.Event) -> None:
         self._free = room
@@ -123,7 +124,7 @@ class _Queue:
         return item
 
     def let_go(self) -> None:
-        """Take nothing more. A source that waits in ``put`` continues, and ends."""
+        """Drop all items. A source that waits in ``put`` continues, and ends."""
         with self._changed:
             self._items.clear()
             self._changed.notify_all()

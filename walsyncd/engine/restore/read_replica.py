@@ -1,13 +1,13 @@
 """Keeps a restored copy up to date while others read it: `restore --follow`.
 
 A look lists what is stored after the copy's position and applies it as one transaction
-(`walsyncd.adapters.files.replica_file`). So readers see commits of the source and nothing between them. If a newer
-generation has a finished base, if what comes next is gone for good, or if the file is not the one that was followed
-before, the head is restored beside the copy, and the pages that differ are written, again as one transaction. The file
+(`walsyncd.adapters.files.replica_file`). So readers see commits of the source and nothing between them. The head is
+restored beside the copy if a newer generation has a finished base, if the next frames are gone for good, or if the file
+is not the one that was followed before. Then the pages that differ are written, again as one transaction. The file
 itself is never replaced, since readers have it open.
 
-``NAME-follow`` says how far the copy has come (`walsyncd.core.restore.follow_point`). A copy without it is not
-followed.
+The file ``NAME-follow`` says how far the copy has come (`walsyncd.core.restore.follow_point`). A copy without that file
+is not followed.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ from walsyncd.errors import RefusedError, StateError, TransientError, UsageError
 
 PAGES_A_BATCH = 1024
 NOTE_BYTES_MAX = 64 << 10  # names and URLs are far shorter
-_JOURNAL_MODES = slice(18, 20)  # bytes of page 1: 2 and 2 is WAL
+_JOURNAL_MODES = slice(18, 20)  # these bytes of page 1 are 2 and 2 in WAL mode
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The copy reached a later commit; ``rebuilt`` says why it was compared with a whole new restore, or nothing."""
+    """The copy reached a later commit. ``rebuilt`` says why the head was restored again for this, or is empty."""
 
     point: Point
     transactions: int
@@ -64,7 +64,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class FollowLimits:
-    """The limits of a copy: what it waits for, and how long its own WAL may become."""
+    """The limits of a copy, among them how large its own WAL may become."""
 
     holes_max: int = 30
     """The number of looks that must see the same hole before it is believed, since a segment may still be on its
@@ -113,7 +113,7 @@ class ReadReplica:
 
     @property
     def point(self) -> Point:
-        """The commit that readers see. After a kill they may see a later one before the first `look`."""
+        """The commit that readers see. After a kill they may see a later commit until the first `look`."""
         return Point(self._point.applied, self._point.time_ms)
 
     def close(self) -> None:
@@ -156,7 +156,7 @@ class ReadReplica:
             try:
                 return self._apply(coverage)
             except VanishedError:
-                return None  # compaction removed it; the next look lists again
+                return None  # compaction removed an object; the next look lists again
             except DamagedError as error:
                 self._damaged.add(error.key)
                 if self._cover().last < place:
@@ -176,9 +176,9 @@ class ReadReplica:
         return self._point.applied.generation
 
     def _newer_generation(self) -> str:
-        """Return a newer generation with a finished base, or "" if there is none.
+        """Return the newest generation with a finished base, or "" if it is not newer than the copy's generation.
 
-        Until it has a base, the end of the old one is the head.
+        Until a newer generation has a base, the end of the old one is the head.
         """
         names = [name for name in self._replica.generations() if name > self._generation]
         if not names:
@@ -187,7 +187,7 @@ class ReadReplica:
         return max(finished & set(names), default="")
 
     def _cover(self) -> Coverage:
-        """Return what is stored after the copy. To the planner the copy is a base like any other."""
+        """Return what is stored after the copy's position. ``cover`` treats the copy as a base."""
         at = self._point.applied
         base = BaseKey(at.generation, at.epoch, at.frame, "0" * 8)
         itself = ManifestKey(base, at.epoch, at.frame, self._point.time_ms)
@@ -212,7 +212,7 @@ class ReadReplica:
         return Moved(reached, transactions)
 
     def _next_point(self, coverage: Coverage) -> Point:
-        """Return where the next transaction ends: after some objects, so that a long backlog does not fill the disk."""
+        """Return where the next transaction ends. It takes only some objects: a long backlog could fill the disk."""
         at, time_ms, place, left = self._point.applied, self._point.time_ms, coverage.last, self._limits.wal_bytes_max
         for key in coverage.objects:
             if (key.epoch, key.last) <= (at.epoch, at.frame):
@@ -225,7 +225,7 @@ class ReadReplica:
         return Point(Position(self._generation, *place), time_ms)
 
     def _write(self, plan: Plan, pieces: Sequence[ObjectSlice], writer: _Writer) -> tuple[int, int]:
-        """Write the last version of each page of every batch. Returns the transactions and the size after them."""
+        """Write the last version of each page of every batch. Returns the transactions and the pages after them."""
         transactions = page_count = 0
         for piece, frames in read_pieces(self._replica, pieces, self._file.page_size, left_out(plan)):
             commits = [frame for frame in frames.commits if frame > piece.joint]
@@ -292,7 +292,7 @@ class ReadReplica:
         try:
             with writing("note how far the copy has come", self._target.folder.path / self._note_name):
                 yield
-        except TransientError as error:  # the disk, and not the storage
+        except TransientError as error:  # the disk failed, and not the storage
             raise StateError(error.message, hint=error.hint) from error
 
     def _write_point(self, point: FollowPoint) -> None:
@@ -314,7 +314,7 @@ class ReadReplica:
 def _identity(descriptor: int) -> str:
     """Return a text that identifies the file on this file system.
 
-    Inode numbers are used again, so the time of birth is added where known.
+    Inode numbers are used again, so the file's time of birth is added where it is known.
     """
     return f"{os.fstat(descriptor).st_ino}:{birth_ns(descriptor) or ''}"
 
@@ -344,18 +344,18 @@ def _differing(new: int, old: int | None, page_size: int) -> Iterator[tuple[int,
         before = os.pread(old, step, offset) if old is not None else b""
         if block != before:
             yield offset // page_size + 1, block
-    # A transaction has at least one page: the last, which is the same in both, does no harm.
+    # A transaction needs at least one page. Writing the last page does no harm, since it is the same in both files.
     yield size // page_size, os.pread(new, page_size, size - page_size)
 
 
 class _Writer:
-    """Makes one transaction of the frames of many: only the very last frame has a size."""
+    """Makes one transaction of the frames of many transactions. Only the very last frame has a size."""
 
     def __init__(self, update: Update, page_size: int) -> None:
         self._update = update
         self._page_size = page_size
         self._held: NDArray[np.uint8] | None = (
-            None  # the last batch: it is not known before the end which frame is the last
+            None  # the last batch, kept because only the end shows which frame is the last
         )
 
     def add(self, frames: Frames, *, after: int) -> None:
@@ -368,7 +368,7 @@ class _Writer:
         self._add(rows[np.sort(frames.count - 1 - last)].copy())
 
     def add_pages(self, first: int, pages: bytes) -> None:
-        """Add pages that follow one another; ``first`` is the number of the first one."""
+        """Add pages that follow one another. ``first`` is the number of the first page."""
         count = len(pages) // self._page_size
         rows = np.zeros((count, FRAME_HEADER_SIZE + self._page_size), np.uint8)
         rows[:, :4] = np.arange(first, first + count, dtype=">u4").view(np.uint8).reshape(count, 4)
@@ -387,7 +387,7 @@ class _Writer:
             self._flush()
         rows[:, 4:8] = 0
         header_pages = np.flatnonzero((rows[:, :4] == (0, 0, 0, 1)).all(axis=1))
-        for row in header_pages:  # a source in another mode would have readers lock the file itself
+        for row in header_pages:  # with the header of a source in another mode, readers would lock the file itself
             rows[row, FRAME_HEADER_SIZE:][_JOURNAL_MODES] = 2
         self._held = rows
 

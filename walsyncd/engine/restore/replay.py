@@ -1,12 +1,12 @@
-"""Applies frames to a database file: only the last version of each page, newest object first.
+"""Applies frames to a database file. Only the last version of each page is written, and the newest object comes first.
 
-Each object is read by itself, some at a time and ahead of the writing (`prefetch`), from the last one back to the
-first. A page that a later object held is not written again, so one bit a page must be remembered. Readers keep only the
-pages that will be written, so often whole objects are ready when their turn comes. That the objects are one history is
-checked where they join: an object must begin with the chain and the salts with which the one before it ended. Objects
-that hold the same frames and are not read are compared (`fork_check`). Which frames belong to whole transactions up to
-the target is known before the first is written (``planner.resolve``), and so is the size of the database
-(`last_size`).
+Each object is read by itself, from the last object back to the first. Some objects are read at a time, ahead of the
+writing (`prefetch`). A page that a later object held is not written again, so one bit a page must be remembered.
+Readers keep only the pages that will be written, so often whole objects are ready when their turn comes. Where objects
+join, it is checked that they are one history: an object must begin with the chain and the salts with which the object
+before it ended. Objects that are not applied, but hold the same frames, are compared (`fork_check`). Before the first
+frame is written it is known which frames belong to whole transactions up to the target (``planner.resolve``), and how
+large the database is after them (`last_size`).
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from walsyncd.engine.restore.replica import Replica
 from walsyncd.errors import CorruptError, ForkError
 
 READERS = 3  # objects read at once
-AHEAD_BYTES = 12 << 20  # pages that one reader holds; with what is in work, all readers hold at most 60 MiB
-_ITEM_BYTES = 512  # about what a batch takes without its pages
+AHEAD_BYTES = 12 << 20  # pages that one reader holds; all readers hold at most 60 MiB with the batches in work
+_ITEM_BYTES = 512  # a batch takes about this much without its pages
 BATCHES_AHEAD = 2  # batches of 2 MiB that one reader holds, if it keeps all frames
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The result: counts of what was applied, and the size in pages after the last commit (0 without a commit).
+    """The result: how much was applied, and the size in pages after the last commit (0 without a commit).
 
-    ``uncompared`` are damaged objects that hold some of the same frames.
+    ``uncompared`` are damaged objects that hold some of the same frames and could not be compared.
     """
 
     transactions: int = 0
@@ -51,7 +51,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class ObjectSlice:
-    """An object to read up to frame ``last``. The frames up to ``joint`` are in the piece before it."""
+    """A piece: an object to read up to frame ``last``. The frames up to ``joint`` are in the piece before it."""
 
     key: FramesKey
     last: int
@@ -59,12 +59,12 @@ class ObjectSlice:
 
     @property
     def frames(self) -> int:
-        """The number of frames that it adds."""
+        """The number of frames that this piece adds."""
         return self.last - self.joint
 
 
 def pieces_of(plan: Plan) -> list[ObjectSlice]:
-    """Return what a resolved plan applies, in order."""
+    """Return the pieces that a resolved plan applies, in order."""
     stop = plan.reached.position
     pieces: list[ObjectSlice] = []
     for epoch in plan.epochs:
@@ -78,7 +78,7 @@ def pieces_of(plan: Plan) -> list[ObjectSlice]:
 
 
 def last_size(replica: Replica, pieces: Sequence[ObjectSlice], page_size: int) -> int:
-    """Return the database's size in pages after the last of these, or 0 if there are none."""
+    """Return the database's size in pages after the last of these pieces, or 0 if there are none."""
     if not pieces:
         return 0
     sizes = [frames.sizes[-1] for frames in _read(replica, page_size, pieces[-1]) if isinstance(frames, Frames)]
@@ -103,9 +103,10 @@ class _Ends:
 def read_pieces(
     replica: Replica, pieces: Sequence[ObjectSlice], page_size: int, others: Sequence[LeftOut]
 ) -> Iterator[tuple[ObjectSlice, Frames]]:
-    """Yield the frames of all pieces, oldest first, read ahead. Where objects overlap, frames before a joint come too.
+    """Yield the frames of all pieces, oldest first, and read ahead. If objects overlap, frames before a joint come too.
 
-    Raises CorruptError as `Replay.onto` does, after the last frame. Nothing may be believed before the end.
+    Raises CorruptError as `Replay.onto` does. Some errors are raised after the last frame, so no frame may be relied on
+    before the end.
     """
     ends: list[_Ends] = []
     forks = ForkCheck(replica, others, page_size)
@@ -132,7 +133,7 @@ def _read(
     *,
     batch_bytes: int = BATCH_BYTES,
 ) -> Iterator[Frames | _Ends]:
-    """Yield the frames of a piece, also those before its joint where objects overlap, and then how it joins."""
+    """Yield the frames of a piece, then how the piece joins. If objects overlap, frames before the joint come too."""
     reader = EpochReader(replica, piece.key.epoch, page_size, batch_bytes=batch_bytes)
     before: Chain | None = None
     for frames in reader.read(piece.key, upto=piece.last):
@@ -149,8 +150,8 @@ def _read(
 class _Batch:
     """The last version, in a run of frames, of each page that is still wanted, by ascending number.
 
-    ``pages`` has shape (count, page size). ``transactions`` is how many end in the run, ``size`` the size field of its
-    last frame.
+    ``pages`` has shape (count, page size). ``transactions`` is how many transactions end in the run, and ``size`` is
+    the size field of the run's last frame.
     """
 
     numbers: NDArray[np.uint32]
@@ -161,9 +162,9 @@ class _Batch:
 
 
 class Replay:
-    """Reads the frames of ``pieces`` ahead from now on; ``onto`` makes a database of ``page_count`` pages of them.
+    """Reads the frames of ``pieces`` ahead from now on. ``onto`` makes a database of ``page_count`` pages from them.
 
-    ``others`` are compared with them.
+    The objects ``others`` are compared with ``pieces``.
     """
 
     def __init__(
@@ -194,8 +195,8 @@ class Replay:
     def onto(self, descriptor: int, *, advance: Advance = lambda _frames: None) -> Applied:
         """Write the pages into the file.
 
-        ``advance`` is called with the bytes of frames that were applied. Raises CorruptError with the name of an object
-        that is damaged, that does not commit where it has to, or that is of another history than its neighbour.
+        ``advance`` is called with the bytes of frames that were applied. Raises CorruptError, which names an object, if
+        that object is damaged, does not commit where it has to, or is of another history than the object before it.
         """
         write = write_at(descriptor)
         ends: list[_Ends] = []
@@ -256,7 +257,7 @@ def _check_joints(pieces: Sequence[ObjectSlice], ends: Sequence[_Ends]) -> None:
 
 
 class _Pages:
-    """The pages that have their last version already: those of later objects, and those past the end."""
+    """The pages that need no write: later objects have written their last version, or they are past the end."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -275,7 +276,7 @@ class _Pages:
         self._open.append(numbers)
 
     def close_object(self) -> None:
-        """End an object: what it wrote is final."""
+        """End an object. The pages that it wrote are final."""
         if self._open:
             numbers = np.concatenate(self._open)
             np.bitwise_or.at(self._bits, numbers >> 3, (1 << (numbers & 7)).astype(np.uint8))
@@ -283,7 +284,10 @@ class _Pages:
 
 
 def _last_versions(numbers: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """Return each number once, ascending, and the last place of each. `np.unique` would load numpy.ma for nothing."""
+    """Return each number once, ascending, and the last place of each number.
+
+    `np.unique` would load numpy.ma, which is not needed.
+    """
     order = np.argsort(numbers, kind="stable")
     ascending = numbers[order]
     is_last = np.append(ascending[1:] != ascending[:-1], True)
@@ -291,7 +295,7 @@ def _last_versions(numbers: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDA
 
 
 def _runs(numbers: NDArray[np.uint32]) -> Iterator[slice]:
-    """Yield the slices of ascending numbers that follow one another."""
+    """Yield slices of ``numbers``, which ascend, so that the numbers within a slice follow one another."""
     if len(numbers):
         breaks = [0, *(np.flatnonzero(np.diff(numbers) != 1) + 1).tolist(), len(numbers)]
         yield from (slice(first, end) for first, end in pairwise(breaks))

@@ -1,7 +1,7 @@
 """Reads a replica: one database's folder in the storage.
 
-Keys are those of ``core.stored.layout``, relative to the folder. While the storage is away a request is repeated a few
-times. An object that was listed and is not there any more raises VanishedError, since a reader planned with it.
+Keys are those of ``core.stored.layout``, relative to the folder. While the storage is away, a request is repeated a few
+times. If an object that was listed is gone, VanishedError is raised, since a reader may have planned with the object.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from walsyncd.core.stored.manifest import MANIFEST_BYTES_MAX, Manifest, parse_ma
 from walsyncd.core.stored.position import Position, is_generation
 from walsyncd.errors import CorruptError, MissingError, NewerFormatError, RefusedError, TransientError, VanishedError
 
-ATTEMPTS_MAX = 6  # with core.backoff's delays half a minute at most: a restore that fails can be run again
+ATTEMPTS_MAX = 6  # with core.send.backoff's delays, half a minute at most: a restore that fails can be run again
 OBJECTS_MAX = 2_000_000  # objects of one listing, about 700 MB; a replica has some thousands
 EMPTY_HINT = "is the name or the URL right? `walsyncd ls` lists what is stored"
-FOLDERS_DEEP_MAX = 64  # folders in a name below the prefix; names of 900 bytes have fewer in practice
+FOLDERS_DEEP_MAX = 64  # folders in a name below the prefix; in practice, names of 900 bytes have fewer folders
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Stored:
 
 
 class Replica:
-    """One database in a storage. ``name`` is its folder, or "" if that is the storage's root itself."""
+    """One database in a storage. ``name`` is the database's folder, or "" if the folder is the storage's root."""
 
     def __init__(self, storage: Readable, name: str = "") -> None:
         self._storage = storage
@@ -64,11 +64,11 @@ class Replica:
 
     @property
     def url(self) -> str:
-        """Where the folder is."""
+        """The URL of the folder."""
         return f"{self._storage.url}/{self.name}" if self.name else self._storage.url
 
     def generations(self) -> list[str]:
-        """Ids of all generations, oldest first."""
+        """Return the ids of all generations, oldest first."""
         return [name for name in with_retries(lambda: self._storage.folders(self._prefix)) if is_generation(name)]
 
     def objects(self, generation: str) -> Iterator[Stored]:
@@ -76,14 +76,14 @@ class Replica:
         return self._list(f"{generation}/")
 
     def list_all(self) -> Listing:
-        """Return a listing of everything, which a refusal and a second look need."""
+        """Return a listing of everything. A refusal and a second look need it."""
         generations = self.generations()
         return listing_of((stored.key for g in generations for stored in self.objects(g)), generations)
 
     def bases(self) -> Listing:
-        """Return bases, manifests and pruned statements of all generations, and all objects where there is no manifest.
+        """Return bases, manifests and pruned statements of all generations, and all objects of one without a manifest.
 
-        The segments of such a generation tell how much a head that falls back misses.
+        If a restore falls back from such a generation to an earlier one, its segments show how much is missing.
         """
         generations = self.generations()
         keys: list[Key] = []
@@ -100,7 +100,7 @@ class Replica:
         return [key for folder in folders for key in self._keys(folder, start_after=before_epoch(folder, epoch))]
 
     def manifest(self, key: ManifestKey) -> Manifest:
-        """Read a manifest. Raises CorruptError with its name, also if it is of another base than its key says."""
+        """Read a manifest. Raises CorruptError with its name if it is damaged, or its key is that of another base."""
         with naming_object(key):
             manifest = parse_manifest(self.get(format_key(key), length=MANIFEST_BYTES_MAX + 1))
             start = Position(key.generation, key.base.epoch, key.base.frame)
@@ -111,7 +111,7 @@ class Replica:
         return manifest
 
     def size_of(self, key: Key) -> int:
-        """The size of an object in bytes as the last listing said, or 0 if no listing had it."""
+        """Return the size of an object in bytes by the last listing, or 0 if no listing had the object."""
         return self._sizes.get(key, 0)
 
     def timed(self, keys: Iterable[FramesKey]) -> list[TimedObject]:
@@ -119,20 +119,20 @@ class Replica:
         return [TimedObject((key.epoch, key.last), key.time_ms, self._stored_ms[key]) for key in keys]
 
     def head(self, key: Key) -> ObjectInfo | None:
-        """Return what HEAD says of an object, or None if it is not there."""
+        """Return what HEAD says of an object, or None if the object is not there."""
         return with_retries(lambda: self._storage.head(self._prefix + format_key(key)))
 
     def head_size(self, key: Key) -> int | None:
-        """The size of an object in bytes as HEAD says, or None if it is not there."""
+        """Return the size of an object in bytes by HEAD, or None if the object is not there."""
         found = self.head(key)
         return None if found is None else found.size
 
     def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes:
-        """Return bytes of an object. Raises VanishedError, which does not name it, if it is absent."""
+        """Return bytes of an object. Raises VanishedError, which does not name the object, if it is absent."""
         return with_retries(lambda: self._get(key, first, length))
 
     def stream(self, key: str) -> Iterator[bytes]:
-        """Yield an object's bytes in blocks. Raises VanishedError as `get`. The caller repeats after TransientError."""
+        """Yield an object's bytes in blocks. Raises VanishedError as `get` does. The caller handles TransientError."""
         try:
             yield from self._storage.stream(self._prefix + key)
         except MissingError as error:
@@ -166,9 +166,9 @@ def _gone() -> VanishedError:
 
 
 def find_replicas(storage: Storage, below: str = "") -> list[str]:
-    """Names of all databases in a storage, or in the folder ``below`` of it; sorted.
+    """Return the names of all databases in a storage, or in its folder ``below``, in sorted order.
 
-    A folder is a database's if it holds a generation or an ``owner.json``.
+    A folder belongs to a database if it holds a generation or an ``owner.json``.
     """
     found: list[str] = []
     pending = [below.strip("/")]
@@ -192,7 +192,7 @@ def _has_owner(storage: Storage, prefix: str) -> bool:
 
 
 def with_retries(action: Callable[[], T]) -> T:
-    """Call ``action``, again after growing delays while the storage is away. The last attempt raises TransientError."""
+    """Call ``action``. While the storage is away, call it again after growing delays, then raise TransientError."""
     for attempt in Attempts():
         with attempt:
             return action()
@@ -200,9 +200,10 @@ def with_retries(action: Callable[[], T]) -> T:
 
 
 class Attempts:
-    """Attempts at something, each to be entered. One that ends with TransientError is followed by a delay and the next.
+    """Attempts at something. Each attempt is a context manager that the caller enters.
 
-    The last one raises. An attempt that ends otherwise is the last.
+    If an attempt ends with TransientError, the next attempt follows after a delay. The last attempt raises the error.
+    After an attempt that ends otherwise there is no further attempt.
     """
 
     def __init__(self) -> None:
@@ -232,7 +233,7 @@ def pause(attempt: int) -> None:
 
 
 class DamagedError(CorruptError):
-    """An object is not what it must be. ``key`` is its key: another object that holds the same may serve."""
+    """An object is not what it must be. ``key`` is its key, so that another object with the same frames can be used."""
 
     def __init__(self, message: str, *, key: Key, hint: str = "") -> None:
         super().__init__(message, hint=hint)

@@ -1,10 +1,10 @@
-"""Restores a database: plan, check, build, publish. Nothing appears under the final name that is not whole.
+"""Restores a database: plan, check, build, publish. Only a whole database ever appears under the final name.
 
 1. *plan*: `walsyncd.engine.restore.planner`.
 2. *check*: the target may be replaced, and there is room for it.
-3. *build*: base, then frames, verified on the way, into a partial file beside the target. Ranges of the base that
-   an interrupted restore has left there are not fetched again.
-4. *publish*: fsync, move a stale -wal, -shm and -journal aside, rename.
+3. *build*: the base, and then the frames, are verified and written into a partial file beside the target. Ranges of the
+   base that an interrupted restore has left in that file are not fetched again.
+4. *publish*: the file is synced, a stale -wal, -shm and -journal are moved aside, and the file is renamed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["Restored", "check_target", "find_plan", "restore", "restore_request"
 class Restored:
     """The result of a restore.
 
-    ``plan.reached`` is the exact position, ``size`` is in bytes, ``moved`` are stale files.
+    ``plan.reached`` is the exact position, ``size`` is in bytes, and ``moved`` are stale files that were moved aside.
     """
 
     path: Path
@@ -72,9 +72,9 @@ class RestoreOptions:
     """The options of a restore.
 
     ``force`` replaces a file that exists. ``replace_empty`` replaces a file of 0 bytes that has no -wal.
-    ``create_folder`` makes the target's folder. ``follow_point`` returns the content of the note beside a copy that is
-    followed; it is called with the point that was reached and with the descriptor of the new file. If the restore is
-    interrupted, a file of at least ``kept_bytes_min`` is kept for the next one.
+    ``create_folder`` makes the target's folder. ``follow_point`` returns the content of ``NAME-follow`` for a copy that
+    is kept up to date; it is called with the point that was reached and with the descriptor of the new file. If the
+    restore is interrupted, a partial file of at least ``kept_bytes_min`` is kept for the next restore.
     """
 
     force: bool = False
@@ -89,7 +89,7 @@ class RestoreOptions:
 def check_target(path: Path, how: RestoreOptions = RestoreOptions()) -> None:
     """Raise early what `restore` would raise: UsageError if the file exists, RefusedError if it is a link or in use.
 
-    A name that leaves no room for that of its -wal is a UsageError, too.
+    UsageError is also raised for a name that is so long that its -wal can't have a name.
     """
     if len(os.fsencode(f"{path.name}-wal")) > SEGMENT_BYTES_MAX:
         raise UsageError(f"restore to {path}: the name is too long for a -wal beside it", hint="choose a shorter one")
@@ -100,7 +100,7 @@ def check_target(path: Path, how: RestoreOptions = RestoreOptions()) -> None:
 def restore_request(
     replica: Replica, request: RestoreRequest, path: Path, how: RestoreOptions = RestoreOptions()
 ) -> Restored:
-    """Plan a restore and do it. It is planned again if objects vanish meanwhile, and without objects that are damaged.
+    """Plan a restore and do it. Plan again if objects vanish meanwhile, and do without damaged objects.
 
     Raises what `planner.find_plan` and `restore` raise.
     """
@@ -114,7 +114,7 @@ def restore(
     """Build the database that a resolved plan describes and put it at ``path``. No other base is tried.
 
     Raises UsageError if the file exists, RefusedError if it is in use or if room or permission is lacking, and
-    CorruptError with the name of the object that is damaged or missing.
+    CorruptError, which names the object that is damaged or missing.
     """
     return _restore(
         replica,
@@ -139,20 +139,20 @@ def _restore(replica: Replica, prepared: ResolvedPlan, path: Path, how: RestoreO
 
 
 def _noting(plan: Plan, applied: Applied) -> Plan:
-    """The plan with a note for each damaged object that was not needed, unless one names it already."""
+    """Return the plan with a note for each damaged object that was not needed. An object gets at most one note."""
     names = [format_key(key) for key in applied.uncompared]
     unknown = [name for name in names if not any(name in note for note in plan.notes)]
     return replace(plan, notes=(*plan.notes, *(f"damaged, and not needed: {name}" for name in unknown)))
 
 
 def _tag(replica: Replica, draft: BuildPlan) -> str:
-    """A name for a base of a replica. A partial file with it serves any later restore from the same base."""
+    """Return a tag for the base of a replica. A partial file with this tag serves any later restore from that base."""
     return hashlib.sha256(f"{replica.url} {draft.manifest.key}".encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
-    """What a restore builds: the plan's pieces, and the size in pages after the last (0 if the base's size remains)."""
+    """What a restore builds: the plan's pieces, and the size in pages after them (0 if the base's size remains)."""
 
     plan: Plan
     manifest: Manifest
@@ -166,7 +166,7 @@ class BuildPlan:
 
     @property
     def space_bytes(self) -> int:
-        """The room that building takes. The base is written whole, even if the database shrank later."""
+        """The bytes of disk that building takes. The base is written whole, even if the database shrank later."""
         return max(self.size, self.manifest.file_size)
 
     @property
@@ -177,7 +177,7 @@ class BuildPlan:
 
 
 def build_plan_of(replica: Replica, prepared: ResolvedPlan) -> BuildPlan:
-    """Return what a plan builds. Reads its last object, and raises CorruptError with its name if it is damaged."""
+    """Return what a plan builds. Reads the plan's last object. Raises CorruptError with its name if it is damaged."""
     pieces = tuple(pieces_of(prepared.plan))
     page_count = last_size(replica, pieces, prepared.manifest.page_size)
     return BuildPlan(prepared.plan, prepared.manifest, pieces, page_count)
@@ -198,11 +198,11 @@ def _build(replica: Replica, draft: BuildPlan, descriptor: int, advance: Advance
         try:
             applied = replay.onto(descriptor, advance=advance)
         finally:
-            flushed.result()  # the kernel reports a write error once only: no partial file may survive it
+            flushed.result()  # the kernel reports a write error only once, so no partial file may survive the error
     os.ftruncate(descriptor, draft.size)
     return applied
 
 
 def _missing(manifest: Manifest, descriptor: int) -> Sequence[Range]:
-    """The base's ranges, without those that an interrupted restore has left in the file."""
+    """Return the base's ranges without those that an interrupted restore has left in the file."""
     return missing_ranges(manifest, descriptor) if os.fstat(descriptor).st_size else manifest.ranges

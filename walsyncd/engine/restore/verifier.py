@@ -1,18 +1,19 @@
-"""Verifies a replica: every object is read, every chain is followed, up to the head of every generation.
+"""Verifies a replica: every object is read, and every chain is followed up to the head of every generation.
 
 ==============  ==========================================================================================
-manifest        parses, and speaks of a base that is there and has the size it says
-base            every range unpacks and hashes to what the manifest says
-epoch           its objects in order continue one chain; trailers say what the frames say
-other objects   segments of a whole, overlaps: they end with the same chain as the objects before
-coverage        from every base on nothing is missing, but what retention stated
-head            restored into a file of our own, SQLite finds it sound; its base is not read again for that
-bridges         are counted; what they make suspect is a note, since it is healed
+manifest        it can be parsed, and its base is there and has the size that the manifest says
+base            every range unpacks, and has the checksum that the manifest says
+epoch           its objects in order continue one chain, and trailers agree with the frames
+other objects   segments of a whole, and overlaps, end with the same chain as the objects of the row above
+coverage        nothing is missing after any base, except what retention stated as removed
+head            it is restored into a file of our own, and SQLite finds that sound; the restore reads the base,
+                which is then not read again
+bridges         they are counted; positions that they make suspect are a note, since the damage is healed
 ==============  ==========================================================================================
 
-A hole is a problem only if a second listing shows it too. What is unfinished (a base without a manifest, a generation
-without a base) restores nothing, but is no damage, so it is a note. If retention or a compaction removes something
-meanwhile, another listing shows that, and the generation is read again.
+A hole is a problem only if a second listing shows it too. A base without a manifest, or a generation without a base,
+is unfinished. Nothing can be restored from it, but this is not damage, so it is a note. If retention or a compaction
+removes an object meanwhile, another listing shows that, and the generation is read again.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ HEADS = 8  # requests at a time, as many as `uploads_max` has by default
 
 @dataclass(slots=True)
 class Verification:
-    """What was read, in objects and bytes as stored; each problem names the object that is wrong.
+    """How many objects and stored bytes were read, and what is wrong. Each problem names the object that is wrong.
 
-    ``damage_report`` says of each generation with problems what they mean for restoring.
+    ``damage_report`` says for each generation with problems what they mean for restoring.
     """
 
     generations: int = 0
@@ -73,9 +74,10 @@ class Verification:
 
 
 def verify(replica: Replica, *, quick: bool = False, scratch: Path | None = None) -> Verification:
-    """Read all of a replica, or only what LIST and HEAD say. Raises NothingToRestoreError if it is empty.
+    """Read all of a replica, or with ``quick`` only what LIST and HEAD say.
 
-    With ``scratch`` the head is restored to that file, and SQLite checks it; the file stays.
+    With ``scratch`` the head is restored to that file, and SQLite checks the file. The file stays. ``quick`` does not
+    restore the head. Raises NothingToRestoreError if the replica is empty.
     """
     result = Verification()
     head = _Head(replica, scratch) if scratch is not None and not quick else None
@@ -91,7 +93,7 @@ def verify(replica: Replica, *, quick: bool = False, scratch: Path | None = None
 
 
 class _Head:
-    """Verifies the head, which is restored to ``scratch``. ``base`` is its base if that was read and is sound."""
+    """Verifies the head, which is restored to ``scratch``. ``base`` is the head's base if it was read and is sound."""
 
     def __init__(self, replica: Replica, scratch: Path) -> None:
         self._scratch = scratch
@@ -107,9 +109,9 @@ class _Head:
             self.base, self._reached = plan.base, plan.reached.position
 
     def tell(self, result: Verification) -> None:
-        """Return what SQLite finds in the head, or why it was not asked.
+        """Add to ``result`` what SQLite finds in the head, or why SQLite was not asked.
 
-        About damage the objects themselves say more.
+        This is not called if objects are damaged, since the problems of the objects say more about that.
         """
         if isinstance(self._failure, RefusedError):
             result.notes.append(f"the head was not restored: {self._failure}")
@@ -123,7 +125,7 @@ class _Head:
 
 
 def _verify_with_retries(replica: Replica, generation: str, *, quick: bool, sound: ManifestKey | None) -> Verification:
-    """Verify a generation, again if objects vanish meanwhile that another listing does not show any more."""
+    """Verify a generation. If an object vanishes meanwhile, verify the generation again with another listing."""
     for _ in range(REPLANS_MAX):
         try:
             return _Generation(replica, generation, sound, believes_absence=False).verify(quick=quick)
@@ -135,9 +137,7 @@ def _verify_with_retries(replica: Replica, generation: str, *, quick: bool, soun
 class _Generation:
     """One listing of a generation, and what is found in it.
 
-    With ``believes_absence`` an object that is listed and absent is a problem.
-
-    The base ``sound`` was read already.
+    With ``believes_absence`` an object that is listed and absent is a problem. The base ``sound`` was read already.
     """
 
     def __init__(self, replica: Replica, generation: str, sound: ManifestKey | None, *, believes_absence: bool) -> None:
@@ -155,7 +155,7 @@ class _Generation:
         )
 
     def verify(self, *, quick: bool) -> Verification:
-        """Verify it. Raises VanishedError if an object of the listing is absent, unless absence is believed."""
+        """Verify the generation. Raises VanishedError if a listed object is absent, unless absence is believed."""
         part, result = self._part, self._result
         if quick:
             self._verify_heads()
@@ -193,7 +193,7 @@ class _Generation:
             self._verify_epoch(epoch, max(page_sizes, default=None))
 
     def _note_bridges(self) -> None:
-        """Note bridges that can't be read. Their problem is that of their objects, which were read before."""
+        """Count bridges, and note what they make suspect. Unreadable bridges were reported with their objects."""
         keys = bridges_after(self._part, Position(self._part.generation, 0, 0))
         bridges, _ = read_bridges(self._replica, keys)
         self._result.bridges = len(bridges)
@@ -218,9 +218,9 @@ class _Generation:
         return manifest.page_size if manifest else 0
 
     def _verify_epoch(self, epoch: int, page_size: int | None) -> None:
-        """Read every object of an epoch: first those that hold all of it, then the others.
+        """Read every object of an epoch: first the objects that cover the epoch, then the others.
 
-        What follows a damaged object can't continue its chain, and is read by itself.
+        The object after a damaged one can't continue the chain, and is read by itself.
         """
         run = cover_epoch(self._part, epoch)
         others = [key for key in self._part.by_epoch[epoch] if key not in run.objects]
@@ -247,7 +247,7 @@ class _Generation:
 
 
 def _discard(_raw: bytes | memoryview, _offset: int) -> None:
-    """Do nothing: reading alone verifies."""
+    """Ignore the bytes, since reading them verifies them."""
 
 
 def _follow(reader: EpochReader, key: FramesKey, chains: dict[int, Chain], ends: set[int]) -> int:
@@ -265,7 +265,7 @@ def _follow(reader: EpochReader, key: FramesKey, chains: dict[int, Chain], ends:
 
 
 def _compare(reader: EpochReader, key: FramesKey, chains: dict[int, Chain]) -> None:
-    """Read an object by itself. It must be whole, and end with the same chain as the others."""
+    """Read an object by itself. It must be whole, and end with the same chain as the other objects do."""
     for _ in reader.read(key):
         pass
     if chains.get(key.last, reader.chain) != reader.chain:
@@ -273,7 +273,7 @@ def _compare(reader: EpochReader, key: FramesKey, chains: dict[int, Chain]) -> N
 
 
 def _holes(replica: Replica, part: GenerationListing) -> list[str]:
-    """Return what is missing. It is believed only if a second listing shows it too."""
+    """Return the holes. A hole counts only if a second listing shows it too."""
     first = _hole_details(part)
     if not first:
         return []

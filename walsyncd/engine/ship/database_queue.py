@@ -1,10 +1,11 @@
 """One database's upload queue: its objects become visible strictly in order, one at a time.
 
 The queue holds no rows: pending objects are in the journal, which is read when the queue is drained. ``has_work`` is a
-latch that an offer sets. It is cleared before the journal is read, so an object that arrives meanwhile is not missed.
+latch that an offer sets. The latch is cleared before the journal is read, so an object that arrives meanwhile is not
+missed.
 
-``is_busy`` is the ownership rule: the thread that has set it (under the uploader's lock) may use the fields below
-"while busy" without the lock until it is cleared. The other fields are guarded by the lock.
+``is_busy`` says that a thread owns the queue. That thread has set it under the uploader's lock, and may use the fields
+under "While busy" without the lock until it clears ``is_busy``. The other fields are guarded by the lock.
 """
 
 from __future__ import annotations
@@ -18,25 +19,27 @@ from walsyncd.core.send.pacing import Bucket, due_ms, refill, take
 LOOK_UPLOADS_MAX = 64  # uploads between two checks of owner.json
 LOOK_MS_MAX = 3_600_000.0  # the longest time between two checks of owner.json while objects are written
 LANDING_MS = 600_000.0  # an abandoned request has nearly always ended after this time
-JOINS_MS = 15.0  # an object that is to leave together with another one is spooled so much earlier
-# difference of the clocks: setting one usually changes it by less, restoring a machine's snapshot by more
+JOINS_MS = 15.0  # an object that is to leave together with a waiting one is spooled this long before they leave
+# setting a clock usually changes the difference of the clocks by less, restoring a machine's snapshot by more
 DRIFT_MS_MAX = 60_000.0
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A continued generation, the last key stored of it when it was claimed, and the time of the claim (monotonic, ms).
+    """The claim of a generation that is continued. It was made at ``when_ms`` (monotonic).
 
-    A machine that was cloned with its disk can't tell itself from the original. The one that claimed first writes on
-    until it checks owner.json: for up to ``LOOK_UPLOADS_MAX`` uploads or ``LOOK_MS_MAX``. The objects that it writes
-    meanwhile hold the same frames as those of the other one.
+    ``after`` is the last key of the generation that was stored before the claim.
+
+    A machine that was cloned with its disk can't tell itself from the original. The machine that claimed first
+    continues to write until it checks owner.json: for up to ``LOOK_UPLOADS_MAX`` uploads or ``LOOK_MS_MAX``. Until then
+    both machines write objects with the same frames.
     """
 
     generation: str
     after: str
     when_ms: float
     is_seen: bool = False
-    """The first check found no other writer; a second one, late enough to be sure, is still to be made."""
+    """The first check found no other writer. A second check, late enough to be sure, is still to be made."""
 
     def is_old(self, now_ms: float) -> bool:
         """Whether the other writer has checked owner.json by now."""
@@ -63,20 +66,23 @@ class DatabaseQueue:
     """Why nothing more may be written; empty if writing is allowed."""
     not_before_ms: float = 0.0
     offered: ObjectRow | None = None
-    """The only pending object, as far as is known here. It was begun with its row, to be sent at once."""
+    """The only pending object, as far as the queue knows. Its row was written as begun, so that it is sent at once."""
     rows_waiting: int = 0
     """About how many pending objects have not been considered for merging."""
     tasks_since_look: int = 0
 
     # While busy.
     has_paid: bool = False
-    """A token was taken for what is sent."""
+    """A token was taken for the object that is being sent."""
     is_claimed: bool = False
     looked_ms: float = 0.0
     wall_ahead_ms: float = 0.0
-    """When ownership was last checked, by the monotonic clock."""
+    """How far the wall clock was ahead of the monotonic clock at ``looked_ms``, when ownership was last checked."""
     is_doubted: bool = False
-    """The clocks have drifted apart since: the machine may have been restored, and storage be ahead of its journal."""
+    """The clocks have drifted apart since that check.
+
+    The machine may have been restored, so that the storage is ahead of the journal.
+    """
     uploads_since_look: int = 0
     failures: int = 0
     trouble: str = ""
@@ -85,7 +91,7 @@ class DatabaseQueue:
     swept_ms: float | None = None
     rewinds: int = 0
     merge_size_max: int = MERGED_SIZE_MAX
-    """The size limit of a merged object; it is lowered after an upload of one has failed."""
+    """The size limit of a merged object, which is lowered after the upload of such an object has failed."""
     tried_id: int = 0
     """The object that an earlier attempt of this run may have stored."""
 
@@ -104,9 +110,10 @@ class DatabaseQueue:
         return idle and self.is_claimed and self._taken(now_ms) is not None
 
     def leaves_in_ms(self, now_ms: float) -> float:
-        """Return in how long it is soon enough to spool another object. It is 0 for one that is waited for.
+        """Return how many milliseconds the spooling of another object can wait without delaying its upload.
 
-        What waits already has the next token, and leaves together with what is spooled until then.
+        The result is 0 if somebody waits for the object, or if the queue is not claimed yet. An object that is pending
+        already gets the next token, and leaves together with what is spooled until then.
         """
         if self.urgent_upto or self.check_ownership or not self.is_claimed:
             return 0.0
@@ -124,7 +131,7 @@ class DatabaseQueue:
         return taken is not None
 
     def level(self, now_ms: float) -> float:
-        """The number of tokens available."""
+        """Return the number of tokens available."""
         return refill(self.bucket, now_ms=now_ms, interval_ms=self.interval_ms).level
 
     def needs_ownership_check(self, now_ms: float) -> bool:

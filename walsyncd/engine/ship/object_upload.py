@@ -1,4 +1,4 @@
-"""Uploads one object: a small one by one PUT, a large one by a multipart upload, or whole if the storage takes that.
+"""Uploads an object: a small one by one PUT, a large one by a multipart upload, or in blocks if the storage takes them.
 
 Nothing is assumed after a failure: HEAD shows whether a PUT arrived, ListParts shows which parts arrived.
 ``walsyncd-id`` in an object's metadata proves that the object is ours and has our bytes.
@@ -45,11 +45,11 @@ def send(
     tried: bool,
     before_body: Callable[[int], None] = lambda _size: None,
 ) -> None:
-    """Bring a begun object into the storage under ``key`` (from the storage's root).
+    """Upload an object that the journal has marked begun, under ``key``, which is relative to the storage's root.
 
-    ``tried`` means that an earlier attempt may have reached the store. ``before_body`` waits until that many bytes may
-    be sent. Raises what the storage raises, ImpossibleError also if another object is there, CorruptError if the
-    spooled bytes have changed, and MissingError if the row was dropped meanwhile.
+    ``tried`` means that an earlier attempt may have reached the store. ``before_body`` gets a number of bytes and waits
+    until they may be sent. Raises what the storage raises, and also ImpossibleError if another object has the key,
+    CorruptError if the spooled bytes have changed, and MissingError if the row was dropped meanwhile.
     """
     if row.body_path is not None and row.is_multipart and row.upload_id is None and takes_blocks(storage):
         if not (tried and is_stored(storage, row, key)):
@@ -69,14 +69,14 @@ def _paced(blocks: Iterator[bytes], before_body: Callable[[int], None]) -> Itera
 
 
 def is_stored(storage: Storage, row: ObjectRow, key: str) -> bool:
-    """Whether the object is there for good. Raises ImpossibleError if another one is."""
+    """Whether the store has the object for good. Raises ImpossibleError if another object has its key."""
     info = confirmed(storage, key)
     if info is None:
         return False
     if _is_ours(info, row):
         return True
     if info.size == row.size and ID_METADATA not in info.metadata:
-        return False  # a store that keeps no metadata: sending again costs less than finding out
+        return False  # the store keeps no metadata, and sending again costs less than a comparison
     raise ImpossibleError(
         f"store {key}: another object of {info.size} bytes is there ({row.size} were to be written)",
         hint="two daemons write to one folder, or somebody changed the bucket",
@@ -159,7 +159,7 @@ class MultipartUpload:
                 self._answers = replace(self._answers, missing=True)
 
     def _planned(self) -> tuple[Part, ...]:
-        """The parts' rows, durable before the upload is opened. The whole body is read and compared once."""
+        """Return the parts, whose rows are durable before the upload is opened. The body is read and compared once."""
         rows = self._journal.parts(self._row.id)
         if not rows:
             rows = list(self._cut())
@@ -173,7 +173,7 @@ class MultipartUpload:
             body = self._journal.body_part(self._row, offset, length)
             whole.update(body)
             md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
-            del body  # otherwise it would stay in memory while the next one is read
+            del body  # otherwise this part would stay in memory while the next one is read
             yield PartRow(number, length, md5)
         if whole.hexdigest() != self._row.md5:
             raise self._changed()

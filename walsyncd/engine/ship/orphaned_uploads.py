@@ -2,13 +2,13 @@
 
 | the upload's key is                    | and                             | so                                  |
 |----------------------------------------|---------------------------------|-------------------------------------|
-| none of ours by its form               |                                 | leave it: another database's folder |
-| an object's of a generation that this  | the journal has an object of it | leave it: under way, or a leftover  |
+| not of the form of our keys            |                                 | leave it: another database's folder |
+| of an object in a generation that this | the journal has an object of it | leave it: under way, or a leftover  |
 | journal began                          | the journal knows nothing of it | abort: a request that landed late   |
 | any other                              | the upload is older than 7 days | abort: we are the owner             |
 |                                        | it is younger                   | leave it: another writer may use it |
 
-Only a database's owner looks for them: when it has claimed the database, and once a day while it writes.
+Only a database's owner looks for such uploads: when it has claimed the database, and once a day while it writes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SWEEP_MS = 86_400_000.0
 def abort_orphans(journal: Journal, storage: Storage, *, database_id: int, name: str, wall_ms: int) -> int:
     """Abort the orphaned uploads in a database's folder and return their number. Raises TransientError of the storage.
 
-    A store that does not list uploads, or does not allow it, keeps them until its own rules remove them.
+    A store that does not list uploads, or refuses to list them, keeps them until its own rules remove them.
     """
     folder = folder_key(name, "")
     try:

@@ -1,12 +1,12 @@
 """A storage outage: since when, why, and when the next request may try.
 
-One failed request is no outage: its queue, or its base, tries again, and nothing else waits. The storage is away when
-requests of ``DATABASES_MIN`` databases have failed and none was answered since, or ``FAILURES_MIN`` requests of one
-database if no other one has requests. Until a second database confirms the outage, the queues of the others still try
-(a second opinion, ``engine.ship.scheduler``).
+One failed request is not an outage: its queue, or its base, tries again, and nothing else waits. The storage counts as
+away when requests of ``DATABASES_MIN`` databases have failed and no request was answered since. If only one database
+has requests, ``FAILURES_MIN`` failed ones are enough. Until a second database confirms the outage, the queues of the
+other databases still try. The scheduler calls that a second opinion.
 
-During an outage one request at a time probes the storage and the others wait, so that the workers do not all load it. A
-base's part may be a probe as well, but no queue waits for its result: it can take minutes.
+During an outage one request at a time probes the storage and the others wait, so that the workers do not all load the
+storage. A base's part may be a probe as well, but no queue waits for its result, because the part can take minutes.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 
 from walsyncd.core.send.backoff import delay_s
 
-DATABASES_MIN = 2  # that fail one after the other, with no request answered in between
+DATABASES_MIN = 2  # databases that fail one after the other, with no request answered in between
 FAILURES_MIN = 3  # failures of one database: with back-off they take a second or two, unless each one times out
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """An outage; ``since_ms`` and ``probe_ms`` are of the monotonic clock.
+    """An outage since ``since_ms``. The next probe may begin at ``probe_ms``. Both are of the monotonic clock.
 
     ``is_probed`` means that a request is under way as a probe, ``is_tried`` that a base's part is.
     """

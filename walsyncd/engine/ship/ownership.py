@@ -1,11 +1,13 @@
 """Decides who may write to a database's folder: one daemon at a time, which is named in ``owner.json``.
 
-Before the first write of a run: read → decide (``core.stored.owner``) → make our run id durable in the journal → write
-``owner.json``, on the condition that it has not changed since it was read. While writing, it is checked now and then.
-Where objects expire by age, ``owner.json`` is written again before it expires.
+Before its first write a run reads ``owner.json``, decides (``core.stored.owner``), and makes its run id durable in the
+journal. Then it writes ``owner.json``, on the condition that the file has not changed since it was read. While the run
+writes objects, it checks ``owner.json`` now and then. Where objects expire by age, the run writes ``owner.json`` again
+before it expires.
 
 At an orderly stop a generation is released in ``owner.json``, where the store honours conditions. Another daemon may
-then take it over, on the condition that ``owner.json`` has not changed since it was read: of two that try, one does.
+then take the generation over, on the condition that ``owner.json`` has not changed since that daemon read it. So of two
+daemons that try, one succeeds.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from walsyncd.core.stored.owner import (
 from walsyncd.core.stored.position import is_generation
 from walsyncd.errors import CorruptError, MissingError, TransientError
 
-_RACES_MAX = 3  # two daemons that start at once settle it in one round; after more, the store answers wrongly
+_RACES_MAX = 3  # two daemons that start at once need one round; if three are not enough, the store answers wrongly
 
 _log = structlog.get_logger()
 
@@ -54,7 +56,7 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A standing, and the reason if it is not OURS. ``is_new``: nothing of the database was stored before."""
+    """A standing, and the reason if it is not OURS. ``is_new`` means that nothing of the database was stored before."""
 
     standing: Standing
     reason: str = ""
@@ -65,7 +67,7 @@ class Verdict:
 class Identity:
     """This daemon: ``run_id`` is new at every start, ``machine_id`` is /etc/machine-id.
 
-    ``known_as`` are the ids that this machine had earlier since its boot, as far as this journal has seen them.
+    ``known_as`` has the machine ids that this journal has seen earlier since this machine's boot.
     """
 
     host: str
@@ -81,7 +83,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """An ``owner.json`` by which another daemon left its generation. It has ``etag`` as long as nobody took it."""
+    """An ``owner.json`` by which another daemon released its generation.
+
+    Its ETag stays ``etag`` until a daemon takes the generation.
+    """
 
     owner: Owner
     etag: str
@@ -91,7 +96,7 @@ _OURS = Verdict(Standing.OURS)
 
 
 def new_run(journal: Journal) -> Identity:
-    """Return the identity of a run that begins with this journal now, which the journal notes."""
+    """Return the identity of a run that begins now, and note the run in the journal."""
     machine = machine_id()
     known_as = journal.note_machine(boot_id(), machine)
     run = Identity(socket.gethostname(), machine, secrets.token_hex(16), known_as)
@@ -121,7 +126,7 @@ class Ownership:
         self._wall_ms = wall_ms
         self._expire_s = expire_s
         self._lock = threading.Lock()
-        self._began_empty: bool | None = None  # guarded by the lock; None until it is asked for
+        self._began_empty: bool | None = None  # guarded by the lock; None until the first check
 
     def claim(self, database: DatabaseRow, generation: str) -> Verdict:
         """Claim ``generation`` of the database for writing, or return why it can't be continued.
@@ -139,24 +144,24 @@ class Ownership:
             if reason:
                 return Verdict(Standing.LOST, reason)
             if seen is not None and seen.run_id == database.owner_next:
-                # A run that was killed after it wrote. Only one run is noted beside the next one that may be there.
+                # That run was killed after its write. It is noted now, because ``owner_next`` will name this run.
                 self._journal.claimed(database.id, seen.run_id)
             if self._write(database, info.etag if info else None):
                 return _OURS
-            # Another writer was faster, or we were: an HTTP client that repeats a request finds what the first one
-            # wrote.
+            # Another writer was faster, or the change is our own: an HTTP client that repeats a request finds what its
+            # first attempt wrote.
             database = self._journal.database_by_id(database.id)
         raise TransientError(f"claim {database.name}: its owner.json changes whenever it is read")
 
     def _is_unwritten(self, database: DatabaseRow) -> bool:
-        """Whether no earlier run of this journal has written to the database's folder, and no claim of this one."""
+        """Whether neither an earlier run of this journal nor a claim of this run has written to the folder."""
         is_new = database.owner_run is None and database.stored_generation is None
         return is_new and database.owner_next in {None, self._identity.run_id}
 
     def _stored_before(self, name: str) -> bool:
-        """Whether the folder may have a generation. Nothing is listed where the storage began as an empty one.
+        """Whether the folder may have a generation. Nothing is listed if the storage was empty at the first check.
 
-        If it may not, a writer that comes later writes an ``owner.json`` first, and ours is then refused.
+        If the folder has none, another writer may still come. It writes ``owner.json`` first, and ours is then refused.
         """
         return not self._has_begun_empty() and bool(self._generations(name))
 
@@ -167,7 +172,10 @@ class Ownership:
             return self._began_empty
 
     def released(self, database: DatabaseRow) -> Release | None:
-        """Return what another daemon has left to this one, or None. Raises TransientError and RefusedError."""
+        """Return the release of another daemon's generation that this one may continue, or None.
+
+        Raises TransientError and RefusedError.
+        """
         if self._has_begun_empty():
             return None
         info = self._storage.head(folder_key(database.name, OWNER_KEY))
@@ -184,17 +192,17 @@ class Ownership:
         return Release(seen, info.etag) if is_left else None
 
     def take(self, database: DatabaseRow, release: Release) -> bool:
-        """Become the owner of what was released. Returns False if that may not be continued after all.
+        """Become the owner of a released generation. Returns False if it may not be continued after all.
 
-        Somebody may have been faster, and a store that does not honour conditions can't tell who was.
+        Another daemon may have been faster, and a store that does not honour conditions can't show which one was.
         """
         return self._write(database, release.etag) and self.is_exclusive()
 
     def release(self, database: DatabaseRow, generation: str) -> bool:
-        """Leave ``generation`` to the daemon that continues it. Returns False if it is not ours to leave.
+        """Release ``generation``, so that another daemon may continue it. Returns False if the database is not ours.
 
-        The caller has seen that the store ``is_exclusive``. Nothing may be written to the database's folder after this
-        call has begun.
+        The caller has checked that the store ``is_exclusive``. Nothing may be written to the database's folder after
+        this call has begun.
         """
         key = folder_key(database.name, OWNER_KEY)
         if database.owner_run != self._identity.run_id:
@@ -206,7 +214,7 @@ class Ownership:
         return self._storage.put_if(key, format_owner(self._me(released=generation)), etag=info.etag)
 
     def is_exclusive(self) -> bool:
-        """Whether the store was seen to let one of two writers win, also if they are on two machines.
+        """Whether the store has shown that only one of two competing writers succeeds, even on two machines.
 
         In a network file system a lock does not show at once what another machine wrote.
         """
@@ -216,7 +224,10 @@ class Ownership:
         return scheme != "file" or not network_mount(Path(unquote(folder)).resolve(), read_mounts())
 
     def look(self, database: DatabaseRow, *, doubted: str | None = None) -> Verdict:
-        """Check whether the database still is ours in the middle of a run, and also the generation ``doubted``."""
+        """Check in the middle of a run whether the database is still ours.
+
+        If ``doubted`` is a generation, its objects in the bucket are also compared with the journal.
+        """
         seen = self._seen(database.name)
         if seen is None:
             return Verdict(Standing.LOST, "owner.json is gone from the bucket")
@@ -229,7 +240,7 @@ class Ownership:
         return _OURS
 
     def look_for_another(self, database: DatabaseRow, generation: str, *, after: str) -> Verdict:
-        """Whether segments after the key ``after`` hold the same frames twice: then two daemons wrote them."""
+        """Check whether segments after the key ``after`` hold the same frames twice, because two daemons wrote them."""
         cut, before = len(folder_key(database.name, "")), (0, 0)
         folder, start = wal_folder(generation), folder_key(database.name, after)
         for info in self._storage.list(folder_key(database.name, folder), start_after=start):
@@ -297,7 +308,7 @@ class Ownership:
 
     def _write(self, database: DatabaseRow, etag: str | None) -> bool:
         run_id = self._identity.run_id
-        if database.owner_next != run_id:  # a base may have noted it with its row
+        if database.owner_next != run_id:  # a base's row may have noted the run already
             self._journal.claim_begun(database.id, run_id)
         if not self._storage.put_if(folder_key(database.name, OWNER_KEY), format_owner(self._me()), etag=etag):
             return False

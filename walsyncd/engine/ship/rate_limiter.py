@@ -1,7 +1,7 @@
 """Limits the rate of all uploads together to ``upload_bytes_per_second_max``; without a limit it does nothing.
 
-The rule is in ``bandwidth``. A segment waits here, in its thread. A base's part is only begun when it may be sent, so
-it never keeps a thread from the segments by waiting.
+The rule is in ``bandwidth``. A segment waits here, in the thread that uploads it. A base's part begins only when it may
+be sent, so a waiting part never occupies a thread that the segments need.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from walsyncd.adapters.system import clock
 from walsyncd.core.send.bandwidth import RateLimit
 
 BEAT_S = 1.0  # a waiting thread reports this often that it is not stuck
-BODY_SLACK_MS = 5.0  # a shorter wait costs more than it evens out
+BODY_SLACK_MS = 5.0  # a shorter wait is not worth its cost
 
 
 class RateLimiter:

@@ -1,7 +1,7 @@
 """Releases generations at an orderly stop, so that a daemon on another host may continue them.
 
-Nothing depends on it: without a release another host begins a generation with a base. So it takes a bounded time, ends
-at the first sign that the storage is away, and an answer that is late is not awaited.
+Nothing depends on a release: without one, another host begins a generation with a base. So a release takes a bounded
+time, ends at the first sign that the storage is away, and does not wait for a late answer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 
 
 def releasable(journal: Journal, database_ids: Iterable[int], run_id: str) -> list[DatabaseRow]:
-    """Return those databases that ``run_id`` has written to and whose replica is complete and can be restored."""
+    """Return the databases that the run ``run_id`` has written to and whose replica is complete and restorable."""
     rows = [journal.database_by_id(each) for each in database_ids]
     return [row for row in rows if row.owner_run == run_id and row.has_base and not journal.pending(row.id)]
 
@@ -31,13 +31,13 @@ def releasable(journal: Journal, database_ids: Iterable[int], run_id: str) -> li
 def release_all(ownership: Ownership, rows: Iterable[DatabaseRow], timeout_s: float) -> int:
     """Release the current generations of these databases. Returns how many were released in time.
 
-    Nothing may be written to their folders any more.
+    The caller ensures that nothing is written to the databases' folders any more.
     """
     left, released = deque(rows), list[str]()
     until_s = time.monotonic() + timeout_s
 
     def work() -> None:
-        if not ownership.is_exclusive():  # the folder may not answer, so this is for a thread that is not awaited
+        if not ownership.is_exclusive():  # a folder may not answer, so only a thread that may hang asks
             return
         while left and time.monotonic() < until_s:
             try:

@@ -1,8 +1,8 @@
 """Chooses the next job of an uploader thread: queues that are due, then leftovers, then tasks; or how long to wait.
 
-It only decides: it has no clock, lock or storage. The caller holds the uploader's lock and passes the time (monotonic,
-milliseconds). During an outage there is one job at a time, and not before its moment. But while only one database's
-requests have failed, those of the others continue (``engine.ship.outage``).
+The scheduler only decides: it has no clock, lock or storage. The caller holds the uploader's lock and passes the time
+(monotonic, milliseconds). During an outage one job runs at a time, and not before the next probe is due. But while only
+one database's requests have failed, the other databases' requests continue (``engine.ship.outage``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.due_queue import DueQueue
 from walsyncd.errors import ImpossibleError, TransientError, WalsyncdError
 
-# Parts share the bandwidth. On a slow line, several at a time only delay each other and all fail together.
+# Parts share the bandwidth. On a slow line, several parts at a time only delay each other and all fail together.
 BAD_TASKS_MAX = 2
 SINGLE_TASKS = 8
 TASK_MS_MAX = 30_000.0  # a part of 8 MiB at 2 Mbit/s
@@ -60,7 +60,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class DrainQueue:
-    """Send what is pending in ``queue``, which is now busy: ``offered`` if it is known, else what the journal has."""
+    """Send what is pending in ``queue``, which is now busy: ``offered``, or what the journal has if that is None."""
 
     queue: DatabaseQueue
     is_urgent: bool
@@ -77,7 +77,7 @@ class RunTask:
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """Merge what is pending in ``queue``, which is now busy: the storage is away."""
+    """Merge what is pending in ``queue``, which is now busy. This is done while the storage is away."""
 
     queue: DatabaseQueue
 
@@ -101,7 +101,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The thread shall end."""
+    """The thread must end."""
 
 
 Job: TypeAlias = DrainQueue | RunTask | Merge | AbortUploads | CommitDeferred | Wait | Finish
@@ -115,20 +115,20 @@ class Scheduler:
         self.outage: Outage | None = None
         self.has_leftovers = False
         self.stop_at_ms: float | None = None
-        self._failed: Counter[int] = Counter()  # failed requests by database since any request was answered
+        self._failed: Counter[int] = Counter()  # failed requests by database since a request was last answered
         self.tasks_not_before_ms = 0.0  # when the bandwidth allows a base's next part
         self._tasks: deque[Task] = deque()
         self._tasks_running = 0
         self._tasks_running_max = tasks_running_max
         self._bad_tasks = 0  # in a row
-        self._single_tasks = 0  # how many more must succeed, one at a time, before tasks run in parallel again
+        self._single_tasks = 0  # how many tasks must succeed one at a time before they run in parallel again
         self._crowded: set[int] = set()
         self._due: DueQueue[int] = DueQueue()  # database ids
 
     def next(self, now_ms: float, deferred_s: float | None = None) -> Job:
         """Return the next job, which counts as begun.
 
-        What the journal has deferred is due in ``deferred_s`` seconds; None if nothing is.
+        What the journal has deferred must be committed in ``deferred_s`` seconds, which is None if nothing is deferred.
         """
         if self._is_finished(now_ms):
             return Finish()
@@ -155,7 +155,8 @@ class Scheduler:
     def mark(self, queue: DatabaseQueue, size: int, row: ObjectRow | None = None, *, now_ms: float = 0.0) -> bool:
         """Note that ``size`` more bytes are pending in the queue: those of ``row``, if the caller knows it.
 
-        Returns whether a sleeping thread has to know. Otherwise one wakes in time, or takes the queue when it is free.
+        Returns whether a sleeping thread must be woken. Otherwise a thread wakes in time by itself, or a busy one takes
+        the queue after its job.
         """
         is_only = row is not None and row.state is ObjectState.BEGUN and not (queue.has_work or queue.is_busy)
         queue.offered = row if is_only else None
@@ -165,7 +166,7 @@ class Scheduler:
         self._note_crowd(queue)
         is_first = self.schedule(queue)
         due_ms = queue.due_ms(is_urgent=self._is_stopping)
-        is_due = due_ms is not None and due_ms <= now_ms  # the thread that takes the first may be long in its request
+        is_due = due_ms is not None and due_ms <= now_ms  # the thread for the first one may be busy for long
         return is_first or is_due or self.outage is not None or self._is_stopping
 
     def merged(self, queue: DatabaseQueue) -> None:
@@ -174,7 +175,10 @@ class Scheduler:
         self.schedule(queue)
 
     def schedule(self, queue: DatabaseQueue) -> bool:
-        """Have the queue drained when it is due, if that is sooner than planned. Returns whether it is first now."""
+        """Plan a drain for when the queue is due, if that is sooner than planned.
+
+        Returns whether the queue is now the first of all.
+        """
         due_ms = queue.due_ms(is_urgent=self._is_stopping)
         return due_ms is not None and self._due.hasten(queue.database_id, due_ms)
 
@@ -214,7 +218,7 @@ class Scheduler:
         self.schedule(queue)
 
     def add_task(self, task: Task) -> None:
-        """Run ``task`` when no queue is due and its database is ours to write."""
+        """Plan to run ``task`` when no queue is due and the task's database is ours to write."""
         self._tasks.append(task)
 
     def task_ended(self, error: WalsyncdError | None, *, took_ms: float) -> None:
@@ -286,7 +290,7 @@ class Scheduler:
         return len(self._failed) < DATABASES_MIN
 
     def _second_opinion(self, now_ms: float) -> DatabaseQueue | None:
-        """A due queue that may try although another database, the only one so far, found the storage away."""
+        """Return a due queue that may try although another database, so far the only one, found the storage away."""
         if self.outage is None or not self._wants_second_opinion:
             return None
         suspects: list[DatabaseQueue] = []
@@ -307,7 +311,7 @@ class Scheduler:
         if task is not None:
             self._tasks_running += 1
             return RunTask(task)
-        queue = self._due_queue(now_ms)  # a queue that must be claimed for a task
+        queue = self._due_queue(now_ms)  # a queue that has to be claimed for a task is due now
         return None if queue is None else self._turn_of(queue)
 
     def _due_queue(self, now_ms: float) -> DatabaseQueue | None:
@@ -359,7 +363,7 @@ class Scheduler:
         return taken
 
     def _idle_s(self, now_ms: float) -> float | None:
-        """Return how long there is nothing to do. What is due already waits for a job that is under way."""
+        """Return for how many seconds there is nothing to do. What is already due waits for a job that is under way."""
         first_ms = self._due.first()
         moments = [] if first_ms is None else [first_ms]
         outage = self.outage

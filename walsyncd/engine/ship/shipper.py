@@ -25,30 +25,30 @@ from walsyncd.errors import CorruptError, ImpossibleError, MissingError, Transie
 from walsyncd.log import get_logger
 
 _NEXT_UNKNOWN = 0  # an id that no object has: the next drain looks again
-ROWS_MAX = 4096  # rows that are read at once: a merged object of rows of 2 KiB is full with them
+ROWS_MAX = 4096  # rows that are read at once; rows of 2 KiB each then fill a merged object
 
 REWINDS_MAX = 3  # rewinds in a row; a disk that corrupts what is written to it is unfit for a spool
 
 
 class UploadEvents(Protocol):
-    """What the uploader reports. Called in its threads, without any lock held."""
+    """The events that the uploader reports. It calls these methods in its threads and holds no lock meanwhile."""
 
     def on_stored(self, row: ObjectRow) -> None:
         """An object is visible, and the journal shows it."""
 
     def on_generation_lost(self, database_id: int, gap: Gap) -> None:
-        """The current generation was ended in the journal; the follower must begin another."""
+        """The current generation was ended in the journal, and the follower must begin another one."""
 
     def on_rewound(self, database_id: int, reason: str) -> None:
-        """What was spooled last was dropped; the follower must read it again."""
+        """The newest spooled objects were dropped, and the follower must read their frames again."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueResult:
-    """How a drain ended; ``next_id`` is the next object as far as the drain has read, None if there is none.
+    """The result of a drain. ``next_id`` is the next object as far as the drain has read, or None if there is none.
 
-    ``bytes_left`` are the pending bytes that were seen. ``reached_storage`` means that the storage answered, so it is
-    not away. A ``verdict`` means that the queue is not ours.
+    ``bytes_left`` is the number of pending bytes that the drain saw. ``reached_storage`` means that the storage
+    answered, so it is not away. A ``verdict`` means that the queue is not ours.
     """
 
     next_id: int | None = None
@@ -134,7 +134,7 @@ class Shipper:
         return verdict
 
     def _look_for_another(self, queue: DatabaseQueue, database: DatabaseRow, generation: str) -> Verdict:
-        """Whether another daemon has written to the generation since the claim, at the first and at a late check."""
+        """Check, once early and once late after the claim, whether another daemon has written to the generation."""
         claimed = queue.claimed
         is_late = claimed is not None and claimed.is_old(self._monotonic_ms())
         if claimed is None or (claimed.is_seen and not is_late):
@@ -161,7 +161,7 @@ class Shipper:
             try:
                 for start, end in runs:
                     self._gathered(rows[start:end])
-            except (MissingError, CorruptError):  # dropped meanwhile, or reported when it is sent
+            except (MissingError, CorruptError):  # a row was dropped meanwhile, or the upload reports the damage
                 return
             if not runs:
                 return
@@ -177,7 +177,7 @@ class Shipper:
             return QueueResult(next_id=rows[0].id, bytes_left=left, reached_storage=looked)
         try:
             row = self._gathered(rows[: run.count])
-            if run.count == self._rows_max and not run.full:  # more of it may follow in the next drain
+            if run.count == self._rows_max and not run.full:  # the next drain may add rows
                 return QueueResult(next_id=row.id, bytes_left=left, reached_storage=looked)
             self._send(queue, row, tried=tried)
         except MissingError:  # dropped meanwhile
@@ -194,7 +194,7 @@ class Shipper:
         return QueueResult(next_id=next_id, bytes_left=left - row.size, reached_storage=True)
 
     def _gathered(self, rows: Sequence[ObjectRow]) -> ObjectRow:
-        """Return the rows as one. Raises MissingError if one of them was dropped meanwhile."""
+        """Return one row for all of these, which are merged. Raises MissingError if one was dropped meanwhile."""
         if len(rows) == 1:
             return rows[0]
         keys = [key for row in rows if isinstance(key := parse_key(row.key), SegmentKey)]

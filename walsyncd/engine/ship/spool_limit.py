@@ -1,13 +1,13 @@
 """Limits the size of the spool.
 
 While storage answers, a full spool makes the follower wait: what it has not read yet stays in the WALs. During an
-outage the application's disk is spared first: the database that has the most in the spool loses it, with an error in
-the log. When storage is back, the gap is bridged, or another generation begins (``engine.daemon.full_spool``). What is
-in storage stays complete up to its last position.
+outage the first aim is to spare the application's disk: the database that has spooled the most loses what it has
+spooled, with an error in the log. When storage is back, the gap is bridged, or another generation begins
+(``engine.daemon.full_spool``). What is in storage stays complete up to its last position.
 
-One database must not take the whole spool from the others. The last part of it is for those that have less than their
-equal share. A database that has more waits while its storage answers. During an outage it does not wait, but it is the
-first to lose its spool.
+One database must not take the whole spool from the others. The last part of the spool is for databases that have less
+than their equal share. A database with more than its share waits while its storage answers. During an outage such a
+database does not wait, but it is the first to lose its spool.
 
 When the disk is nearly full (``adapters.journal.state_disk``), the limit is ``SHORT_SPOOL_BYTES`` instead of the
 configured one: enough to continue following while storage takes the objects, without using more of the disk.
@@ -24,8 +24,8 @@ from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.limits import DEFAULT_LIMITS
 
 SHORT_SPOOL_BYTES = 1 << 20  # a second of a busy database
-RESERVED_PART = 4  # the last quarter: enough for many quiet databases, and a busy one has the rest of it
-CHECK_S = 0.1  # how late it is seen that others have filled the disk, which counts as short long before it is full
+RESERVED_PART = 4  # the last quarter is enough for many quiet databases; a busy one may fill the other three
+CHECK_S = 0.1  # a disk that other programs fill is noticed this late; it counts as short long before it is full
 
 
 class SpoolLimit:
@@ -57,7 +57,7 @@ class SpoolLimit:
         return self._held >= self._limit(self._missing)
 
     def _check(self, now_s: float) -> None:
-        """Find out how full the spool is. Far below the limit, nothing can change for a while but the disk."""
+        """Find out how full the spool is. Far below the limit, only the disk is checked again, after ``CHECK_S``."""
         self._spooled = self._journal.bytes_spooled
         self._missing = self._journal.disk.missing_bytes()
         bytes_max = self._limit(self._missing)
@@ -69,7 +69,7 @@ class SpoolLimit:
         self._calm_until_s = now_s + (CHECK_S if self._check_share else 0.0)
 
     def has_too_much(self, database_id: int) -> bool:
-        """Whether this database has more than its share while the spool is nearly full, as of the last `is_full`."""
+        """Whether this database has more than its share while the spool is nearly full, as the last `is_full` found."""
         return database_id in self._over_share
 
     def _find_over_share(self) -> frozenset[int]:

@@ -15,7 +15,7 @@ from walsyncd.log import get_logger
 
 
 class UploadErrors:
-    """Notes upload errors and their ends. A thread may call for a queue that it has made busy."""
+    """Notes upload errors and their ends. A thread may call the methods for a queue that it has made busy."""
 
     def __init__(self, journal: Journal, url: str, wall_ms: Callable[[], int]) -> None:
         self._journal = journal
@@ -30,7 +30,7 @@ class UploadErrors:
     def away(self, queue: DatabaseQueue, error: TransientError, *, is_away: bool) -> None:
         """Note that the storage did not answer.
 
-        If ``is_away``, it answers nobody, and the log has one line for all queues.
+        If ``is_away``, the storage answers no queue at all, and the log has one line for all queues.
         """
         remedy = error.hint or "nothing is lost: what waits is tried again at least once a minute until it answers"
         what = "storage is away" if is_away else "not stored yet"
@@ -48,7 +48,7 @@ class UploadErrors:
             get_logger(database=queue.name).error("storage_refused", url=self._url, reason=str(error))
 
     def failed(self, queue: DatabaseQueue, error: FaultError | UsageError) -> None:
-        """Note an unforeseen fault, of which the log has the traceback, or a key that the storage can't have."""
+        """Note an unforeseen fault, whose traceback is in the log, or a key that the storage does not accept."""
         self._note(queue, str(error))
 
     def over(self, queue: DatabaseQueue) -> None:
@@ -67,7 +67,7 @@ class UploadErrors:
             get_logger().info("state_dir_writable_again")
 
     def state_failed(self, error: StateError) -> None:
-        """Note that our own disk is full or broken, which is no outage of the storage."""
+        """Note that our own disk is full or broken, which is not an outage of the storage."""
         self._journal.disk.give_reserve()
         with self._lock:
             is_news, self._state_problem = not self._state_problem, error.message
@@ -80,6 +80,6 @@ class UploadErrors:
         try:
             self._journal.note_error(queue.database_id, words, self._wall_ms())
         except StateError as error:
-            self.state_failed(error)  # the next attempt notes it
+            self.state_failed(error)  # the next attempt notes the words
         else:
             queue.trouble = words

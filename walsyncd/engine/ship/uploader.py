@@ -1,7 +1,7 @@
 """The uploader: a fixed number of threads that upload the objects of the journal.
 
-Each database has a queue (``database_queue``): strictly in order, one object at a time. Queues go in parallel. Parts of
-bases are tasks, which run when no queue is due and never take the last thread. Idle threads sleep.
+Each queue (``database_queue``) sends one database's objects strictly in order, one at a time. Queues run in parallel.
+Parts of bases are tasks, which run when no queue is due and never take the last thread. Idle threads sleep.
 
 | the storage              | so                                                                                |
 |--------------------------|-----------------------------------------------------------------------------------|
@@ -11,7 +11,7 @@ bases are tasks, which run when no queue is due and never take the last thread. 
 | never takes an object    | the generation ends (``engine.ship.shipper``), the follower begins another        |
 | is well, our disk is full| that queue tries again every second (StateError), the reserve is released         |
 
-It decides under the lock (``engine.ship.scheduler``) and acts outside it. At most one idle thread sleeps with a
+A thread decides under the lock (``engine.ship.scheduler``) and acts outside it. At most one idle thread sleeps with a
 timeout. A thread that takes a job wakes another one if work remains, so an event wakes at most two threads.
 """
 
@@ -46,11 +46,11 @@ from walsyncd.log import get_logger
 
 UPLOADS_MAX_DEFAULT = 8  # threads; a request mostly waits
 UPLOAD_INTERVAL_DEFAULT_S = 1.0
-STATE_WAIT_S = 1.0  # a full disk is checked as often as by the follower
+STATE_WAIT_S = 1.0  # a full disk is checked as often as the follower checks it
 
 
 class Uploader:
-    """Ships what is spooled of the databases that ``owns`` accepts. ``crash`` gets a bug. Any thread may call."""
+    """Uploads the spool of databases that ``owns`` accepts. ``crash`` gets the error of a bug. Any thread may call."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Uploader:
         self._scheduler = Scheduler(tasks_running_max=max(1, uploads_max - 1))
         self._scheduler.has_leftovers = any(owns(each.database_id) for each in journal.leftovers())
         self._alarm_ms: float | None = None
-        self._is_broken = self._is_left = False  # left: in a request that nobody waits for any more
+        self._is_broken = self._is_left = False  # left: ``stop`` no longer waits for the threads
 
     def start(self) -> None:
         """Start the threads; what earlier runs left in the journal is sent first."""
@@ -108,8 +108,8 @@ class Uploader:
         """Ship what is spooled for at most ``timeout_s``, finish the requests in flight, end the threads.
 
         During an outage nothing more is tried. Tasks not begun are cancelled. Requests in flight are awaited for
-        ``linger_s`` beyond that, or to their end if it is None. Returns False if one is still under way. Its result is
-        then ignored: the journal may be closed, and the next run finds out what became of it.
+        ``linger_s`` more, or to their end if ``linger_s`` is None. Returns False if a request is still under way. Its
+        result is then ignored: the journal may be closed, and the next run finds out what became of the request.
         """
         until_ms = self._monotonic_ms() + 1000 * timeout_s
         with self._wake:
@@ -143,9 +143,9 @@ class Uploader:
                     self._wake.notify()
 
     def submit(self, database_id: int, task: Callable[[], object], size: int = 0) -> Future[object]:
-        """Have ``task`` (a part of a base, ``size`` bytes) run in a thread once the database is ours to write.
+        """Run ``task``, which sends ``size`` bytes of a base, in a thread once the database is ours to write.
 
-        The future gets what it returns or raises, or ImpossibleError if the database is not ours any more.
+        The future gets what the task returns or raises, or ImpossibleError if the database is not ours any more.
         """
         future: Future[object] = Future()
         with self._wake:
@@ -176,7 +176,7 @@ class Uploader:
             return is_open and self._queue(database_id).may_leave_at_once(self._monotonic_ms())
 
     def leaves_in_s(self, database_id: int) -> float:
-        """In how many seconds it is soon enough to spool another object, if the storage answers."""
+        """Return how many seconds spooling can wait without delaying an upload, if the storage answers."""
         with self._wake:
             return self._queue(database_id).leaves_in_ms(self._monotonic_ms()) / 1000
 
@@ -186,7 +186,7 @@ class Uploader:
             return bool(self._queue(database_id).stopped)
 
     def leave(self, database_id: int, reason: str) -> bool:
-        """Write nothing of a database any more. Returns False while a request of it is under way."""
+        """Write nothing of a database any more. Returns False while a request of that database is under way."""
         with self._wake:
             queue = self._queue(database_id)
             queue.stopped = reason
@@ -211,13 +211,13 @@ class Uploader:
         return freed
 
     def abort_leftovers(self) -> None:
-        """Have the uploads that the journal holds as abandoned aborted soon."""
+        """Request that the uploads which the journal lists as abandoned are aborted soon."""
         with self._wake:
             self._scheduler.has_leftovers = True
             self._wake.notify()
 
     def outage(self) -> Outage | None:
-        """The current outage, or None."""
+        """Return the current outage, or None."""
         with self._wake:
             return self._scheduler.outage
 
@@ -226,7 +226,7 @@ class Uploader:
         return self._upload_errors.refusal
 
     def heard(self, error: TransientError | None) -> None:
-        """Note the result of a request made elsewhere: answered (None), or the error that shows the storage away."""
+        """Note the result of a request made elsewhere: an error that shows the storage away, or None if it answered."""
         if error is None:
             self._answered()
         else:
@@ -246,11 +246,11 @@ class Uploader:
             self._is_broken = True
             self._wake.notify_all()
             is_left = self._is_left
-        if not is_left:  # otherwise the journal was closed under it
+        if not is_left:  # otherwise the journal was closed while this thread used it
             self._crash(error)
 
     def _next_act(self) -> Job | None:
-        """Return the next job when its moment has come. Returns None if the thread shall end."""
+        """Return the next job when its moment has come. Returns None if the thread must end."""
         with self._wake:
             while not self._is_broken:
                 self._scheduler.tasks_not_before_ms = self._rate_limiter.parts_not_before_ms
@@ -270,7 +270,7 @@ class Uploader:
             return None
 
     def _sleep(self, timeout_s: float | None) -> None:
-        """Sleep until woken. There is a timeout unless another thread sleeps with one that ends as soon."""
+        """Sleep until woken. The timeout is not used if another thread's timeout ends at the same time or sooner."""
         alarm_ms = None if timeout_s is None else self._monotonic_ms() + 1000 * timeout_s
         if alarm_ms is None or (self._alarm_ms is not None and self._alarm_ms <= alarm_ms):
             self._wake.wait()
@@ -360,7 +360,7 @@ class Uploader:
         except TransientError as error:
             self._gone_away(error)
             self.abort_leftovers()
-        except (RefusedError, FaultError) as error:  # nothing depends on it; the next run tries again
+        except (RefusedError, FaultError) as error:  # nothing depends on the aborts; the next run tries again
             self._answered()
             get_logger().warning("leftovers_kept", reason=str(error))
         else:

@@ -1,4 +1,4 @@
-"""How a thread waits: for work, for a moment, or for the end."""
+"""Lets a thread wait for work, for a moment, or for the end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 
 class Alarm:
-    """One thread waits for it, and any thread may wake it. A wake-up counts until the next ``wait``: none is lost."""
+    """Wakes one thread, which waits here. Any thread may call ``wake``, which counts until the next ``wait``."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -26,9 +26,9 @@ class Alarm:
             return self._is_waiting and not self._is_woken
 
     def wake(self, *, urgent: bool = False) -> None:
-        """Wake the thread. Only what is ``urgent`` ends a ``pause``.
+        """Wake the thread. Only an ``urgent`` wake-up ends a ``pause``.
 
-        Nobody is disturbed by a wake-up that changes nothing, for example during a ``calm_s``.
+        A wake-up that changes nothing, for example while ``calm_s`` lasts, does not disturb the waiting thread.
         """
         with self._condition:
             is_news = not self._is_woken or (urgent and not self._is_urgent)

@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 
 
 class boundary:  # noqa: N801  used as a function
-    """Do ``work``, which the log calls by that name, on ``subject``.
+    """A context manager for one unit of work, which the log calls ``work``. ``subject`` names what it is done on.
 
     Raises FaultError for every exception except WalsyncdError, CancelledError and those in ``passes``.
     """

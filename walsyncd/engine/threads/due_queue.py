@@ -39,7 +39,7 @@ class DueQueue(Generic[K]):
         return self._due.get(key)
 
     def put(self, key: K, when: float) -> bool:
-        """Make a key due at ``when``, whatever it was before. Returns whether it is now the first of all."""
+        """Make a key due at ``when``, whenever it was due before. Returns whether it is now the first of all."""
         self._due[key] = when
         entry = (when, next(self._order), key)
         heapq.heappush(self._heap, entry)

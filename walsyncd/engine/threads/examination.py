@@ -1,15 +1,15 @@
-"""A database waits until it is known whether it goes on with a replica that another daemon has left.
+"""A database waits until it is known whether it can continue a replica that another daemon has left.
 
 ::
 
     unasked ──> asked ──> at work ──> over
                   └──(nothing moved for ``answer_s_max``, or ``turn_s_max`` have passed)──> over
 
-The follower asks when the database is there to be followed, and begins no generation until it is over. A storage that
-does not answer delays that by ``answer_s_max`` only. Many databases may have been moved to this host at once, and their
-replicas are read one after the other. So a database waits for its turn as long as those before it move on, but no
-longer than ``turn_s_max``, because nothing of it is shipped meanwhile. While somebody is at work on its replica, it
-waits.
+The follower asks when the database is there to be followed, and begins no generation until the examination is over. A
+storage that does not answer delays the generation by ``answer_s_max`` only. Many databases may have been moved to this
+host at once, and their replicas are read one after the other. So a database waits for its turn as long as the reading
+of the replicas before it makes progress. It waits no longer than ``turn_s_max``, because none of its commits is
+shipped meanwhile. While its own replica is being read, it waits without a limit.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class _Phase(Enum):
 
 
 class Examination:
-    """One question about one database, which is asked once ``is_there``. ``ask`` has somebody answer it.
+    """One question about one database. It is asked when ``is_there`` is true, and ``ask`` requests the answer.
 
-    ``moved_s`` returns when an answer before this one moved on last (monotonic). Any thread may call.
+    ``moved_s`` returns when an examination before this one last made progress (monotonic). Any thread may call.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Examination:
             return self._phase is not _Phase.OVER
 
     def trouble(self) -> str:
-        """Return why nothing is shipped, if the database has waited for long. Empty otherwise."""
+        """Return why nothing is shipped if the database has waited for long, or else an empty text."""
         with self._lock:
             waited_s = self._monotonic_s() - self._asked_s
             if self._phase is _Phase.AT_WORK and waited_s > self._limits.answer_s_max:
@@ -93,9 +93,9 @@ class Examination:
         )
 
     def begin(self) -> bool:
-        """Begin the work on the replica: the database waits for as long as that takes.
+        """Begin the work on the replica. The database waits for as long as that takes.
 
-        Returns False if it has gone on already.
+        Returns False if the database no longer waits.
         """
         with self._lock:
             is_awaited = self._phase is _Phase.ASKED
@@ -103,6 +103,6 @@ class Examination:
             return is_awaited
 
     def end(self) -> None:
-        """Have the database go on."""
+        """End the database's wait."""
         with self._lock:
             self._phase = _Phase.OVER

@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 LOOK_S = 2.0
-LOOKS = 5  # so a call may last ten seconds: a disk that is busy takes one
+LOOKS = 5  # so a call may last ten seconds; on a busy disk it takes one
 PROBE_S = 2.0
 THREADS_MAX = 32
-SEARCHES_MAX = 20  # attempts at work that met another silent path each time
+SEARCHES_MAX = 20  # attempts at one piece of work, each of which met another silent path
 
 T = TypeVar("T")
 
 
 class HangWatch:
-    """Only threads that it ``owns`` are abandoned, and ``replace`` starts another one in the place of each.
+    """Abandons only threads that ``owns`` accepts, and ``replace`` starts another one in the place of each.
 
-    ``answered`` is told of paths that answer again, ``silenced`` of a mount that does not answer. All are called in the
-    watch's thread. Without ``logs`` only the raised errors report it, as in a command.
+    ``answered`` gets the paths that answer again, and ``silenced`` a mount that does not answer. All these functions
+    are called in the watch's thread. Without ``logs`` only the raised errors report what hangs, as in a command.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class HangWatch:
     def carry_out(self, work: Callable[[], T]) -> T:
         """Do ``work`` in a thread of its own, and return what it returns.
 
-        Raises UnresponsiveError if a call on a file hangs in it. The work is then left where it is.
+        Raises UnresponsiveError if a call on a file hangs in the work, which is then left where it is.
         """
         future: Future[T] = Future()
 
@@ -98,7 +98,7 @@ class HangWatch:
                 result = work()
             except ThreadAbandonedError:
                 FILE_CALLS.ended(threading.get_ident())
-            except BaseException as error:  # noqa: BLE001 - it belongs to the caller
+            except BaseException as error:  # noqa: BLE001 - the caller gets the error
                 future.set_exception(error)
             else:
                 if not future.done():
@@ -184,7 +184,7 @@ class HangWatch:
         is_silent = threading.Event()
 
         def ask() -> None:
-            with suppress(OSError):  # which is an answer
+            with suppress(OSError):  # an error is an answer, too
                 os.statvfs(mount)
             done.set_result(None)
             if is_silent.is_set():

@@ -23,7 +23,7 @@ class Mailbox:
     """The requests of other threads to the follower, for one database. Any thread may use it."""
 
     held_back: bool = False
-    """The database is being added: nobody looks at it before ``Schedule.admit``."""
+    """The database is being added. The follower does not look at it before ``Schedule.admit``."""
     dismissed: bool = False
     """The database is not followed any more, and each request fails."""
     _requests: list[Request] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Mailbox:
             return self._taken + len(self._requests)
 
     def asked_upto(self, ticket: int) -> int:
-        """Return how many of the requests that had come when ``ticket`` was given still wait."""
+        """Return how many requests from before ``ticket`` was given still wait."""
         with self._lock:
             return max(0, ticket - self._taken)
 

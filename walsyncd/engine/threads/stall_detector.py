@@ -1,4 +1,4 @@
-"""Which workers are busy with a piece of work, and since when. A worker that never finishes one hangs.
+"""Notes which workers are busy with a piece of work, and since when. A worker that never finishes its work hangs.
 
 A worker that waits for work is well. Idle threads do nothing here, so watching them causes no wake-up.
 """
@@ -43,7 +43,7 @@ class StallDetector:
         self._since_s.pop(thread, None)
 
     def longest_s(self, prefix: str = "") -> float:
-        """Return for how long the slowest worker whose name begins so has been busy, or 0 if none is busy."""
+        """Return for how long the slowest worker whose name begins with ``prefix`` has been busy, or 0."""
         now_s = self._monotonic_s()
         since = [since for me, since in self._since_s.copy().items() if self._names[me].startswith(prefix)]
         return max((now_s - since_s for since_s in since), default=0.0)

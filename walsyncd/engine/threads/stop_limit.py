@@ -2,10 +2,10 @@
 
 Python runs a signal's handler in the main thread alone, between two of its steps. If that thread waits in a system call
 on our own state directory, as it can on a dead NFS mount or a disk that is stuck, no handler ever runs. So the number
-of each signal is also written to a pipe, by the interpreter and at once (``signal.set_wakeup_fd``), and a thread that
-uses no file reads it.
+of each signal is also written to a pipe, by the interpreter and at once (``signal.set_wakeup_fd``). A thread that uses
+no file reads the pipe.
 
-Nothing is lost by such an end. It is like a kill: the next start continues with what is on disk.
+Nothing is lost when the process ends like this. As after a kill, the next start continues with what is on disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import structlog
 
 from walsyncd import log
 
-MARGIN_S = 60.0  # after the time that the configuration gives for shipping: requests in flight, a busy machine
+MARGIN_S = 60.0  # added to the configured time for shipping, for requests in flight and a busy machine
 FLUSH_S = 1.0
 _READ_SIZE = 64
 
@@ -28,7 +28,7 @@ _log = structlog.get_logger()
 
 
 class StopLimit:
-    """Watches for ``signals`` while its context lasts, in the main thread. ``limit_s`` is asked when one arrives."""
+    """Watches for ``signals`` while its context lasts, in the main thread. ``limit_s`` is called when one arrives."""
 
     def __init__(self, signals: Collection[int], limit_s: Callable[[], float], *, exit_code: int) -> None:
         self._signals = frozenset(signals)

@@ -44,7 +44,7 @@ class Supervisor:
 
     def crashed(self, error: BaseException) -> None:
         """Report that the calling thread met a bug, or damage to our own state, after which the process must end."""
-        if error is self.crash:  # it was reported where it was found, and ends the thread now
+        if error is self.crash:  # the error was reported where it was found, and ends the thread now
             return
         _log.critical("thread_crashed", thread=threading.current_thread().name, exc_info=error)
         with self._condition:
@@ -80,7 +80,7 @@ class Supervisor:
         name_thread(name)
         try:
             target()
-        except ThreadAbandonedError:  # its call has returned after all, and its successor is at work
+        except ThreadAbandonedError:  # its call has returned after all, and another thread is in its place
             FILE_CALLS.ended(threading.get_ident())
         except BaseException as error:  # noqa: BLE001 - the only such place: any exception here ends the process
             self.crashed(error)

@@ -1,16 +1,17 @@
 """Whether a base is what its name says: the manifest, the object, and the frames that make it consistent.
 
 Anybody with a key of the bucket can choose names, sizes and times. Retention deletes older objects because of bases
-that stay, so it has those examined before:
+that stay, so those bases are examined first:
 
-- The name is not newer than the newest base that this journal wrote.
+- The base is not newer, by its name, than the newest base that this journal wrote.
 - The manifest can be read and describes the base.
 - The object has the manifest's size and ETag. If the ETag differs, the object is read.
 - The frames after S, up to N, are read. Nothing else shows that a segment or a compacted epoch is what its name says.
 
 A base that was read and is sound is remembered, with the ETag of its object and the listing's entries of its frames. So
-a base is read once, and again after a restart or if one of its objects was written again. Only objects that hold frames
-from S to N are read, and those that begin an epoch only up to N. That is what was written while the base was copied.
+a base is read once, and again after a restart or if one of its objects was written again. Only objects with frames
+after S, up to N, are read. Where possible, the last of them is read only up to N. The frames from S to N were written
+while the base was copied.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from walsyncd.engine.restore.replica import Replica
 from walsyncd.errors import CorruptError
 
 Sound = tuple[ManifestKey, str | tuple[HeldObject, ...]]
-"""A base with the ETag of its object, or with the objects of its frames, that was read whole."""
+"""A base, together with what was read and is sound: the ETag of its object, or the objects of its frames."""
 
 
 class BaseExamination:
-    """Examines bases of any database, and remembers those that were read."""
+    """Examines bases of any database, and remembers the bases that were read and are sound."""
 
     def __init__(self) -> None:
         self._sound: dict[str, set[Sound]] = {}
@@ -41,7 +42,7 @@ class BaseExamination:
     def faults(
         self, replica: Replica, held: Sequence[HeldObject], bases: Iterable[ManifestKey], row: DatabaseRow | None
     ) -> dict[ManifestKey, str]:
-        """Return what is wrong with those of ``bases`` that do not count. ``held`` is the database's listing.
+        """Return those of ``bases`` that can't be relied on, with what is wrong. ``held`` is the database's listing.
 
         Raises what the storage raises.
         """
@@ -50,12 +51,12 @@ class BaseExamination:
         return {base: fault for base, fault in found.items() if fault}
 
     def keep_only(self, name: str, bases: Iterable[ManifestKey]) -> None:
-        """Forget what was read of other bases of this database."""
+        """Forget all other bases of this database that were read."""
         kept = set(bases)
         self._sound[name] = {sound for sound in self._sound.get(name, set()) if sound[0] in kept}
 
     def _damage(self, replica: Replica, held: Sequence[HeldObject], base: ManifestKey, sound: set[Sound]) -> str:
-        """Return what is wrong with the objects of a base; empty if nothing is."""
+        """Return what is wrong with the objects of a base, or an empty text if nothing is wrong."""
         try:
             manifest = replica.manifest(base)
             info = replica.head(base.base)
@@ -77,7 +78,7 @@ class BaseExamination:
 
 
 def _unknown(base: ManifestKey, row: DatabaseRow | None) -> str:
-    """Return what is wrong if a base is newer than the newest one that this journal wrote."""
+    """Return a text that says so if a base is newer than the newest base of this journal, or else an empty text."""
     newest = parse_key(row.base_key) if row is not None and row.base_key else None
     if isinstance(newest, ManifestKey) and _order(base) > _order(newest):
         return f"{format_key(base)}: it is newer than every base that this journal knows"
@@ -93,7 +94,7 @@ def _discard(_raw: bytes | memoryview, _offset: int) -> None:
 
 
 def needed_frames(part: GenerationListing, base: ManifestKey) -> tuple[FramesKey, ...]:
-    """Return the objects that hold the frames after S, up to N, in order. They are those that a restore would read."""
+    """Return the objects that hold the frames after S, up to N, in order. A restore would read the same objects."""
     start, end = (base.base.epoch, base.base.frame), (base.epoch, base.frame)
     return tuple(
         key for key in cover(part, base).objects if (key.epoch, key.last) > start and (key.epoch, key.first) <= end
@@ -101,7 +102,7 @@ def needed_frames(part: GenerationListing, base: ManifestKey) -> tuple[FramesKey
 
 
 def _frames_of(held: Sequence[HeldObject], base: ManifestKey) -> tuple[FramesKey, ...]:
-    epochs = range(base.base.epoch, base.epoch + 1)  # of names: never iterated, since there may be billions
+    epochs = range(base.base.epoch, base.epoch + 1)  # never iterated, since a name may claim billions of epochs
     keys = [each.key for each in held if each.key.generation == base.generation]
     near = [key for key in keys if not isinstance(key, FramesKey) or key.epoch in epochs]
     (part,) = listing_of(near, [base.generation]).generations
@@ -109,7 +110,7 @@ def _frames_of(held: Sequence[HeldObject], base: ManifestKey) -> tuple[FramesKey
 
 
 def _read_frames(replica: Replica, keys: Sequence[FramesKey], base: ManifestKey, manifest: Manifest) -> None:
-    """Read the frames up to N. Raises CorruptError if they are not what the names say, or if N commits nothing."""
+    """Read the frames up to N. Raises CorruptError if they are not what the names say, or if N does not commit."""
     reader: EpochReader | None = None
     epoch = 0
     last: Frames | None = None

@@ -1,18 +1,20 @@
-"""The compactor: turns the segments of a closed epoch into one object, and deletes them an hour after it was read back.
+"""The compactor: turns the segments of a closed epoch into one object, reads it back, and deletes the segments later.
 
-| durable step              | what the bucket shows                     | killed here: the next run                 |
+| durable step              | what the bucket shows                     | what the next run does after a kill here  |
 |---------------------------|-------------------------------------------|-------------------------------------------|
 | begun (its key)           | the segments                              | writes the same bytes to the same key     |
 | written, read back        | the segments, and one object of them all  | the same                                  |
 | stored (when)             | the same                                  | waits for the hour to end                 |
 | owner checked, deleting   | one object, and some of the segments      | deletes them again: absent ones are no error |
-| replaced                  | one object                                | a listing shows whether it is so          |
+| replaced                  | one object                                | a listing shows whether segments are left |
 
-An epoch of a clock that was ahead is not compacted: when the store took its segments is what tells of it.
+If a clock was ahead during an epoch, the epoch is not compacted, because the times at which the store took the segments
+show which times are wrong.
 
-A reader prefers the one object, so the replica is right at every moment. A reader that planned with segments has an
-hour to read them. The bytes come from the journal where it kept them, else from the store. Nothing waits for any of
-this: neither the follower nor the upload queues, which are served before our requests.
+A reader prefers the one object, so the replica is right at every moment. The segments are deleted an hour after the
+object was read back, so that a reader that planned with segments has an hour to read them. The object's bytes come from
+the journal if it kept them, or else from the store. Nothing waits for a compaction: neither the follower nor the upload
+queues, which are served before the compactor's requests.
 """
 
 from __future__ import annotations
@@ -56,9 +58,10 @@ _log = structlog.get_logger()
 
 
 class Compactor:
-    """``submit`` runs a request once the database is ours to write, ``may_delete`` raises if deletion is forbidden now.
+    """Compacts epochs. ``submit`` runs a request once this daemon may write to the database's folder.
 
-    ``store_ms`` is the store's clock, ``owns`` tests whether a database's replica is in this storage.
+    ``may_delete`` raises if deletion is forbidden now. ``store_ms`` returns the time of the store's clock. ``owns``
+    tests whether a database's replica is in this storage.
     """
 
     def __init__(
@@ -84,9 +87,9 @@ class Compactor:
         self._store_ms = store_ms
 
     def compactions(self, databases: Collection[int] | None) -> list[Callable[[], None]]:
-        """Return jobs for the epochs to compact now; each raises what the storage raises.
+        """Return jobs for the epochs to compact now. Each job raises what the storage raises.
 
-        ``databases`` are those of which an epoch may have been closed; it is None if any may be concerned.
+        ``databases`` are the databases of which an epoch may have been closed, or None if this may be any database.
         """
         if databases is None:
             closed = self._journal.closed_epochs()
@@ -97,7 +100,7 @@ class Compactor:
     def replacements(self) -> list[Callable[[], None]]:
         """Return jobs for the epochs whose segments may be deleted now.
 
-        They raise what the storage and ``may_delete`` raise.
+        The jobs raise what the storage and ``may_delete`` raise.
         """
         ripe = self._journal.wholes_stored(self._store_ms() - self._replaced_after_ms)
         return [partial(self.replace, whole) for whole in ripe if self._owns(whole.epoch.database_id)]
@@ -124,8 +127,8 @@ class Compactor:
             self._write(epoch, rows, folder_key(name, format_key(key)))
             self._read_back(name, key)
         except (MissingError, CorruptError) as error:
-            # The segments stay as they are, so that `verify` can find the fault; readers would prefer the object we
-            # wrote.
+            # The segments stay as they are, so that `verify` can find the fault. The object that we wrote is removed,
+            # since readers would prefer it.
             _log.error("epoch_not_compacted", database=name, epoch=key.epoch, reason=error.message)
             self._journal.epoch_forgotten(epoch)
             self._removals.failed("compaction")
@@ -136,7 +139,7 @@ class Compactor:
         _log.info("epoch_compacted", database=name, key=format_key(key), segments=len(rows))
 
     def replace(self, whole: WholeRow) -> None:
-        """Delete the segments that an object was made of, if the store has it as it was when it was read back."""
+        """Delete the segments of a compacted epoch if the store has its one object as it was read back."""
         database_id = whole.epoch.database_id
         name = self._journal.database_by_id(database_id).name
         self._may_delete(database_id)
@@ -151,7 +154,7 @@ class Compactor:
         self._removals.removed(database_id, len(rows), sum(row.size for row in rows))
 
     def _is_as_written(self, name: str, whole: WholeRow) -> bool:
-        """Whether the object is there with its size. It is read again if it was written after it was read back."""
+        """Whether the object is there as it was written. An object that was written again later is read back again."""
         key = parse_key(whole.key)
         if not isinstance(key, WholeKey):
             return False
@@ -167,9 +170,9 @@ class Compactor:
         return True
 
     def _was_clock_ahead(self, name: str, key: WholeKey) -> bool:
-        """Whether a segment has a time after the moment at which the store took it, or after that of the next epoch.
+        """Whether a segment's time is after the moment when the store took it, or after the next epoch's first time.
 
-        These times show which of the others are wrong (``core.restore.clock_doubt``). One object for all segments would
+        These times show which other times are wrong (``core.restore.clock_doubt``). One object for all segments would
         be stored at another moment, and have only one time. So such segments stay.
         """
         wal, cut = wal_folder(key.generation), len(folder_key(name, ""))
@@ -224,7 +227,7 @@ class Compactor:
                 yield from _at_most(row.size, self._storage.stream(folder_key(name, row.key)), row.key)
 
     def _read_back(self, name: str, key: WholeKey) -> None:
-        """Read every frame and every trailer from the store. Raises CorruptError with what is wrong."""
+        """Read every frame and every trailer from the store. Raises CorruptError, which says what is wrong."""
         reader = EpochReader(Replica(self._storage, name), key.epoch, None)
         for _ in reader.read(key):
             pass
@@ -245,7 +248,7 @@ def _at_most(size: int, blocks: Iterator[bytes], key: str) -> Iterator[bytes]:
 
 
 def _whole_key(rows: Sequence[KeptRow]) -> WholeKey | None:
-    """Return the one object's key. Returns None if this journal does not know all segments, or there is only one."""
+    """Return the one object's key, or None if this journal does not know all segments or if there is only one."""
     keys = [key for row in rows if isinstance(key := parse_key(row.key), SegmentKey)]
     if len(keys) < SEGMENTS_MIN or keys[0].previous is None:
         return None

@@ -1,19 +1,21 @@
-"""Goes on with replicas that another daemon has left (``core.stored.owner``), where a database has no generation yet.
+"""Continues replicas that another daemon has left (``core.stored.owner``), if this journal has no generation yet.
 
-A database that was restored on another host continues in its generation, without a base of its own. One thread does
-this, one database at a time, small files first, so that a large file delays only others of its size. A database that
-waits begins with a base if nothing moves for a while, or if its turn does not come (``threads.examination``):
+A database that was restored on another host continues in its old generation, and needs no new base. One thread examines
+the databases one at a time, small files first, so that a large file delays only others of its size. A database that
+waits begins a new generation, with a base, if nothing moves for a while or if its turn does not come
+(``threads.examination``):
 
-1. *ask*: does ``owner.json`` release a generation, and is it the newest? If not, a generation begins as ever.
-2. *read*: the page map of the head is made from the replica (`replica_map`), and from the file where that has the same
-   bytes. The head must be the last object of the generation.
-3. *take*: ``owner.json`` becomes ours if it has not changed since it was read. Nothing was written after the release,
-   so what was read is still all there is.
-4. *continue*: the journal has the head, the base and the map in one transaction, with a gap after the head. The
-   follower bridges it like any other: what the file is, and how it came there, is what the scan finds. A file that is
-   the head is no gap, and one that was restored to an earlier moment, or written since, costs the pages that differ.
+1. *ask*: ``owner.json`` is read. If it does not release a generation, or not the newest one, a new generation begins.
+2. *read*: the page map of the head is made from the replica (`replica_map`), and from those parts of the file that have
+   the same bytes. The last object of the generation must end at the head.
+3. *take*: ``owner.json`` is replaced by our own if it has not changed since it was read. Nothing was written after the
+   release, so the objects that were read are still all objects of the generation.
+4. *continue*: one transaction of the journal takes in the head, the base and the map, with a gap after the head. The
+   follower bridges this gap as it bridges any other: a scan finds what the file holds, however the file came there. If
+   the file is equal to the head, nothing is bridged. If it was restored to an earlier moment, or was written since, the
+   bridge holds the pages that differ.
 
-Whatever fails, a generation begins as ever, and the log says why.
+Whatever fails, a new generation begins, and the log says why.
 """
 
 from __future__ import annotations
@@ -52,11 +54,11 @@ from walsyncd.engine.upkeep.drill import StoppedError
 from walsyncd.engine.upkeep.replica_map import MapMade, make_replica_map
 from walsyncd.errors import MissingError, RefusedError, TransientError, VanishedError, WalsyncdError
 
-FETCH_BYTES_PER_S_MAX = 1 << 40  # only the configuration limits the rate, since nothing is shipped until it is done
-SCAN_BYTES_PER_S = 64 << 20  # as all scans (``engine.content.scan_queue``)
-GATHER_S = 0.2  # databases that were moved together are asked for within one round of the follower
+FETCH_BYTES_PER_S_MAX = 1 << 40  # only the configuration limits the rate: nothing is shipped until the fetch is done
+SCAN_BYTES_PER_S = 64 << 20  # the rate of all scans (``engine.content.scan_queue``)
+GATHER_S = 0.2  # the follower asks within one round for all databases that were moved together
 MAP_SUFFIX = ".continued"
-OPEN_MIN = 64  # examinations that are kept before those that are over are dropped
+OPEN_MIN = 64  # this many examinations are kept before the finished ones are dropped
 # A larger replica is not continued. A database that was restored to a much earlier moment begins with a base.
 PAGES_MIN, TIMES_LARGER = 1 << 17, 8
 
@@ -68,9 +70,10 @@ class _NotContinuedError(WalsyncdError):
 
 
 class Continuations:
-    """``resume`` has the follower load what the journal has of a database, in its thread (``interrupt``).
+    """Continues replicas. ``resume`` has the follower load what the journal has of a database.
 
-    ``map_writer`` makes the file of a page map, from a row id, a page size and a suffix.
+    ``interrupt`` runs it in the follower's thread. ``map_writer`` makes the file of a page map from a row id, a page
+    size and a suffix.
     """
 
     def __init__(
@@ -103,7 +106,7 @@ class Continuations:
         self._open_max = OPEN_MIN
 
     def examine(self, tracked: FollowedDatabase) -> None:
-        """Have the next generation of the database wait until it is known whether one that exists is continued."""
+        """Make the database wait with a new generation until it is known whether an existing one is continued."""
         examination = Examination(
             lambda: self._ask(tracked),
             lambda: _size_of(tracked) > 0,
@@ -111,7 +114,7 @@ class Continuations:
             limits=self._limits,
         )
         with self._lock:
-            if len(self._open) >= self._open_max:  # not with each one: thousands may be added at once
+            if len(self._open) >= self._open_max:  # dropping at each call would be slow if thousands are added at once
                 self._open = [each for each in self._open if not each.is_over]
                 self._open_max = max(OPEN_MIN, 2 * len(self._open))
             self._open.append(examination)
@@ -141,10 +144,10 @@ class Continuations:
         self._alarm.wake()
 
     def _next(self) -> FollowedDatabase | None:
-        """Return the smallest one. A large one waits until smaller ones of the same round are asked for."""
+        """Return the database with the smallest file. A large one waits for smaller ones of the follower's round."""
         with self._lock:
             smallest = self._asked[0][0] if self._asked else 0
-        if smallest > GATHER_S * SCAN_BYTES_PER_S:  # so that the wait is short beside the reading
+        if smallest > GATHER_S * SCAN_BYTES_PER_S:  # reading this file takes longer than the wait
             self._alarm.pause(GATHER_S)
         with self._lock:
             return heapq.heappop(self._asked)[2] if self._asked else None
@@ -161,14 +164,14 @@ class Continuations:
             return
         except WalsyncdError as error:
             _log.warning("generation_not_continued", database=tracked.name, reason=error.message)
-        if continued:  # this comes before the follower may begin a generation
+        if continued:  # the follower must resume before it may begin a generation
             self._interrupt(tracked, self._resume)
         examination.end()
         if not continued:
             self._interrupt(tracked, lambda _tracked: None)
 
     def _continue(self, tracked: FollowedDatabase, examination: Examination) -> bool:
-        """Continue what was released. Returns False if nothing was, or if nobody waits for that any more."""
+        """Continue the released generation. Returns False if none was released, or if the database no longer waits."""
         row = self._journal.database_by_id(tracked.row_id)
         try:
             release = self._ownership.released(row)
@@ -184,7 +187,7 @@ class Continuations:
             try:
                 made = self._take(tracked, row, release)
                 break
-            except VanishedError:  # retention's last work, which is over by now
+            except VanishedError:  # the earlier daemon's last deletions may have removed an object since it was listed
                 if attempt == REPLANS_MAX:
                     raise
         seconds = round(time.monotonic() - began_s, 3)
@@ -203,7 +206,8 @@ class Continuations:
         with file, self._map_writer(row.id, manifest.page_size, MAP_SUFFIX) as writer:
             pages_max = PAGES_MIN + TIMES_LARGER * file.size() // manifest.page_size
             made = make_replica_map(replica, plan, manifest, file, writer, pages_max=pages_max, read=self._read)
-            # If we die after that, a generation of our own begins, which has to be newer whatever the clock says.
+            # If we die after this, a generation of our own begins. It must be newer than the released one, whatever the
+            # clock says.
             self._journal.note_last_generation(row.id, release.owner.released)
             if not self._ownership.take(row, release):
                 raise _NotContinuedError("another daemon was faster, or the store does not honour conditional writes")
@@ -225,7 +229,7 @@ class Continuations:
         return made
 
     def _begun(self, row: DatabaseRow, release: Release, stream: Stream, file: OpenFile) -> GenerationBegun:
-        """Return the generation after its head, with a gap of which nothing is known but what the file is."""
+        """Return the generation's state after its head, with a gap. Only the file's identity is known about the gap."""
         owner = release.owner
         text = "{owner} left the replica, and what became of the database until it came here was not followed"
         facts = file_facts(file.identity(), self._boot_id, None).unknown()
@@ -239,7 +243,7 @@ class Continuations:
         self._pause(size / SCAN_BYTES_PER_S)
 
     def _pause(self, seconds: float) -> None:
-        """Wait for the pace. This is called with each part that was read, so the others' turn is coming."""
+        """Wait as the pace demands. Each call also shows the waiting databases that this thread makes progress."""
         self._moved_s = time.monotonic()
         if not self._alarm.pause(seconds):
             raise StoppedError
@@ -255,9 +259,10 @@ def _size_of(tracked: FollowedDatabase) -> int:
 
 
 def _head(replica: Replica, plan: Plan) -> tuple[Stream, FramesKey | None]:
-    """Return where the generation goes on, at the start of an epoch, and the object with its last frame, if it has any.
+    """Return where the generation continues, at the start of an epoch, and the object with its last frame.
 
-    Raises _NotContinuedError if something is stored after the position that the plan reaches.
+    The object is None if the generation has no frame. Raises _NotContinuedError if something is stored after the
+    position that the plan reaches.
     """
     generation, reached = plan.generation, plan.reached.position
     keys = [each.key for each in replica.objects(generation)]
@@ -267,7 +272,7 @@ def _head(replica: Replica, plan: Plan) -> tuple[Stream, FramesKey | None]:
         if (reached.epoch, reached.frame) != (1, 0):
             raise _NotContinuedError(f"the last frame before {reached} is not known")
         return Stream(generation, time_ms=plan.reached.time_ms), None
-    ends = {(last.epoch, last.last), (last.epoch + 1, 0)}  # of an epoch, and before the first frame of the next
+    ends = {(last.epoch, last.last), (last.epoch + 1, 0)}  # the end of an epoch, and the start of the next epoch
     if (reached.epoch, reached.frame) not in ends:
         raise _NotContinuedError(f"{format_key(last)} is stored after {reached}, the last position of a restore")
     time_ms = max(last.time_ms, plan.reached.time_ms)

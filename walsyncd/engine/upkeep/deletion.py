@@ -1,4 +1,4 @@
-"""Deletions by housekeeping, counted. A store that refuses deletion is distinguished from one that fails."""
+"""Deletes objects for housekeeping, and counts them. A refused deletion is distinguished from one that fails."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _WAY_OUT = "or write delete = false, and let a lifecycle rule remove what is old
 
 
 class DeletionRefusedError(RefusedError):
-    """The store refuses deletion: every other one would be refused as well."""
+    """The store refuses a deletion. It would refuse every other deletion as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """The result of a pruning: what it removed (``size`` in bytes).
+    """The result of a pruning: how many objects it removed, and their ``size`` in bytes.
 
-    ``left`` are keys that the store reported as deleted and kept.
+    ``left`` are keys of objects that the store reported as deleted, and kept.
     """
 
     objects: int
@@ -33,7 +33,7 @@ class Pruned:
 
 @dataclass(slots=True)
 class Removals:
-    """Counts of what this run has removed and compacted, by the database's row id, and of failed jobs by kind."""
+    """Counts what this run has removed and compacted, by the database's row id, and failed jobs by kind."""
 
     objects: Counter[int] = field(default_factory=Counter)
     size: Counter[int] = field(default_factory=Counter)
@@ -59,7 +59,7 @@ class Removals:
 
 
 def remove(storage: Storage, names: Sequence[str]) -> None:
-    """Delete objects. Raises DeletionRefusedError with what to do about it."""
+    """Delete objects. Raises DeletionRefusedError, whose hint says what to do if the store refuses."""
     try:
         storage.delete(names)
     except RefusedError as error:

@@ -1,4 +1,4 @@
-"""One restore drill: restores a database from storage, compares it with the live one, has SQLite check it, removes it.
+"""One restore drill: restores a database from storage, compares it with the live database, and has SQLite check it.
 
 ==========  ===========================================================================================
 restored    the head of the current generation, from its newest base; no damage is worked around
@@ -6,8 +6,8 @@ compared    page by page with the live file, as far as that proves anything (`wa
 checked     ``integrity_check``, where pages can be read (`walsyncd.adapters.files.integrity`)
 ==========  ===========================================================================================
 
-A replica that fails is abandoned: its generation ends. If the restored file equals the live one and SQLite finds
-damage, then the database itself is damaged. Another base would hold the same damage, so the generation continues.
+If a replica fails the drill, its generation ends. If the restored file equals the live file and SQLite finds damage,
+then the database itself is damaged. Another base would hold the same damage, so the generation continues.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ DAMAGED_THEMSELVES = "the database itself is damaged, and the replica holds what
 
 
 class StoppedError(Exception):
-    """The daemon stops, and the drill with it. The drill found out nothing."""
+    """The daemon stops, and so does the drill, which has no result."""
 
 
 class NoRoomError(RefusedError):
@@ -63,7 +63,7 @@ class NoRoomError(RefusedError):
 
 
 class DrillHost(Protocol):
-    """The daemon, as a drill uses it. Each method raises TransientError, and StoppedError when the daemon stops."""
+    """What a drill needs of the daemon. Each method may raise TransientError, or StoppedError if the daemon stops."""
 
     def check(self) -> None:
         """Raise StoppedError if the daemon stops."""
@@ -72,26 +72,26 @@ class DrillHost(Protocol):
         """Whether the daemon stops."""
 
     def look(self) -> FollowState | None:
-        """Return the follower's state after a look that begins now, or None if it is not following."""
+        """Return the follower's state after a look that begins now, or None if the database is not being followed."""
 
     def gaps(self) -> int:
-        """Return how many gaps were found so far."""
+        """Return the number of gaps found so far."""
 
     def wait_stored(self) -> bool:
-        """Wait until everything found so far is stored. Returns False if that takes too long."""
+        """Wait until all frames found so far are stored. Returns False if that takes too long."""
 
     def room_bytes(self) -> int:
         """Return how many bytes of the disk a drill may take."""
 
     def read_shipped(self, page_size: int, read: Callable[[OpenFile], T]) -> tuple[FollowState, T]:
-        """Read the live file, which has no WAL, at a moment whose content is that of the state returned."""
+        """Read the live file, which has no WAL, at a moment when it has the content of the returned state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
     """The result of a drill.
 
-    ``problem`` is empty if it passed. ``is_replicas`` means that the fault is the replica's.
+    ``problem`` is empty if the drill passed. ``is_replicas`` says that the fault is the replica's.
     """
 
     position: Position
@@ -108,17 +108,17 @@ class DamagedReplicaError(CorruptError):
 def rehearse(
     replica: Replica, generation: str, open_live: Callable[[], OpenFile | None], scratch: Path, setting: DrillHost
 ) -> Rehearsal:
-    """Restore to ``scratch`` and check the result; the file stays. ``open_live`` opens the live database.
+    """Restore to ``scratch`` and check the restored file, which stays. ``open_live`` opens the live database.
 
     Raises DamagedReplicaError if nothing could be restored. NoRoomError, RefusedError, TransientError and StoppedError
-    mean that nothing was found out.
+    mean that the drill has no result.
     """
     plan = _restore(replica, generation, scratch, setting)
     setting.check()
     compared = _Comparison(replica, plan, open_live, scratch, setting)
     try:
         compared.run()
-    except VanishedError as error:  # compacted or pruned meanwhile
+    except VanishedError as error:  # an object was compacted or pruned meanwhile
         compared.skipped = error.message
     except CorruptError as error:
         compared.problem = error.message
@@ -150,7 +150,7 @@ def _restore(replica: Replica, generation: str, scratch: Path, setting: DrillHos
 
 
 class _Bounds:
-    """Lets a restore begin only if there is room, and ends it when the daemon stops."""
+    """Lets a restore begin only if there is room, and ends the restore when the daemon stops."""
 
     def __init__(self, setting: DrillHost) -> None:
         self._setting = setting
@@ -168,7 +168,7 @@ class _Bounds:
 
 
 class _Comparison:
-    """A restored file and the live one; ``skipped`` is the reason if they could not be compared."""
+    """The comparison of a restored file with the live one. ``skipped`` says why, if they could not be compared."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class _Comparison:
 
     @property
     def detail(self) -> str:
-        """Return what was compared, or why nothing was."""
+        """Return what was compared, or why nothing was compared."""
         if self.skipped:
             return f"not compared with the live file: {self.skipped}"
         changed = f", {self._changed} more were written meanwhile" if self._changed else ""
@@ -204,7 +204,7 @@ class _Comparison:
         return f"{self._pages} pages compared with the live file{changed}"
 
     def run(self) -> None:
-        """Compare the files. Errors of reading frames and files are raised."""
+        """Compare the files. Raises the errors of reading frames and files."""
         gaps = self._setting.gaps()
         before = self._look()
         if before is None:
@@ -235,7 +235,7 @@ class _Comparison:
             self._explain(found, min(before.start, self._reached), after.stream)
 
     def _compare_at_moment(self, found: Differences, gaps: int) -> None:
-        """Compare again, in a database without a WAL, what differed while it may have been written."""
+        """Compare the pages that differed again, at a moment when the content of a file without a WAL is known."""
 
         def read(file: OpenFile) -> Numbers:
             return still_different(file, self._restored, found.numbers, self._page_size)
@@ -262,7 +262,7 @@ class _Comparison:
         self.problem = _told(left.tolist(), self._reached)
 
     def _explain(self, found: Differences, start: Position, stream: Stream) -> None:
-        """Look for every page that differs in the frames since, or find a reason why the difference means nothing."""
+        """Look up each page that differs in the frames since ``start``, or find why the difference means nothing."""
         left = found.numbers
         base = self._base
         size_min = 0
@@ -286,7 +286,7 @@ class _Comparison:
     def _is_encrypted_again(
         self, found: Differences, left: Numbers, start: Position, stream: Stream, size_min: int
     ) -> bool:
-        """Whether these are all the pages that frames hold, encrypted again by the checkpoint that copied them.
+        """Whether ``left`` are all the pages that frames hold, encrypted again by the checkpoint that copied them.
 
         Pages past the smallest size ``size_min`` have already been left out of ``left``.
         """

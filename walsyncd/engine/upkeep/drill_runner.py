@@ -1,15 +1,16 @@
-"""Runs restore drills: one thread, one drill at a time, each database at a moment of its own.
+"""Runs restore drills in one thread. Each database has its own time for drills, and one drill runs at a time.
 
-The thread sleeps until the next drill is due (`drill_schedule`); the journal has the time of the last one. The restored
-file is in ``drill/`` in the state directory while it is examined. What a killed daemon left there is removed at the
-start.
+The thread sleeps until the next drill is due (`drill_schedule`). The journal has the time of the last drill. While a
+restored file is examined, it is in ``drill/`` in the state directory. At the start, files that a killed daemon left
+there are removed.
 
 ====================  =========================================================================================
-passed                noted, with the base that it proves: retention keeps one such base
-failed                reported (log, status, metrics); if the fault is the replica's, its generation ends
-skipped               no room, no permission to read: noted with the reason, tried again at the next moment
-storage is away       tried again in a few minutes, and so is a generation that ended during the drill
-the daemon stops      forgotten: the drill is due again
+passed                it is noted, with the base that it proves: retention keeps one such base
+failed                it is reported (log, status, metrics); if the fault is the replica's, its generation ends
+skipped               there was no room, or no permission to read; it is noted with the reason, and the next drill
+                      runs at its usual time
+storage is away       the drill is tried again in a few minutes; the same holds if its generation ended meanwhile
+the daemon stops      nothing is noted, so the drill is due again
 ====================  =========================================================================================
 """
 
@@ -42,13 +43,13 @@ from walsyncd.errors import RefusedError, TransientError, WalsyncdError
 from walsyncd.file_calls import FILE_CALLS
 
 FOLDER = "drill"
-RETRY_S = 300.0  # after an outage; a drill can wait
-STORED_S_MAX = 300.0  # the longest wait until what was written during a drill is stored: many upload intervals
+RETRY_S = 300.0  # the wait after an outage; a drill can wait
+STORED_S_MAX = 300.0  # the longest wait until frames written during a drill are stored; it is many upload intervals
 REMEDY = "`walsyncd verify` says what is wrong with which object; a new base is taken"
 
 T = TypeVar("T")
-# Reads a database without a WAL at a moment whose content is that of the state returned, with the result. The last
-# argument waits for so many seconds.
+# Reads a database without a WAL at a moment when it has the content of the returned state. Also returns the result of
+# reading. The last argument is called to wait for a number of seconds.
 ReadShipped: TypeAlias = (
     "Callable[[FollowedDatabase, int, Callable[[OpenFile], Any], Callable[[float], None]], tuple[FollowState, Any]]"
 )
@@ -57,7 +58,7 @@ _log = structlog.get_logger()
 
 
 class Driller:
-    """``request`` asks the follower for a look, ``on_generation_lost`` has it begin a new generation."""
+    """Runs drills. ``request`` asks the follower for a look. ``on_generation_lost`` has it begin a new generation."""
 
     def __init__(
         self,
@@ -85,11 +86,11 @@ class Driller:
         # Used by the drills' thread alone:
         self._due: DueQueue[int] = DueQueue()  # databases that have a base (monotonic, seconds)
         self._not_before_s: dict[int, float] = {}
-        self._is_waiting = False  # a drill waits for another thread
+        self._is_waiting = False  # whether a drill waits for another thread
         self._started_s = time.monotonic()
 
     def plan(self, tracked: FollowedDatabase, interval_s: float | None) -> None:
-        """Drill the database at this interval from now on; None ends its drills."""
+        """Drill the database at this interval from now on. With None its drills end."""
         with self._lock:
             before = self._intervals.pop(tracked.row_id, None)
             if interval_s is not None:
@@ -100,7 +101,7 @@ class Driller:
         self._alarm.wake()
 
     def stored(self, row: ObjectRow) -> None:
-        """Note that an object became visible: a base may be the first one, and a drill may wait for a segment."""
+        """Note that an object became visible. A first base allows drills, and a drill may be waiting for a segment."""
         with self._lock:
             has_base = row.kind is ObjectKind.MANIFEST and row.database_id in self._intervals
             if has_base:
@@ -130,14 +131,14 @@ class Driller:
                 return None
             if (wait_s := first_s - time.monotonic()) > 0:
                 return wait_s
-            # The clock may have been set since the moment was planned, or the generation have ended.
+            # Since the moment was planned, the clock may have been set, or the generation may have ended.
             if (first := self._due.pop(first_s)) is not None and (tracked := self._plan_next(first)) is not None:
                 self._drill(tracked)
                 self._plan_next(first)
         return None
 
     def _plan_next(self, row_id: int) -> FollowedDatabase | None:
-        """Plan the next drill of a database that has drills and a base. Returns it if that drill is due now."""
+        """Plan the next drill of a database with drills and a base. Returns the database if its drill is due now."""
         with self._lock:
             planned = self._intervals.get(row_id)
         if planned is None or (wait_s := self._wait_s(*planned)) is None:
@@ -191,7 +192,7 @@ class Driller:
         try:
             return rehearse(replica, generation, tracked.open, scratch, _Host(self, tracked))
         finally:
-            if not FILE_CALLS.is_abandoned():  # or else another thread uses the folder
+            if not FILE_CALLS.is_abandoned():  # if this thread was abandoned, another thread uses the folder
                 self._clear()
 
     def _tell_of(self, row: DatabaseRow, began_ms: int, done: Rehearsal) -> None:
@@ -218,7 +219,7 @@ class Driller:
                 self._on_generation_lost(row.id, gap)
 
     def _postpone(self, row: DatabaseRow, reason: str) -> None:
-        """Try again soon. If the generation has ended, the next one must have a base first anyway."""
+        """Try again soon. If the generation has ended, no wait is needed, since the next one must have a base first."""
         if self._journal.database_by_id(row.id).generation == row.generation:
             self._not_before_s[row.id] = time.monotonic() + RETRY_S
         _log.warning("drill_postponed", database=row.name, reason=reason)
@@ -267,7 +268,7 @@ class Driller:
     def read_shipped(
         self, tracked: FollowedDatabase, page_size: int, read: Callable[[OpenFile], T]
     ) -> tuple[FollowState, T]:
-        """Read a database without a WAL at a moment whose content is shipped. For the drills' thread."""
+        """Read a database without a WAL at a moment when its content is shipped. Only the drills' thread calls this."""
         state, found = self._read_shipped(tracked, page_size, read, self.pause)
         content: T = found
         return state, content
@@ -283,7 +284,10 @@ class Driller:
         return self._wait_until(is_stored, STORED_S_MAX)
 
     def _wait_until(self, fact: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait for another thread's work. Raises StoppedError as soon as the daemon stops."""
+        """Wait until ``fact`` is true, which another thread brings about. Returns False if that takes too long.
+
+        Raises StoppedError as soon as the daemon stops.
+        """
         until_s = time.monotonic() + timeout_s
         self._is_waiting = True
         while not (is_so := fact()) and (left_s := until_s - time.monotonic()) > 0:

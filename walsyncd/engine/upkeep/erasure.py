@@ -1,11 +1,12 @@
 """Removes the whole replica of a database for good, for example because a law or a contract requires it.
 
-What belongs to the replica is ``owner.json`` and everything in folders that are named like generations. Databases whose
-names begin with this one's are not touched, nor are other objects in the folder.
+The replica consists of ``owner.json`` and everything in folders that are named like generations. A database whose name
+begins with this database's name may have its folder inside this one. It is not touched, and nor are other objects in
+the folder.
 
 1. Every version and delete marker is removed by its id, where the store keeps versions.
 2. Every object that is listed is removed, and every open upload is aborted.
-3. Both are listed again. The replica is erased when a listing shows nothing.
+3. Versions, objects and uploads are listed again. The replica is erased when these listings are empty.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from walsyncd.core.stored.position import is_generation
 from walsyncd.engine.upkeep.deletion import KEPT_HINT
 from walsyncd.errors import CorruptError, MissingError, RefusedError
 
-ROUNDS_MAX = 5  # a store that lists deleted objects for a while is listed again this many times
+ROUNDS_MAX = 5  # how often the folder is listed, since a store may list deleted objects for a while
 T = TypeVar("T")
 BATCH = 1000  # progress is reported after this many deletions; stores take no more at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """The rest of a replica.
+    """What is left of a replica.
 
-    ``versions`` has all versions and delete markers, those of ``objects`` included, and is empty where none are kept.
-    ``foreign`` counts objects in the folder that are not walsyncd's.
+    ``versions`` has all versions and delete markers, including those of ``objects``. It is empty if the store keeps no
+    versions. ``foreign`` counts objects in the folder that are not walsyncd's.
     """
 
     objects: tuple[ObjectInfo, ...]
@@ -47,33 +48,33 @@ class Remains:
 
     @property
     def size(self) -> int:
-        """Bytes of all versions, or of all objects where the store keeps none."""
+        """The bytes of all versions, or of all objects if the store keeps no versions."""
         return sum(each.size for each in self.versions or self.objects)
 
     @property
     def generations(self) -> int:
-        """The number of generations, including those of which only versions are left."""
+        """The number of generations, including generations of which only versions are left."""
         keys = [*(info.key for info in self.objects), *(version.key for version in self.versions)]
         return len({part for key in keys for part in key.split("/") if is_generation(part)})
 
     @property
     def last_ms(self) -> int | None:
-        """When an object was stored last (milliseconds since 1970, by the store). None if none is left."""
+        """When the newest object was stored, in ms since 1970 by the store's clock, or None if no object is left."""
         return max((info.modified_ms for info in self.objects), default=None)
 
 
 class Eraser:
-    """Removes the replica ``name`` from ``storage``; ``versions`` is None where the store keeps none."""
+    """Removes the replica ``name`` from ``storage``. ``versions`` is None if the store keeps no versions."""
 
     def __init__(self, storage: Storage, name: str, versions: Versions | None) -> None:
         self._storage = storage
         self._name = name
         self._versions = versions
         self.versions_refused = ""
-        """Why the store did not list or delete versions; empty if it did."""
+        """Why the store refused to list versions. It is empty if the store did not refuse."""
 
     def look(self) -> Remains:
-        """List everything."""
+        """List everything that is left."""
         prefix = folder_key(self._name, "")
         listed = list(self._storage.list(prefix))
         objects = tuple(info for info in listed if self._is_ours(info.key))
@@ -84,9 +85,9 @@ class Eraser:
     def erase(self, progress: Callable[[int], None] = lambda _count: None) -> int:
         """Remove everything and return the number of objects and versions removed.
 
-        ``progress`` gets that number so far.
+        ``progress`` is called with the number removed so far.
 
-        Raises RefusedError with what the store keeps, and raises what the store raises.
+        Raises RefusedError if the store keeps an object that was removed, and raises what the store raises.
         """
         removed = 0
         for _ in range(ROUNDS_MAX):
@@ -125,13 +126,13 @@ class Eraser:
         self._versions.delete(batch)
 
     def _is_ours(self, key: str) -> bool:
-        """Whether a key is this replica's: of a generation, or ``owner.json``."""
+        """Whether a key belongs to this replica: it is in the folder of a generation, or names ``owner.json``."""
         own = key.removeprefix(folder_key(self._name, ""))
         first, _, rest = own.partition("/")
         return own == OWNER_KEY or bool(rest and is_generation(first))
 
     def _count_foreign(self, listed: list[ObjectInfo]) -> int:
-        """Count objects directly in the folder; those in folders below may belong to other databases."""
+        """Count foreign objects directly in the folder. Objects in folders below it may belong to other databases."""
         start = len(folder_key(self._name, ""))
         return sum("/" not in info.key[start:] and not self._is_ours(info.key) for info in listed)
 

@@ -1,8 +1,9 @@
 """The housekeeper: one thread for work that can wait. It sleeps until something is due; an idle daemon never wakes it.
 
-Failed jobs are tried again later, and each problem is reported once; nothing depends on any of them. A store that
-refuses deletion ends the round: deletions come first, so nothing is compacted meanwhile. The store's clock decides what
-may be deleted. Nothing is deleted while it and this machine's clock differ by more than ``CLOCK_OFF_MS``.
+Failed jobs are tried again later, and each problem is reported once. No other work depends on these jobs. If the store
+refuses a deletion, the round ends. Deletions come first, so nothing is compacted while the store refuses them. The
+store's clock decides what may be deleted. Nothing is deleted while the store's clock and this machine's clock differ by
+more than ``CLOCK_OFF_MS``.
 """
 
 from __future__ import annotations
@@ -33,18 +34,18 @@ from walsyncd.engine.upkeep.deletion import DeletionRefusedError, Pruned, Remova
 from walsyncd.engine.upkeep.pruner import Pruner, policy_of
 from walsyncd.errors import RefusedError, WalsyncdError
 
-RETRY_S = 300.0  # after a failed job; everything here can wait
+RETRY_S = 300.0  # the wait after a failed job; everything here can wait
 
-PRIVATE_FACT = "private "  # followed by the storage's URL in the fact's name
+PRIVATE_FACT = "private "  # the fact's name is this and the storage's URL
 
 _log = structlog.get_logger()
 
 
 class Housekeeper:
-    """Compacts and prunes what is due; ``submit`` is the uploads' pool, ``wall_ms`` this machine's clock.
+    """Compacts and prunes what is due. ``submit`` runs a request in the uploads' pool.
 
-    ``has_clock_leapt`` returns whether this machine's clock was set forward recently.
-    ``owns`` tests whether a database's replica is in this storage.
+    ``wall_ms`` returns the time of this machine's clock, and ``has_clock_leapt`` whether that clock was set forward
+    recently. ``owns`` tests whether a database's replica is in this storage.
     """
 
     def __init__(
@@ -84,14 +85,14 @@ class Housekeeper:
         self._outcomes: dict[int, Pruned | WalsyncdError] = {}
         self._said: set[str] = set()
         self._alarm = Alarm()
-        self._alarm.wake()  # for what earlier runs left
+        self._alarm.wake()  # earlier runs may have left work
         self._lock = threading.Lock()
         self._databases: dict[int, FollowedDatabase] = {}
         self._closing: set[int] | None = None  # databases of which an epoch may have been closed; None means any
         self._dues: dict[int, int] = {}  # when prunings become due, which the next round writes down
 
     def adopt(self, tracked: FollowedDatabase) -> None:
-        """Keep this replica as its settings say. The base stored last allows older ones to be deleted some day."""
+        """Compact and prune this replica from now on. Its last base will allow older bases to be deleted some day."""
         row = self._journal.database_by_id(tracked.row_id)
         with self._lock:
             self._databases[tracked.row_id] = tracked
@@ -100,7 +101,7 @@ class Housekeeper:
         self.wake()
 
     def replan(self, tracked: FollowedDatabase) -> None:
-        """Apply other rules of retention, which may allow deletions now.
+        """Apply changed rules of retention, which may allow deletions now.
 
         The folder is still listed at most once a day.
         """
@@ -109,7 +110,7 @@ class Housekeeper:
             self.wake()
 
     def forget(self, tracked: FollowedDatabase) -> None:
-        """Leave the replica as it is: it is no longer configured, so no rules of retention apply."""
+        """Leave the replica as it is. Its database is no longer configured, so no rules of retention apply."""
         with self._lock:
             self._databases.pop(tracked.row_id, None)
         self._may_be_closed(tracked.row_id)
@@ -129,7 +130,7 @@ class Housekeeper:
     def stored(self, row: ObjectRow) -> None:
         """Note that an object became visible.
 
-        A manifest allows older objects to be deleted some day; a new epoch closes the last.
+        A manifest allows older objects to be deleted some day. The first segment of an epoch closes the epoch before.
         """
         tracked = self._databases.get(row.database_id)
         if row.kind is ObjectKind.MANIFEST and tracked is not None:
@@ -140,15 +141,15 @@ class Housekeeper:
             self.wake()
 
     def is_busy(self) -> bool:
-        """Whether it is working or about to look for work."""
+        """Whether the thread is working or about to look for work."""
         return not self._alarm.is_idle()
 
     def wake(self) -> None:
-        """Have the thread look for work."""
+        """Make the thread look for work."""
         self._alarm.wake()
 
     def stop(self) -> None:
-        """End the thread after the request under way; the rest is in the journal."""
+        """End the thread after the request under way. The journal has the rest of the work."""
         self._alarm.stop()
 
     def run(self) -> None:
@@ -159,7 +160,7 @@ class Housekeeper:
             wait_s = self.round()
 
     def _make_private(self) -> None:
-        """Remove, once for each folder that is a storage, the read permissions that older versions gave others."""
+        """If the storage is a folder, remove once the read permissions that older versions gave to others."""
         url = self._storage.url
         folder, fact = folder_of_url(url), PRIVATE_FACT + url
         if folder is None or self._journal.fact(fact) is not None:
@@ -176,7 +177,7 @@ class Housekeeper:
     def round(self) -> float | None:
         """Do what is due.
 
-        Returns the seconds until something is due again, or None if nothing is before an object is stored.
+        Returns the seconds until something is due again, or None if nothing is due before another object is stored.
         """
         failed = False
         with self._lock:
@@ -209,12 +210,12 @@ class Housekeeper:
         return max(1.0, (min(moments) - now_ms) / 1000) if moments else None
 
     def store_ms(self) -> int:
-        """The store's clock, or this machine's for a folder, which has none."""
+        """Return the time of the store's clock, or of this machine's clock for a folder, which has no clock."""
         clock_ms = self._storage.clock_ms()
         return self._wall_ms() if clock_ms is None else clock_ms
 
     def may_delete(self, database_id: int) -> None:
-        """Raise RefusedError if nothing of the database may be deleted now: it is not ours, or a clock is wrong."""
+        """Raise RefusedError if the database's objects may not be deleted: they are not ours, or a clock is wrong."""
         database = self._journal.database_by_id(database_id)
         verdict = self._submit(database_id, lambda: self._ownership.look(database)).result()
         if verdict.standing is not Standing.OURS:
@@ -232,7 +233,7 @@ class Housekeeper:
             )
 
     def _jobs(self, closing: set[int] | None) -> list[tuple[str, Callable[[], None]]]:
-        """Return what is due. Deletions come first: the compactor's, then prunings, then compactions."""
+        """Return what is due: first the compactor's deletions, then prunings, then compactions."""
         due = self._journal.prunes_due(self.store_ms())
         with self._lock:
             databases = [tracked for row_id in due if (tracked := self._databases.get(row_id)) is not None]
@@ -257,7 +258,7 @@ class Housekeeper:
     def _note_outcome(self, tracked: FollowedDatabase, outcome: Pruned | WalsyncdError, asked: int) -> None:
         """Note the result of a pruning that began after ``asked`` requests.
 
-        A later request gets a pruning of its own.
+        If there was another request since then, another pruning follows, and its result counts.
         """
         with self._lock:
             is_answer = self._asked[tracked.row_id] == asked
@@ -267,7 +268,7 @@ class Housekeeper:
             self.prune_now(tracked)
 
     def _due_later(self, database_id: int, at_ms: int) -> None:
-        """Have the next round note when a pruning is due. If it is lost, ``adopt`` finds it again."""
+        """Make the next round note when a pruning is due. If this is lost, ``adopt`` computes the moment again."""
         self._dues[database_id] = min(at_ms, self._dues.get(database_id, at_ms))
 
     def _may_be_closed(self, database_id: int) -> None:
@@ -290,7 +291,7 @@ class Housekeeper:
     def _say(self, error: WalsyncdError) -> None:
         """Report an error once until a round succeeds. A refused deletion is reported once for all objects."""
         if isinstance(error, DeletionRefusedError):
-            for tracked in self._all():  # all callers get the result now, since nothing is tried for long
+            for tracked in self._all():  # all callers get this result now, since nothing is tried again for long
                 self._outcomes.setdefault(tracked.row_id, error)
         words = "deletion_refused" if isinstance(error, DeletionRefusedError) else error.message
         if words not in self._said:

@@ -1,34 +1,39 @@
 """Compares a restored file with the live database file, page by page, without a lock and while others write to it.
 
-Why that proves anything. Let ``P`` be the position restored and ``S`` the stored position just before frame 1 of the
-incarnation that a look finds current *before* the live file is read (``FollowState.start``). Let ``Q`` be the position
-of a look that begins *after* that, in the same generation and without a gap in between: so the follower has proven that
-nothing was missed. (What was written in a gap, read by us, and written back before the bridge, is in no frame.)
-A page that no frame after min(S, P) up to Q holds has one content v at all of these positions. Before the first look
-the file had v, since a WAL is copied back whole before it restarts. Whatever a checkpoint has written into the file
-since comes from those frames. So the file has v, and so must the restored one. Pages that differ are looked up in the
-frames, which were stored meanwhile. One that is in none of them is a difference.
+The comparison proves something for the following reason. Let ``P`` be the position restored. A look *before* the live
+file is read finds a current incarnation of the WAL. Let ``S`` be the stored position just before frame 1 of that
+incarnation (``FollowState.start``). Let ``Q`` be the position of a look that begins *after* the file was read, in the
+same generation and without a gap in between: so the follower has proven that nothing was missed. (A page may be written
+in a gap, read by us, and written back before the bridge. Then no frame holds the content that we read.)
+
+If no frame after min(S, P) up to Q holds a page, the page has one content v at all of these positions. Before the first
+look the file had v, since a WAL is copied back whole before it restarts. Whatever a checkpoint has written into the
+file since then comes from those frames. So the live file has v for this page, and so must the restored file. Pages that
+differ are looked up in the frames, which were stored meanwhile. A page that is in none of these frames is a difference.
 
 Four kinds of page may differ although nothing is wrong:
 
-- the one that SQLite's locks lie on
-- those cut off by a commit after min(S, P), which makes the database smaller without a frame for them
-- those past the smallest size since the base: a checkpoint does not copy frames that lie past the database's end. If
+- the page that SQLite's locks lie on
+- pages cut off by a commit after min(S, P), which makes the database smaller without a frame for these pages
+- pages past the smallest size since the base: a checkpoint does not copy frames that lie past the database's end. If
   the database grows again over such a page without writing it, the file does not have the content of the last frame
 - free leaves, whose content SQLite does not write (``freelist``). In an encrypted file it is unknown which pages are
-  free, but none in use is all zeros
+  free, but a page in use is never all zeros
 
 Some ciphers encrypt a page again when a checkpoint copies it: SQLite3 Multiple Ciphers does so with its default cipher
-and with others. Such a file never has the bytes of a frame, so a restored file differs from it in every page that a
-frame holds. Two signs together identify this. Of the pages that the restore took from frames and that were not written
-since, not one is equal; and in each of them nearly all bytes differ. Then these pages can't be compared.
+and with others. Such a live file never has the bytes of a frame, so a restored file differs from it in every page that
+a frame holds. Two signs together identify this. They concern the pages that the restore took from frames and that were
+not written since: not one of these pages is equal, and in each of them nearly all bytes differ. Then these pages can't
+be compared.
 
-A bridge holds pages as they were in such a file, and before it the file may have been restored, so that it held the
-frames' bytes. So where there was a bridge, only the frames after the last one must all differ.
+A bridge holds pages with the bytes that they had in the live file. Before the bridge that file may have been restored,
+so that it held the frames' bytes. So if there was a bridge, only the pages of frames after the last bridge must all
+differ.
 
-Without a WAL (a rollback journal) pages change in place. So those that differ are read again at a moment whose content
-is that of a known position ``Q`` (``engine.rollback.shipped_moment``). What was committed from ``P`` to ``Q`` is in the
-frames between them. A page that differs then, and is in no such frame, is a difference, unless it is a free leaf.
+In a database without a WAL (with a rollback journal) pages change in place. So pages that differ are read again at a
+moment when the file has the content of a known position ``Q`` (``engine.rollback.shipped_moment``). The frames from
+``P`` to ``Q`` hold what was committed between the two. A page that differs then, and is in no such frame, is a
+difference, unless it is a free leaf.
 """
 
 from __future__ import annotations
@@ -50,19 +55,19 @@ from walsyncd.engine.restore.replica import Replica
 
 BLOCK_BYTES = 1 << 20  # bytes read of each file at a time, a multiple of every page size
 LOCK_BYTE = 0x40000000  # SQLite's pending byte
-ALIKE_MIN = 0.1  # the share of a page's bytes that are equal; by chance one in 256 is
-DIFFERENT_MAX = 1 << 20  # pages: what a database writes in the minutes between; a larger difference is not explained
+ALIKE_MIN = 0.1  # the share of a page's bytes that are equal; by chance one byte in 256 is equal
+DIFFERENT_MAX = 1 << 20  # pages that a database may write in the minutes between; more differences are not looked up
 
-PAGES_MAX = 1 << 32  # beyond any page number
+PAGES_MAX = 1 << 32  # no page number is this large
 
 Numbers: TypeAlias = "NDArray[np.int64]"
 
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """The numbers of the pages that differ, and those of them that are zeros in the live file; ``pages`` is the total.
+    """The numbers of the pages that differ. ``zeros`` are those of them that are all zeros in the live file.
 
-    ``alike`` are those of them in which a part of the bytes is equal.
+    ``alike`` are those of them in which a part of the bytes is equal. ``pages`` is the number of pages compared.
     """
 
     pages: int
@@ -79,7 +84,7 @@ def differences(live: OpenFile, restored: Path, page_size: int, check: Callable[
     found: list[Numbers] = []
     zeros: set[int] = set()
     alike: set[int] = set()
-    pages = restored.stat().st_size // page_size  # a file that ends within a page is no SQLite database
+    pages = restored.stat().st_size // page_size  # a SQLite database consists of whole pages
     with restored.open("rb", buffering=0) as file:
         offset = 0
         while block := file.read(min(BLOCK_BYTES, pages * page_size - offset)):
@@ -98,7 +103,7 @@ def differences(live: OpenFile, restored: Path, page_size: int, check: Callable[
 
 
 def still_different(live: OpenFile, restored: Path, numbers: Numbers, page_size: int) -> Numbers:
-    """Return which of these pages differ now."""
+    """Return which of the pages ``numbers`` differ now."""
     found: list[int] = []
     with restored.open("rb", buffering=0) as file:
         for number in numbers.tolist():
@@ -112,7 +117,7 @@ def still_different(live: OpenFile, restored: Path, numbers: Numbers, page_size:
 def encrypted_again(found: Differences, left: Numbers, applied: Numbers, copied: Numbers) -> bool:
     """Whether the pages ``left`` differ because a cipher encrypts them again at each checkpoint.
 
-    ``applied`` are the pages that the restored file has from frames, ``copied`` those of them that a checkpoint has
+    ``applied`` are the pages that the restored file has from frames. ``copied`` are those of them that a checkpoint has
     copied into the live file. Pages that were written since are in neither.
     """
     return (
@@ -124,9 +129,9 @@ def encrypted_again(found: Differences, left: Numbers, applied: Numbers, copied:
 
 
 def after_last_bridge(replica: Replica, objects: Sequence[FramesKey], page_size: int) -> Position | None:
-    """Return the position after the last bridge that these objects hold, or None if they hold none.
+    """Return the position after the last bridge that these objects hold, or None if they hold no bridge.
 
-    Raises CorruptError if it is damaged.
+    Raises CorruptError if the bridge is damaged.
     """
     bridge = next((key for key in reversed(objects) if key.bridge), None)
     if bridge is not None:
@@ -137,7 +142,10 @@ def after_last_bridge(replica: Replica, objects: Sequence[FramesKey], page_size:
 
 
 def meaningless(restored: Path, page_size: int, found: Differences) -> Collection[int]:
-    """Return the pages that SQLite had no reason to write."""
+    """Return the pages that may differ because SQLite does not write free leaves.
+
+    For an encrypted file these are the pages that are zeros in the live file.
+    """
     with restored.open("rb") as file:
 
         def page(number: int) -> bytes:
@@ -163,10 +171,10 @@ class Written:
 
 
 def written_between(replica: Replica, page_size: int, after: Position, upto: Position, previous: int) -> Written | None:
-    """Return what the frames after one position up to another hold, or None if they are not all stored.
+    """Return what the frames after the position ``after`` hold, or None if some frame up to ``upto`` is not stored.
 
-    Both positions are of one generation. ``previous`` is the last frame of the epoch before ``upto``'s. Raises
-    CorruptError if the frames are damaged.
+    Both positions are of one generation. ``previous`` is the last frame of the epoch before the epoch of ``upto``.
+    Raises CorruptError if the frames are damaged.
     """
     generation = after.generation
     keys = replica.frames_from(generation, after.epoch)

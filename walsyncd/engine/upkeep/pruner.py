@@ -1,14 +1,14 @@
-"""The pruner: removes from a database's folder what ``core.keep.retention`` allows, and checks that it is gone.
+"""The pruner: removes objects that ``core.keep.retention`` allows to be removed, and checks that they are gone.
 
 Statements are written first, then the steps follow in order. Each step's objects are listed again before the next step
-begins, since some stores report success and keep the object. What a batch left is deleted one by one. If something is
-there even then, the pruning stops and reports it. A folder is listed when it is due, at most once a day: the next time
-follows from the last listing and from what was stored since. Objects that are not ours by name are reported and never
-touched.
+begins, since some stores report success and keep the object. Objects that a batch has left are deleted one by one. If
+an object is there even then, the pruning stops and reports this. A folder is listed when its pruning is due, at most
+once a day. The next time follows from the last listing and from what was stored since. Objects that are not ours by
+name are reported and never touched.
 
-Names prove nothing: a base that was planted, or that is damaged, must not cause good ones to be deleted. So before
-anything is deleted, the bases that stay are examined (``base_examination``). A base that is not as it should be counts
-as absent, and is reported.
+Names prove nothing: a base that was planted, or that is damaged, must not cause good bases to be deleted. So before
+anything is deleted, the bases that stay are examined (``base_examination``). A base with a fault counts as absent, and
+is reported.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from walsyncd.engine.upkeep.deletion import KEPT_HINT, Pruned, Removals, remove
 from walsyncd.errors import RefusedError
 
 DELETE_BATCH_MAX = 1000  # keys in one request of S3
-STATEMENT = b"{}\n"  # all of the information is in the key
+STATEMENT = b"{}\n"  # a statement's key has all of its information
 
 _log = structlog.get_logger()
 
@@ -53,13 +53,13 @@ class Folder:
 
 
 def policy_of(spec: DatabaseSpec) -> Policy:
-    """Return the policy of a database by its configuration."""
+    """Return the policy that a database's configuration sets."""
     keep = spec.keep
     return Policy(round(1000 * spec.retention_s), keep.daily, keep.weekly, keep.monthly)
 
 
 def list_folder(storage: Storage, name: str) -> Folder:
-    """List all generations of a database. Other folders below it may be other databases, and are not listed."""
+    """List all generations of a database. Other folders in its folder may be other databases, and are not listed."""
     cut = len(folder_key(name, ""))
     held: list[HeldObject] = []
     foreign: list[str] = []
@@ -78,7 +78,7 @@ def list_folder(storage: Storage, name: str) -> Folder:
 def what_may_go(
     folder: Folder, policy: Policy, *, now_ms: int, journal: JournalReader | Journal | None, row: DatabaseRow | None
 ) -> Pruning:
-    """Return what may be deleted, given the journal's proven bases and those under way."""
+    """Return what may be deleted, given the journal's proven base and its bases under way."""
     proven = parse_key(row.proven_key) if row is not None and row.proven_key else None
     bases = journal.bases(row.id) if journal is not None and row is not None else []
     under_way = {key for base in bases if isinstance(key := parse_key(base.row.key), BaseKey)}
@@ -88,7 +88,7 @@ def what_may_go(
 
 @dataclass(frozen=True, slots=True)
 class TrustworthyPruning:
-    """A decision based on bases that were read; ``doubted`` is what is wrong with those that do not count."""
+    """A decision based on bases that were read. ``doubted`` has the bases that do not count, and what is wrong."""
 
     told: Pruning
     doubted: Mapping[ManifestKey, str]
@@ -113,7 +113,7 @@ def trustworthy_pruning(
     read: set[ManifestKey] = set()
     doubted: dict[ManifestKey, str] = {}
     while True:
-        apart = {*doubted, *(manifest.base for manifest in doubted)}  # they stay, so that a person can examine them
+        apart = {*doubted, *(manifest.base for manifest in doubted)}  # doubted bases stay, for a person to examine
         counted = replace(folder, held=tuple(each for each in folder.held if each.key not in apart))
         told = what_may_go(counted, policy, now_ms=now_ms, journal=journal, row=row)
         if not told.steps:
@@ -130,7 +130,10 @@ def trustworthy_pruning(
 
 
 class Pruner:
-    """``may_delete`` raises if nothing of a database may be deleted now; ``store_ms`` is the store's clock."""
+    """Prunes replicas. ``may_delete`` raises if a database's objects may not be deleted now.
+
+    ``store_ms`` returns the time of the store's clock.
+    """
 
     def __init__(
         self,
@@ -196,9 +199,9 @@ class Pruner:
         return pruned
 
     def _replaced(self, row: DatabaseRow, folder: Folder) -> list[Key]:
-        """Return segments that are there although a compaction deleted them; epochs without any are forgotten.
+        """Return segments that are there although a compaction deleted them. Forget epochs without such segments.
 
-        They stay if the object that replaced them is not there as it was written.
+        Segments stay if the object that replaced them is not there as it was written.
         """
         segments = [each.key for each in folder.held if isinstance(each.key, SegmentKey)]
         sizes = {format_key(each.key): each.size for each in folder.held if isinstance(each.key, WholeKey)}
@@ -215,7 +218,7 @@ class Pruner:
     def _carry_out(self, name: str, told: Pruning, leftover: Sequence[Key]) -> set[str]:
         """Carry out the steps.
 
-        Returns the keys that the store kept although they were deleted; later steps are then skipped.
+        Returns the keys that the store kept although they were deleted. If there are any, later steps are skipped.
         """
         for statement in told.statements:
             self._storage.put(folder_key(name, format_key(statement)), STATEMENT, metadata={})
@@ -241,5 +244,5 @@ class Pruner:
 
 
 def _depth(name: str) -> int:
-    """The number of path segments of a key below ``base``, ``pruned``, ``wal`` or ``whole``."""
+    """Return how many path segments a key has below ``base``, ``pruned``, ``wal`` or ``whole``."""
     return 2 if name.split("/")[-3] == "wal" else 1

@@ -1,8 +1,8 @@
-"""Makes the page map of a replica's head from the replica itself, for a daemon that did not write it.
+"""Makes the page map of a replica's head from the replica itself, for a daemon that did not write the replica.
 
-The base's ranges come first, then the frames after it. A range that the database file holds as the manifest says is
-read there, and the others are fetched: most of a file that was just restored need not be fetched again. So the map says
-what the replica is, whatever the file is.
+The base's ranges come first, then the frames after the base. A range is read from the database file if its bytes there
+are those that the manifest describes, and fetched otherwise: most of a file that was just restored need not be fetched
+again. So the map describes the replica, whatever the file holds.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from walsyncd.engine.restore.replay import ObjectSlice, pieces_of, read_pieces
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.errors import RefusedError
 
-WINDOW_BYTES = 32 << 20  # bytes of the base in memory at a time, if its ranges are not larger
+WINDOW_BYTES = 32 << 20  # at most this much of the base is in memory at a time, unless a range is larger
 READ_BYTES = 1 << 20
-FRAMES_MAX = 1 << 20  # after so many frames, only the last version of each page is kept
+FRAMES_MAX = 1 << 20  # after this many frames, only the last version of each page is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ def make_replica_map(
     window_bytes: int = WINDOW_BYTES,
     frames_max: int = FRAMES_MAX,
 ) -> MapMade:
-    """Add all entries of the head that ``plan`` reaches to ``writer``, and finish it.
+    """Write all entries of the head that ``plan`` reaches with ``writer``, and finish the map.
 
     ``read`` is called with the size of each block read from the ``file``, and may wait or raise. Raises CorruptError
-    for a replica that can't be restored, VanishedError if an object is gone meanwhile, and RefusedError if a page has a
-    number above ``pages_max``: a terabyte of zeros is small in a bucket, and its map is not.
+    if the replica can't be restored, and VanishedError if an object is gone meanwhile. Raises RefusedError if a page
+    has a number above ``pages_max``: a terabyte of zeros is small in a bucket, but its map is large.
     """
     page_size, count = manifest.page_size, manifest.file_size // manifest.page_size
     _check(count, pages_max)
@@ -97,19 +97,19 @@ def _frames_of(replica: Replica, plan: Plan, page_size: int, frames_max: int) ->
 
 
 class _Window:
-    """Some ranges of a base that follow one another, unpacked."""
+    """The unpacked bytes of some ranges of a base that follow one another."""
 
     def __init__(self, ranges: Sequence[Range]) -> None:
         self.first = ranges[0].offset
         self.raw = bytearray(ranges[-1].offset + ranges[-1].length - self.first)
 
     def write(self, data: bytes | memoryview, offset: int) -> None:
-        """Take bytes of the base; called from several threads, each for other bytes."""
+        """Take bytes of the base. Several threads call this, each for other bytes."""
         at = offset - self.first
         self.raw[at : at + len(data)] = data
 
     def take_from(self, file: OpenFile, part: Range, read: Callable[[int], object]) -> bool:
-        """Take a range from the database file. Returns False if it is not what the manifest says."""
+        """Take a range from the database file. Returns False if its bytes are not those that the manifest describes."""
         digest = RangeDigest(part.checksum)
         for offset in range(part.offset, part.offset + part.length, READ_BYTES):
             wanted = min(READ_BYTES, part.offset + part.length - offset)
@@ -123,7 +123,7 @@ class _Window:
 
 
 def _windows(manifest: Manifest, window_bytes: int) -> Iterator[list[Range]]:
-    """Yield the base's ranges in order, as many at a time as are unpacked together."""
+    """Yield the base's ranges in order, in groups that are unpacked together."""
     window: list[Range] = []
     for part in sorted(manifest.ranges, key=lambda part: part.offset):
         if window and part.offset + part.length - window[0].offset > window_bytes:

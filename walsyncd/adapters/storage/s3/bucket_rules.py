@@ -1,20 +1,20 @@
-"""Finds a bucket's own rules that cost money or remove what walsyncd needs. It reads them, and writes one object.
+"""Finds a bucket's own rules that cost money or remove what walsyncd needs. It reads the rules, and writes one object.
 
 ===========================================  ===============  =========================================================
 rule                                         is a             because
 ===========================================  ===============  =========================================================
 versions are kept, and no rule ends them     note             deleted objects stay and are billed
 objects expire, with ``delete = true``       problem          the rule removes what the daemon still needs
-objects expire before ``expire_after``       problem          as above
+objects expire before ``expire_after``       problem          the rule removes what the daemon still needs
 nothing expires, with ``delete = false``     note             the bucket grows for ever
 objects move to an archive                   problem          a restore can't read them at once
 uploads are aborted after a day              note             a base that takes longer begins again
-Object Lock keeps deleted objects            note             they are billed for that time
+Object Lock keeps deleted objects            note             the objects are billed for that time
 conditional writes are not honoured          note             two daemons for one folder are detected later
 ===========================================  ===============  =========================================================
 
-A rule for objects with a tag does not apply, since walsyncd sets no tags. A question that the credentials may not ask
-is a note. One that the store does not know is ignored. Sources: Amazon S3 API Reference, "GetBucketVersioning",
+A rule for objects with a tag does not apply, since walsyncd sets no tags. If the credentials may not read a rule, that
+is a note. A request that the store does not know is ignored. Sources: Amazon S3 API Reference, "GetBucketVersioning",
 "GetBucketLifecycleConfiguration", "GetObjectLockConfiguration".
 """
 
@@ -46,7 +46,7 @@ _OLD_VERSIONS_HINT = "a lifecycle rule with NoncurrentVersionExpiration (1 day) 
 
 
 class BucketRules:
-    """Requests a bucket's rules; ``root`` is the prefix of all keys. ``expire_after_s`` is the configuration's."""
+    """Requests a bucket's rules. ``root`` is the prefix of all keys, ``expire_after_s`` is the configured age."""
 
     def __init__(self, client: S3Client, bucket: str, root: str, deletes: bool, expire_after_s: float | None) -> None:
         self._client = client
@@ -77,7 +77,7 @@ class BucketRules:
         ]
 
     def _ask(self, step: str, action: str, question: Callable[..., Any]) -> Mapping[str, Any] | None:
-        """Return the answer, {} if there is no such rule, or None if it is unknown."""
+        """Return the answer, or {} if there is no such rule, or None if the rule is unknown."""
         try:
             answer: Mapping[str, Any] = question(Bucket=self._bucket)
         except ClientError as error:
@@ -87,7 +87,7 @@ class BucketRules:
                 text = f"the bucket's rules could not be read: the store answered {error_code(error)}"
                 self._unasked.append(Remark(step, text, f"allow {action} to have them checked", is_problem=False))
             return None
-        except (BotoCoreError, HTTPError):  # an earlier step has found out whether the store answers at all
+        except (BotoCoreError, HTTPError):  # an earlier step has reported whether the store answers at all
             return None
         return answer
 
@@ -138,7 +138,7 @@ class BucketRules:
             yield Remark("object lock", text, hint, is_problem=False)
 
     def _of_conditions(self, key: str) -> Iterator[Remark]:
-        """Write an object, and check that writing it again only if absent is refused."""
+        """Write an object. Check that the store refuses to write it again on the condition that it is absent."""
         try:
             self._client.put_object(Bucket=self._bucket, Key=key)
             try:
@@ -149,7 +149,7 @@ class BucketRules:
             finally:
                 if self._deletes:
                     self._client.delete_object(Bucket=self._bucket, Key=key)
-        except (BotoCoreError, ClientError, HTTPError):  # an earlier step has found out whether it can be written
+        except (BotoCoreError, ClientError, HTTPError):  # an earlier step has reported whether objects can be written
             return
         text = "the store overwrites although it was told not to (no conditional writes)"
         hint = "two daemons that write to one folder notice it later, by what they read back: run only one"
@@ -173,7 +173,7 @@ def _of_uploads(rules: Sequence[Mapping[str, Any]]) -> Iterator[Remark]:
 
 
 def _expiry(rule: Mapping[str, Any]) -> str:
-    """When a rule removes current objects, in words; empty if it does not."""
+    """Return in words when a rule removes current objects, or an empty text if it does not."""
     expiration = rule.get("Expiration") or {}
     if expiration.get("Days"):
         return f"after {expiration['Days']} days"

@@ -1,19 +1,20 @@
 """Sends x-amz-checksum-crc32 in addition to Content-MD5, where a probe has shown that the store verifies it.
 
-Some stores refuse the header, some ignore it. So none is sent before the probe, which uses the first ``owner.json``
-that a run writes: the right bytes with a wrong checksum.
+Some stores refuse the header, others ignore it. So the first ``owner.json`` that a run writes is used as a probe: the
+right bytes are sent with a wrong checksum. The header is not used before.
 
 =============================  ===============================  ==========================================
-the wrong checksum is          and then the right one           so
+the wrong checksum is          and then the right one           conclusion
 =============================  ===============================  ==========================================
-refused                        accepted                         it is verified: every body has one
-refused                        refused                          unknown there: written without, never sent
-accepted                       not tried                        ignored there: written again without
+refused                        accepted                         verified: every body gets a checksum
+refused                        refused                          unknown there: checksums are never sent
+accepted                       not tried                        ignored there: checksums are never sent
 =============================  ===============================  ==========================================
 
-The parts of an upload are treated separately (AWS wants to know the algorithm when an upload begins, and then all
-checksums when it is completed): if one is refused, parts have none from then on. Content-MD5 protects them. Sources:
-Amazon S3 API Reference, "PutObject", "UploadPart"; Amazon S3 User Guide, "Checking object integrity".
+In the last two cases the object is written again without a checksum. Parts of an upload are treated separately, since
+AWS wants to know the algorithm when an upload begins, and all checksums when it is completed. If the checksum of a part
+is refused, all parts are sent without one from then on. Content-MD5 protects them. Sources: Amazon S3 API Reference,
+"PutObject", "UploadPart"; Amazon S3 User Guide, "Checking object integrity".
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ class Send(Protocol):
     def __call__(
         self, key: str, body: bytes, *, headers: Mapping[str, str], query: Mapping[str, str] = NO_QUERY
     ) -> Mapping[str, str]:
-        """Return the headers of the answer. Raises ClientError if it is refused."""
+        """Return the headers of the answer. Raises ClientError if the PUT is refused."""
 
 
 class CheckedPut:
-    """PUTs with a checksum if the store verifies it. Any thread may call."""
+    """Sends PUTs, with a checksum if the store verifies it. Any thread may call."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -61,9 +62,9 @@ class CheckedPut:
     def __call__(
         self, key: str, body: bytes, *, headers: Mapping[str, str], query: Mapping[str, str] = NO_QUERY
     ) -> Mapping[str, str]:
-        """Send a body, and once more without a checksum if the store does not accept that after all.
+        """Send a body. If the store does not accept checksums after all, send it again without one.
 
-        Parts have a ``query``.
+        Only parts of an upload have a ``query``.
         """
         with self._lock:
             wanted = self._verified and (self._of_parts or not query)
@@ -82,8 +83,8 @@ class CheckedPut:
     def probe(self, key: str, body: bytes, *, headers: Mapping[str, str]) -> str | None:
         """Find out whether checksums are verified, by writing an object.
 
-        Returns the ETag of what was written with a wrong checksum. Returns an empty text if the object was written
-        correctly, and None if it was not written.
+        Returns the ETag of the object if it was written in spite of a wrong checksum. Returns an empty text if it was
+        written with the right checksum, and None if it was not written.
         """
         try:
             answer = self._send(key, body, headers={**headers, CHECKSUM_HEADER: wrong_checksum(body)})
@@ -104,7 +105,7 @@ class CheckedPut:
         return ""
 
     def parts_refused(self, error: ClientError | None = None) -> None:
-        """Send parts without checksums from now on; ``error`` is the error that refused an upload, if any."""
+        """Send parts without checksums from now on. ``error`` is the store's refusal of an upload, if there is one."""
         if error is None or _is_refusal(error):
             with self._lock:
                 self._of_parts = False
@@ -120,7 +121,7 @@ def checksum(body: bytes) -> str:
 
 
 def wrong_checksum(body: bytes) -> str:
-    """Return the checksum of other bytes."""
+    """Return a checksum that is not the one of ``body``."""
     return base64.b64encode((zlib.crc32(body) ^ 1).to_bytes(4, "big")).decode("ascii")
 
 

@@ -1,11 +1,11 @@
-"""Writes an object on the condition that it is absent, or still the one that was read.
+"""Writes an object on the condition that it is absent, or that it still has the ETag that was read.
 
-Not every store honours conditions: some write anyway, some answer 501. So none is relied on before a trial, which
-writes an object that is there again, once on the condition that it is absent and once on the condition that it is
-another one. Source: Amazon S3 User Guide, "Conditional writes".
+Not every store honours conditions: some write anyway, some answer 501. So a trial comes first. It writes an existing
+object again, once on the condition that it is absent, and once on the condition that it has another ETag. Source:
+Amazon S3 User Guide, "Conditional writes".
 
 ===================  ============================================
-both are             and so
+both writes are      conclusion
 ===================  ============================================
 refused (412)        one request decides
 written, or 501      the caller compares before, reads back after
@@ -25,7 +25,7 @@ _OTHER_ETAG = "0" * 32  # no object has this ETag
 
 
 class ConditionalPut:
-    """Any thread may call. ``put`` sends the requests."""
+    """Writes objects on a condition. Any thread may call. ``put`` sends the requests."""
 
     def __init__(self, put: CheckedPut, settings: S3Settings) -> None:
         self._put = put
@@ -34,9 +34,9 @@ class ConditionalPut:
         """The result of the trial, or None before it."""
 
     def __call__(self, key: str, body: bytes, *, etag: str | None) -> bool:
-        """Write ``key`` if its ETag is ``etag`` (None: if it is absent). Returns False if the store refused.
+        """Write ``key`` if its ETag is ``etag``, or, for None, if it is absent. Returns False if the store refused.
 
-        Raises ClientError. A store that does not know conditions writes.
+        Raises ClientError. A store that does not know conditions writes in any case.
         """
         condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
         headers = object_headers(self._settings, size=len(body))
@@ -56,6 +56,6 @@ class ConditionalPut:
         return True
 
     def try_out(self, key: str, body: bytes) -> None:
-        """Find out, once, whether conditions are honoured. ``key`` was just written, with this ``body``."""
+        """Find out once whether conditions are honoured. ``key`` must just have been written with this ``body``."""
         if self.is_honoured is None:
             self.is_honoured = not self(key, body, etag=None) and not self(key, body, etag=_OTHER_ETAG)

@@ -1,11 +1,11 @@
 """Sends all HTTP requests to a store: botocore signs them, urllib3 sends them over kept-alive connections.
 
-All requests use it, also boto3's (its event ``before-send`` may answer in place of its own session), so that the limits
-of ``progress_connection`` apply to each. Bodies are sent in blocks, and the parts of large objects give way to small
-objects between two blocks (``BodyLine``).
+All requests use this transport, so that the limits of ``progress_connection`` apply to each. boto3's requests use it
+through the event ``before-send``, whose handler may answer in place of boto3's own session. Bodies are sent in blocks.
+Between two blocks of a part, small objects go first (``BodyLine``).
 
-The environment's proxies are used (``HTTPS_PROXY``, ``HTTP_PROXY``, ``NO_PROXY``), with a name and a password in the
-proxy's URL if it requires them. Certificates are checked against ``ca_file``, else ``AWS_CA_BUNDLE``, else the system's
+The environment's proxies are used (``HTTPS_PROXY``, ``HTTP_PROXY``, ``NO_PROXY``). The URL of a proxy may contain a
+user name and a password. Certificates are checked against ``ca_file``, else ``AWS_CA_BUNDLE``, else the system's
 authorities and those that come with botocore.
 """
 
@@ -35,9 +35,10 @@ GIVE_WAY_S_MAX = 2.0  # stores end a request whose body is silent for about 20 s
 
 
 class BodyLine:
-    """Shares the bandwidth among bodies. A part waits while a small object is sent, at most as long as its block took.
+    """Shares the bandwidth among bodies. After each block, a part waits while a small object is sent.
 
-    So on a slow line a commit gets nearly all of it, and on a fast and busy one a base keeps half of its speed.
+    The part waits at most as long as sending its last block took. So on a slow line a commit gets nearly all of the
+    bandwidth, and on a fast and busy line a base keeps half of its speed.
     """
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class BodyLine:
 
     @contextmanager
     def goes_first(self) -> Iterator[None]:
-        """Have parts wait while a small object is sent and answered."""
+        """Make parts wait while a small object is sent and answered."""
         with self._changed:
             self._first += 1
         try:
@@ -58,7 +59,7 @@ class BodyLine:
                     self._changed.notify_all()
 
     def give_way(self, block_s: float) -> None:
-        """Wait while a small object is being sent; ``block_s`` is how long the last block took."""
+        """Wait while a small object is sent, but at most ``block_s``, the time that the part's last block took."""
         with self._changed:
             self._changed.wait_for(lambda: not self._first, min(block_s, GIVE_WAY_S_MAX))
 
@@ -86,15 +87,15 @@ class HttpTransport:
         context = ssl_context(ca_file) if endpoint_url.startswith("https") else None
         self._pools = _pool_manager(_proxy_for(endpoint_url), context, connections_max)
         self._pools.pool_classes_by_scheme = pool_classes(timeout_s, beat, reuse)
-        self._pool_of: dict[tuple[str, str], HTTPConnectionPool] = {}  # by scheme and authority: it is one, or a few
+        self._pool_of: dict[tuple[str, str], HTTPConnectionPool] = {}  # by scheme and authority; there are only a few
 
     def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, gives_way: bool = False
     ) -> BaseHTTPResponse:
         """Send a request and return the answer, whose body is still to be read. Raises urllib3's HTTPError.
 
-        With ``gives_way`` other bodies go first. A connection that turns out to be dead is no error: this request and
-        those after it are sent on a new one.
+        With ``gives_way`` other bodies go first. If a connection turns out to be dead, that is no error: the request is
+        sent again on a new connection.
         """
         if gives_way or not body:
             return self._try_twice(method, url, headers, body, gives_way=gives_way)
@@ -104,7 +105,7 @@ class HttpTransport:
     def close(self) -> None:
         """Close the connections that are not in use."""
         self._pools.clear()
-        self._pool_of = {}  # only now: who has found a pool before notes it in the old one
+        self._pool_of = {}  # replaced last: a thread that looked up a pool before notes it in the old dictionary
 
     def _try_twice(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, gives_way: bool
@@ -124,7 +125,7 @@ class HttpTransport:
         pool = self._pool(scheme, authority)
         is_absolute = self._pools.proxy is not None and url.startswith("http:")
         is_small = method == "PUT" and not gives_way and len(body) <= SMALL_BYTES_MAX
-        # An iterator with a known length: each block is sent on its own, with its own time-out.
+        # Blocks of an iterator are sent one by one, each with its own time-out. The length is known all the same.
         blocks = body if is_small else self._blocks(body, gives_way=gives_way)
         return pool.urlopen(
             method,
@@ -140,7 +141,10 @@ class HttpTransport:
         )
 
     def _pool(self, scheme: str, authority: str) -> HTTPConnectionPool:
-        """Return the pool of a host; urllib3 needs a tenth of a small request's time to find it (measured)."""
+        """Return the pool of a host.
+
+        It is remembered, since urllib3's search takes a tenth of a small request's time (measured).
+        """
         known = self._pool_of
         pool = known.get((scheme, authority))
         if pool is None:
@@ -157,7 +161,7 @@ class HttpTransport:
 
 
 class Answered(Protocol):
-    """A body of an answer that is read in pieces; an empty one is the end. It raises if the end comes too early."""
+    """The body of an answer, read in pieces. An empty piece is the end. Reading raises if the end comes too early."""
 
     def read(self, size: int, /) -> bytes:
         """Return at most ``size`` bytes."""
@@ -166,7 +170,7 @@ class Answered(Protocol):
 def read_up_to(body: Answered, size: int) -> bytes:
     """Return a body, or the first ``size`` bytes of it.
 
-    One call of ``read`` would not do: it does not notice that a connection was closed before the end.
+    One call of ``read`` is not enough: it does not notice that a connection was closed before the end.
     """
     pieces = []
     while size and (piece := body.read(min(size, READ_SIZE))):
@@ -176,13 +180,13 @@ def read_up_to(body: Answered, size: int) -> bytes:
 
 
 def _place(scheme: str, authority: str) -> Mapping[str, Any]:
-    """Return what a pool is found by, from the scheme with its colon and the authority of a URL."""
+    """Return the values by which urllib3 finds a pool. ``scheme`` has its colon; ``authority`` is that of a URL."""
     parts = parse_url(f"{scheme}//{authority}")
     return {"host": parts.host, "port": parts.port, "scheme": parts.scheme}
 
 
 def parse_target(url: str) -> str:
-    """Return path and query as they are in the URL: what was signed must not be normalized."""
+    """Return path and query exactly as they are in the URL, since signed text must not be normalized."""
     parts = urlsplit(url)
     return f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
 
@@ -212,7 +216,7 @@ def _proxy_for(endpoint_url: str) -> str | None:
 def _pool_manager(proxy: str | None, context: ssl.SSLContext | None, connections_max: int) -> PoolManager:
     """Return a pool of direct connections, or of those through ``proxy``.
 
-    Raises ValueError if that is no HTTP proxy.
+    Raises ValueError if ``proxy`` is not an HTTP proxy.
     """
     if proxy is None:
         return PoolManager(maxsize=connections_max, ssl_context=context)

@@ -1,4 +1,4 @@
-"""Limits on what a store lists. A store that lies, or that somebody else answers for, may list without end.
+"""Limits on what a store lists. A faulty store, or somebody who answers in its place, may list without end.
 
 =======================  ==================  ====================================================================
 what                     at most             where the number is from
@@ -26,7 +26,7 @@ Page = TypeVar("Page", bound=Mapping[str, Any])
 
 
 def limited(pages: Iterable[Page], about: str, *, entries_max: int = ENTRIES_MAX) -> Iterator[Page]:
-    """Yield the same pages. Raises RefusedError, which begins with ``about``, if they do not end."""
+    """Yield the same pages. Raises RefusedError, whose message begins with ``about``, if the pages exceed a limit."""
     empty = entries = 0
     for page in pages:
         held = sum(len(value) for value in page.values() if isinstance(value, list))

@@ -1,7 +1,7 @@
-"""What answers of S3 say of an object.
+"""Extracts facts about objects from answers of S3.
 
-An answer that lacks a field, or has no number where one must be, raises KeyError, ValueError or TypeError, which
-``s3_errors`` translates.
+If an answer lacks a field, or a field is not a number as it must be, the functions raise KeyError, ValueError or
+TypeError, which ``s3_errors`` translates.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 
 def listed_object(entry: ObjectTypeDef, root: str) -> ObjectInfo:
-    """Return what an entry of LIST says; ``root`` is left out of the key."""
+    """Return the object that an entry of LIST describes. ``root`` is removed from the key."""
     key = checked_key(entry["Key"]).removeprefix(root)
     etag, modified_ms = unquoted(entry.get("ETag", "")), milliseconds(entry["LastModified"])
     return ObjectInfo(key, entry["Size"], etag, modified_ms, {})
 
 
 def object_of_head(key: str, answer: HeadObjectOutputTypeDef) -> ObjectInfo:
-    """Return what HEAD says of the object ``key``."""
+    """Return what HEAD reports of the object ``key``."""
     metadata = {name.lower(): value for name, value in answer["Metadata"].items()}
     modified_ms = milliseconds(answer["LastModified"])
     return ObjectInfo(key, answer["ContentLength"], unquoted(answer["ETag"]), modified_ms, metadata)
 
 
 def open_upload(entry: MultipartUploadTypeDef, root: str) -> OpenUpload:
-    """Return what the list of open uploads says of one; ``root`` is left out of the key."""
+    """Return the upload that an entry of the list of open uploads describes. ``root`` is removed from the key."""
     return OpenUpload(checked_key(entry["Key"]).removeprefix(root), entry["UploadId"], milliseconds(entry["Initiated"]))
 
 
@@ -44,13 +44,14 @@ def milliseconds(moment: datetime) -> int:
 
 @lru_cache(maxsize=4)
 def date_ms(text: str) -> int:
-    """Return milliseconds since 1970 of a Date header, which many answers within a second have in common.
+    """Return the time of a Date header in milliseconds since 1970.
 
-    Raises ValueError or OverflowError if it is none.
+    Results are cached, since many answers within a second have the same header. Raises ValueError or OverflowError if
+    ``text`` is not a date.
     """
     return milliseconds(parsedate_to_datetime(text))
 
 
 def unquoted(etag: str) -> str:
-    """Return an ETag without its quotation marks and the sign of a weak one."""
+    """Return an ETag without its quotation marks and without the prefix of a weak ETag."""
     return etag.removeprefix("W/").strip('"')

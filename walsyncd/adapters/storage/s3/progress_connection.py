@@ -7,13 +7,13 @@ the connection begins     the connect time-out
 a block of the body       ``silence_s`` for each block, not for the whole body
 the rest of the body in   ``silence_s`` without a byte acknowledged: the kernel buffers megabytes, which take minutes
 the kernel's buffer       at 0.5 Mbit/s (``SIOCOUTQ`` reports how many are left; man 7 tcp)
-the answer                ``silence_s``, or as long as the body took, since a proxy on the way may have buffered it
+the answer                ``silence_s``, or as long as the body took, since a proxy may have buffered the body
 a connection used before  after ``idle_s_max`` of silence it is not used again; StaleConnectionError if nothing of a
-                          request is acknowledged within ``patience_s``, or if it is closed
+                          request is acknowledged within ``patience_s``, or if the connection is closed
 ========================  ===========================================================================================
 
-A small request is one write, head and body together. NATs and load balancers drop a silent connection without notice:
-the earliest after about a minute.
+The head and the body of a small request are sent in one write. NATs and load balancers drop a silent connection without
+notice, some of them after about a minute.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from urllib3.response import HTTPResponse
 
 from walsyncd.adapters.storage.s3.s3_settings import ReuseLimits
 
-BUFFERED_BYTES_MAX = 256 << 10  # the bytes of a body that may be unsent; a commit's few bytes have to compete with them
-SMALL_BYTES_MAX = 64 << 10  # the size of a body that is sent with its head; a second at 0.5 Mbit/s
+BUFFERED_BYTES_MAX = 256 << 10  # how much of a body the kernel may hold unsent; a commit's few bytes compete with it
+SMALL_BYTES_MAX = 64 << 10  # the largest body that is sent with its head; it takes a second at 0.5 Mbit/s
 _ON_ITS_WAY_MAX = 8 << 10  # less than any connection sends before the first acknowledgement (RFC 6928: 14,600 bytes)
 _POLL_MS = 50
 _GONE = select.POLLERR | select.POLLHUP | select.POLLRDHUP
 _BROKEN = (ConnectionError, BadStatusLine, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _SOCKET_OPTIONS = [
-    # Head and body are two writes: without this option the second waits 40 ms for the first one's ACK.
+    # Head and body can be two writes. Without this option the second write waits 40 ms for the first one's ACK.
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, BUFFERED_BYTES_MAX),
 ]
 
 
 class StaleConnectionError(ConnectionError):
-    """A connection that was used before does not work any more. The request must be sent on a new one."""
+    """A connection that was used before no longer works. The request must be sent on a new connection."""
 
 
 class ProgressConnection(HTTPConnection):
@@ -66,17 +66,17 @@ class ProgressConnection(HTTPConnection):
     _writes = 0
     _is_doubted = _is_reused = False
     _held: bytearray | None = None
-    """What a small request has to send, until it is complete."""
+    """The bytes of a small request, which are collected until the request is complete."""
     _is_on_its_way = False
-    """Whether the request was so short that the kernel holds nothing of it back."""
+    """Whether the request was so short that the kernel sends all of it at once."""
 
     @property
     def is_connected(self) -> bool:
-        """Whether it may be used for another request."""
+        """Whether the connection may be used for another request."""
         return super().is_connected and (not self._answers or self._silent_s() < self.reuse.idle_s_max)
 
     def connect(self) -> None:
-        """Connect. From then on each block has ``silence_s``."""
+        """Connect. From then on sending a block may take ``silence_s``."""
         super().connect()
         self._answers = 0
         self.sock.settimeout(self.silence_s)
@@ -84,7 +84,7 @@ class ProgressConnection(HTTPConnection):
     def request(  # type: ignore[override]  # urllib3 passes these as keywords
         self, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None, **options: Any
     ) -> None:
-        """Send a request. A body of bytes is small, and is sent together with the head."""
+        """Send a request. If the body is ``bytes``, it is small, and it is sent together with the head."""
         if not isinstance(body, bytes):
             super().request(method, url, body, headers, **options)
             return
@@ -109,7 +109,7 @@ class ProgressConnection(HTTPConnection):
     def send(self, data: Any) -> None:
         """Send the head, or a block.
 
-        A doubtful connection must acknowledge the first block before the second is sent.
+        If the connection was silent for a while, the first write must be acknowledged before the next block follows.
         """
         if self._held is not None:
             self._held += data
@@ -128,7 +128,7 @@ class ProgressConnection(HTTPConnection):
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as in urllib3's own
         """Wait for the answer to what was sent."""
         self._await_acknowledgement()
-        if not self._is_on_its_way:  # otherwise the answer's limit is enough
+        if not self._is_on_its_way:  # otherwise the limit for the answer is enough
             self._await_sent()
         self.timeout = max(self.silence_s, time.monotonic() - self._began_s)
         try:
@@ -146,7 +146,7 @@ class ProgressConnection(HTTPConnection):
         return _boottime_s() - self._used_s
 
     def _await_acknowledgement(self) -> None:
-        """Check that the other side still knows a connection that was silent. Raises StaleConnectionError if not."""
+        """If the connection was silent, check that the other side still knows it. Raises StaleConnectionError."""
         if not self._is_doubted:
             return
         self._is_doubted = False
@@ -154,19 +154,19 @@ class ProgressConnection(HTTPConnection):
         left = sent
         while left and left >= sent:
             if _events(self.sock):
-                return  # an answer, or the end: reading shows which
+                return  # an answer, or the end of the connection; reading shows which
             if time.monotonic() > deadline_s:
                 raise StaleConnectionError("nothing that was sent has been acknowledged")
             left = _unacknowledged(self.sock)
 
     def _await_sent(self) -> None:
-        """Wait while the kernel still sends the body. Raises TimeoutError if it makes no progress."""
+        """Wait while the kernel still sends the body. Raises TimeoutError if the kernel makes no progress."""
         left, moved_s = _unacknowledged(self.sock), time.monotonic()
         while left:
             events = _events(self.sock)
             if events & _GONE or (events and not isinstance(self.sock, ssl.SSLSocket)):
-                return  # the answer comes before the end
-            if events:  # a message of TLS itself
+                return  # the answer comes before the end of the body
+            if events:  # it may be a message of TLS itself
                 time.sleep(_POLL_MS / 1000)
             now_left, now_s = _unacknowledged(self.sock), time.monotonic()
             if now_left < left:
@@ -177,7 +177,7 @@ class ProgressConnection(HTTPConnection):
 
 
 def pool_classes(silence_s: float, beat: Callable[[], None], reuse: ReuseLimits) -> dict[str, type[HTTPConnectionPool]]:
-    """Return pools by scheme for a urllib3 PoolManager, of connections with these limits."""
+    """Return the pool class of each scheme for a urllib3 PoolManager. Their connections have these limits."""
     limits = {"silence_s": silence_s, "notify": (beat,), "reuse": reuse}
     plain = type("PlainConnection", (ProgressConnection,), limits)
     secure = type("SecureConnection", (ProgressConnection, HTTPSConnection), limits)
@@ -192,12 +192,12 @@ def _boottime_s() -> float:
 
 
 def _unacknowledged(sock: socket.socket) -> int:
-    """Return how many bytes in the kernel the other side has not acknowledged."""
+    """Return how many of the bytes in the kernel the other side has not acknowledged."""
     return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
 
 
 def _events(sock: socket.socket) -> int:
-    """Return what poll(2) reports within a moment: 0 for nothing."""
+    """Return the events that poll(2) reports within ``_POLL_MS``, or 0 if there are none."""
     poller = select.poll()
     poller.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
     return sum(event for _, event in poller.poll(_POLL_MS))

@@ -1,4 +1,4 @@
-"""Signs requests with AWS Signature Version 4, as S3 asks for it.
+"""Signs requests with AWS Signature Version 4, in the form that S3 requires.
 
 ========================  ==========================================================================================
 canonical request         method, path, query, headers, signed names and the payload's SHA-256, one a line
@@ -7,10 +7,10 @@ scope                     ``<day>/<region>/s3/aws4_request``
 signing key               HMAC of the secret key with each field of the scope in turn; the same for a whole day
 ========================  ==========================================================================================
 
-boto3 signs its own requests. It spends more time on a signature than on sending a small object, because it goes through
-a request's headers for each step. So the PUTs are signed here. A test compares both. Sources: Amazon S3 API Reference,
-"Authenticating Requests: Using the Authorization Header (AWS Signature Version 4)"; IAM User Guide, "Create a signed
-AWS API request".
+boto3 signs its own requests. It spends more time on a signature than on sending a small object, because each step goes
+through the request's headers again. So PUTs are signed here. A test compares this signature with boto3's. Sources:
+Amazon S3 API Reference, "Authenticating Requests: Using the Authorization Header (AWS Signature Version 4)"; IAM User
+Guide, "Create a signed AWS API request".
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class SigningKeys:
-    """Who signs: the access key, its secret, the session's token if the credentials are temporary, and the region."""
+    """The credentials that sign: the access key, its secret, a token if they are temporary, and the region."""
 
     access_key: str
     secret_key: str = field(repr=False)
@@ -40,7 +40,7 @@ class SigningKeys:
 
 @dataclass(frozen=True, slots=True)
 class Unsigned:
-    """A request to ``path`` (with its percent signs) of ``host``; the names of ``query`` and its values are plain."""
+    """A request to sign. ``path`` is percent-encoded already, while the names and values of ``query`` are not."""
 
     method: str
     host: str
@@ -51,7 +51,7 @@ class Unsigned:
 
 
 def signed_headers(request: Unsigned, keys: SigningKeys, *, now_s: float) -> dict[str, str]:
-    """Return the request's headers and those that sign it at ``now_s`` (seconds since 1970)."""
+    """Return the request's headers together with headers that sign it at ``now_s`` (seconds since 1970)."""
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
     payload = hashlib.sha256(request.body).hexdigest()
     headers = {**request.headers, "Host": request.host, "X-Amz-Date": moment, "X-Amz-Content-SHA256": payload}
@@ -77,7 +77,7 @@ def canonical_query(query: Mapping[str, str]) -> str:
 
 
 def host_of(url: str) -> str:
-    """Return the value of the Host header for a URL: without a name, and without the scheme's usual port."""
+    """Return the value of the Host header for a URL: without a user name, and without the scheme's usual port."""
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
     host = f"[{host}]" if ":" in host else host

@@ -1,4 +1,4 @@
-"""The connection to a bucket: a boto3 session and client, created once and shared by all threads, and request headers.
+"""The connection to a bucket: a boto3 session and client that all threads share, and request headers.
 
 boto3's own retries are off: the engine decides about retries. Every body has Content-MD5, which all stores verify;
 ``x-amz-checksum-*`` is only sent where the store is known to verify it (``checked_put``).
@@ -8,13 +8,13 @@ requests                   additional headers                                for
 =========================  ================================================  ===================================
 PutObject, Create…Upload   x-amz-storage-class                               ``storage_class``
 PutObject, Create…Upload   x-amz-server-side-encryption, -aws-kms-key-id     ``encryption`` sse-s3 and sse-kms
-these and UploadPart,      x-amz-server-side-encryption-customer-algorithm,  ``encryption`` sse-c: the store
+both, and UploadPart,      x-amz-server-side-encryption-customer-algorithm,  ``encryption`` sse-c: the store
 GetObject, HeadObject      -key, -key-MD5                                    forgets the key after each request
 =========================  ================================================  ===================================
 
 Sources: Amazon S3 API Reference, "PutObject", "CreateMultipartUpload", "UploadPart", "GetObject"; Amazon S3 User Guide,
 "Using server-side encryption with customer-provided keys". Classes below "Standard" bill at least 128 KiB for an object
-("Using Amazon S3 storage classes"), so a smaller one stays in the bucket's own class.
+("Using Amazon S3 storage classes"), so a smaller object stays in the bucket's own class.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from walsyncd.adapters.storage.s3.s3_settings import S3Settings
 from walsyncd.adapters.storage.s3.signed_put import SignedPut, content_md5
 
 STORAGE_CLASS_SIZE_MIN = 128 << 10
-ANSWER_BYTES_MAX = 16 << 20  # a page of 1,000 keys of 1,024 bytes has two or three MiB, as XML
-_ROLE_SESSION_NAME = "walsyncd"  # the name in CloudTrail
+ANSWER_BYTES_MAX = 16 << 20  # as XML, a page of 1,000 keys of 1,024 bytes has two or three MiB
+_ROLE_SESSION_NAME = "walsyncd"  # the name that CloudTrail shows
 
 
 class S3Connection:
-    """A session, its client and a fast way for PUTs.
+    """A session, its client, and a fast way to send PUTs.
 
     ``note_headers`` gets the headers of every answer. ``beat`` is called whenever a part of a body was transferred.
     Raises ValueError, OSError or BotoCoreError if ``settings`` are invalid.
@@ -96,26 +96,26 @@ class S3Connection:
         self.client.close()
 
     def _send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
-        """Send a request of boto3's by our transport, in place of its own session."""
+        """Send a request of boto3's by our transport instead of by boto3's own session."""
         body = request.body
         assert body is None or isinstance(body, str | bytes | bytearray), "a body that is read while it is sent"
         data = body.encode() if isinstance(body, str) else bytes(body or b"")
         answer = self._transport.send(request.method, request.url, dict(request.headers.items()), data)
-        if not request.stream_output or answer.status >= 300:  # what botocore reads whole
+        if not request.stream_output or answer.status >= 300:  # botocore reads such an answer whole
             return AWSResponse(request.url, answer.status, answer.headers, _WholeAnswer(answer))  # type: ignore[arg-type]
         return AWSResponse(request.url, answer.status, answer.headers, answer)  # type: ignore[arg-type]  # any mapping
 
 
 class _WholeAnswer:
-    """The body of an answer that is kept in memory. It is read at once, so that the connection can be used again.
+    """The body of an answer, kept in memory. It is read at once, so that the connection can be used again.
 
-    Raises HTTPError if it is longer than any answer of S3.
+    Raises HTTPError if the body is longer than any answer of S3.
     """
 
     def __init__(self, answer: BaseHTTPResponse) -> None:
         self._body = read_up_to(answer, ANSWER_BYTES_MAX + 1)
         if len(self._body) > ANSWER_BYTES_MAX:
-            self._body = b""  # whoever keeps the error keeps this
+            self._body = b""  # a reference to the error also keeps this object
             answer.close()
             raise HTTPError(f"the answer is longer than {ANSWER_BYTES_MAX >> 20} MiB, as no answer of S3 is")
         answer.release_conn()
@@ -126,7 +126,7 @@ class _WholeAnswer:
 
 
 def object_headers(settings: S3Settings, *, size: int | None) -> dict[str, str]:
-    """Return the headers for a new object of ``size`` bytes; ``size`` is None for a large one, made of parts."""
+    """Return the headers for a new object of ``size`` bytes. ``size`` is None for a large object, made of parts."""
     headers = customer_headers(settings)
     if settings.storage_class and (size is None or size >= STORAGE_CLASS_SIZE_MIN):
         headers["x-amz-storage-class"] = settings.storage_class
@@ -134,7 +134,7 @@ def object_headers(settings: S3Settings, *, size: int | None) -> dict[str, str]:
         headers["x-amz-server-side-encryption"] = "AES256"
     if settings.encryption == "sse-kms":
         headers["x-amz-server-side-encryption"] = "aws:kms"
-        # One data key for many objects: otherwise each object is a request to KMS, which bills it.
+        # This lets many objects share a data key. Otherwise each object causes a request to KMS, which is billed.
         headers["x-amz-server-side-encryption-bucket-key-enabled"] = "true"
         if settings.kms_key_id:
             headers["x-amz-server-side-encryption-aws-kms-key-id"] = settings.kms_key_id
@@ -172,7 +172,7 @@ def _open_session(settings: S3Settings) -> boto3.session.Session:
 
 
 def _session_of_role(source: boto3.session.Session, settings: S3Settings) -> boto3.session.Session:
-    """Return a session that assumes the role with the credentials of ``source``, and again before they expire."""
+    """Return a session that assumes the role with the credentials of ``source``, and again before that expires."""
     core = botocore.session.Session(profile=settings.profile)
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_moment)
     core.register_component("credential_provider", CredentialResolver([_RoleProvider(source, settings)]))
@@ -180,7 +180,7 @@ def _session_of_role(source: boto3.session.Session, settings: S3Settings) -> bot
 
 
 class _RoleProvider(CredentialProvider):
-    """Credentials of ``role_arn``, by STS. Nothing is requested before the first use."""
+    """Provides credentials of ``role_arn`` by STS. Nothing is requested before the first use."""
 
     METHOD = "assume-role"
 
@@ -219,7 +219,10 @@ def _config(settings: S3Settings) -> Config:
 
 
 def _ca_file(settings: S3Settings) -> str | None:
-    """The only certificates to trust: ``ca_file``, else ``AWS_CA_BUNDLE`` or the profile's; None for the system's."""
+    """Return the only certificates to trust: ``ca_file``, else ``AWS_CA_BUNDLE`` or the profile's, else None.
+
+    None means that the system's certificates are trusted.
+    """
     if settings.ca_file is not None:
         return settings.ca_file
     bundle: str | None = botocore.session.Session(profile=settings.profile).get_config_variable("ca_bundle")

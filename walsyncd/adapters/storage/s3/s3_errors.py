@@ -1,4 +1,4 @@
-"""The meaning of an S3 store's errors: botocore's exceptions become walsyncd's, once, at the edge.
+"""The meaning of an S3 store's errors. This module translates botocore's exceptions to walsyncd's.
 
 ========================================  ================  ==========================================
 the store, or the way to it, reports      class             because
@@ -7,13 +7,13 @@ timeouts, broken connections, 5xx, 429    TransientError    the same request may
 BadDigest, IncompleteBody                 TransientError    the body was damaged on the way
 credentials, permission, bucket, region   RefusedError      a person must change something
 EntityTooLarge, KeyTooLongError …         ImpossibleError   this object will never be accepted
-NoSuchKey, NoSuchUpload                   MissingError      it is not there
+NoSuchKey, NoSuchUpload                   MissingError      it does not exist
 InvalidPart, InvalidPartOrder             CorruptError      the parts are not what we believe
 any other 4xx                             RefusedError      unknown: retried slowly and reported
 ========================================  ================  ==========================================
 
-A Complete that fails after its ``200 OK`` has one of the same codes in its body; botocore raises it like any other.
-Sources: Amazon S3 API Reference, "Error responses" and "CompleteMultipartUpload"; the codes of other stores as observed
+If a Complete fails after its ``200 OK``, its body has one of the same codes, and botocore raises the same exception.
+Sources: Amazon S3 API Reference, "Error responses" and "CompleteMultipartUpload"; other stores' codes were observed
 with SeaweedFS, rclone and moto.
 """
 
@@ -55,14 +55,14 @@ from walsyncd.errors import (
 
 @dataclass(frozen=True, slots=True)
 class RequestTarget:
-    """What a message must name: the bucket, its location, and for most operations the full key in it."""
+    """The parts of a message: the bucket, its location, and for most operations the full key in the bucket."""
 
     bucket: str
     endpoint: str
     key: str = ""
 
     def __str__(self) -> str:
-        scheme, separator, place = self.endpoint.partition("://")  # without the user and the password that it may have
+        scheme, separator, place = self.endpoint.partition("://")  # it may contain a user and a password
         return f"s3://{self.bucket}/{self.key} at {scheme}{separator}{place.rpartition('@')[2]}"
 
 
@@ -91,7 +91,7 @@ _ROLE_HINT = "correct [storage] role_arn, and let these credentials assume it"
 EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
 _REDIRECT_CODES = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
 _REDIRECT_STATUSES = frozenset({301, 302, 307, 308})
-_REGION_PATTERN = re.compile("[a-z0-9-]{1,63}")  # nothing that could redirect a host name
+_REGION_PATTERN = re.compile("[a-z0-9-]{1,63}")  # these characters can't change the host of a URL
 
 _Meaning = tuple[type[WalsyncdError], str]
 
@@ -166,10 +166,10 @@ def translated(operation: str, target: RequestTarget) -> Iterator[None]:
 
 @contextmanager
 def understood(operation: str, target: RequestTarget) -> Iterator[None]:
-    """Translate what botocore and we raise for an answer that lacks a field, or has no number or time in it."""
+    """Translate the errors that we and botocore raise if an answer lacks a field, or has no valid number or time."""
     try:
         yield
-    except UnicodeEncodeError:  # of what is sent
+    except UnicodeEncodeError:  # an error of the request, not of the answer
         raise
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         about = f"{operation} {target}: the answer is not S3's ({type(error).__name__}: {_text(error)})"
@@ -195,12 +195,12 @@ def error_code(error: ClientError) -> str:
 
 
 def error_status(error: ClientError) -> int:
-    """Return the HTTP status of the refusal, 0 if unknown."""
+    """Return the HTTP status of the refusal, or 0 if it is unknown."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
 
 
 def redirect_region(error: ClientError) -> str:
-    """Return the bucket's region if the store reports it instead of answering; else empty."""
+    """Return the bucket's region if the store reports it instead of answering, and else an empty text."""
     if error_code(error) not in _REDIRECT_CODES and error_status(error) not in _REDIRECT_STATUSES:
         return ""
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
@@ -248,7 +248,7 @@ def _reason(error: Exception) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and the errors that it wraps, in botocore's, urllib3's or Python's own way."""
+    """Yield an error and the errors that it wraps, in the way of botocore, urllib3 or Python."""
     cause: object = error
     for _ in range(_CAUSES_MAX):
         if not isinstance(cause, BaseException):

@@ -1,4 +1,4 @@
-"""The settings for reaching a bucket: values only, so that they can be used without loading boto3.
+"""The settings for reaching a bucket. This module has values only, so that it can be used without loading boto3.
 
 The keys of ``[storage]`` in ``config.schema`` have the same names. The configuration passes them here as ``options``.
 """
@@ -11,23 +11,24 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class ReuseLimits:
-    """When a connection that was used before is used again."""
+    """The limits that decide whether a connection that was used before is used again."""
 
     idle_s_max: float = 30.0
-    """After so much silence it is not."""
+    """After this many seconds of silence it is not used again."""
     hot_s_max: float = 1.0
     """A connection that was used so recently is assumed to work."""
     patience_s: float = 3.0
-    """For others, until some of the request is acknowledged: more than a slow line's round trip with full queues."""
+    """How long others may take to acknowledge some of a request: more than a slow line with full queues needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
-    """How to reach a store. ``bucket`` and ``prefix`` come from the url; boto3's own chain supplies what is None.
+    """The settings for a store.
 
-    ``connections_max`` is the number of threads that can use the store without waiting for a connection. ``timeout_s``
-    limits the time without progress: no block of a body, and no answer. ``ca_file`` has the certificates of the only
-    authorities to trust. ``encryption_key`` is the 32 bytes of SSE-C. ``reuse`` is nothing that users set.
+    ``bucket`` and ``prefix`` come from the url. boto3 itself looks for values that are None. ``connections_max`` is the
+    number of threads that can use the store without waiting for a connection. ``timeout_s`` limits the time without
+    progress, in which neither a block of a body nor an answer is transferred. ``ca_file`` has the certificates of the
+    only authorities to trust. ``encryption_key`` is the 32 bytes of SSE-C. Users do not set ``reuse``.
     """
 
     bucket: str = ""

@@ -1,8 +1,8 @@
 """Storage in a bucket of an S3-compatible store.
 
-Writes of objects and parts use the fast way of ``signed_put``; everything else is boto3. Not every store honours
-conditional writes. Until the store was seen to do so, ``put_if`` compares before and reads back after. Source: Amazon
-S3 API Reference.
+Writes of objects and parts use ``signed_put``, which is fast; everything else uses boto3. Not every store honours
+conditional writes. Until this store was seen to honour them, ``put_if`` compares before the write and reads back after
+it. Source: Amazon S3 API Reference.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 BLOCK_SIZE = 1 << 20
 DELETE_BATCH_MAX = 1000  # DeleteObjects takes no more
-BODY_BYTES_MAX = 64 << 20  # of an object that is read whole; those that are larger are read in parts, or streamed
+BODY_BYTES_MAX = 64 << 20  # the limit for reading an object whole; larger objects are read in parts, or streamed
 _Item = TypeVar("_Item")
 
 
@@ -108,7 +108,7 @@ class S3Storage:
     def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
         """See ``Storage.put_if``.
 
-        Once the store was seen to refuse what is to be refused, one request decides.
+        One request decides once the store was seen to refuse a write whose condition is not met.
         """
         if not self._put_if.is_honoured and ((found := self.head(key)) and found.etag) != etag:
             return False
@@ -132,7 +132,7 @@ class S3Storage:
 
     def findings(self) -> builtins.list[Remark]:
         """See ``HasRules.findings``."""
-        region = self._region_found  # set by a redirect: it is not the one of the settings
+        region = self._region_found  # a redirect set it, so it differs from the region of the settings
         text = f"the bucket is in {region}: the store sends every first request there"
         return [Remark("region", text, f'set [storage] region = "{region}"', is_problem=False)] if region else []
 
@@ -208,14 +208,14 @@ class S3Storage:
             request["Delimiter"] = delimiter
         pages = self._client.get_paginator("list_objects_v2").paginate(**request)
         for page in self._each("list", prefix, pages):
-            if "IsTruncated" not in page:  # perhaps a web page; without this check it would be an empty replica
+            if "IsTruncated" not in page:  # perhaps a web page, which would otherwise look like an empty replica
                 raise TransientError(f"list {self._target(prefix)}: the answer is not S3's", hint=ADDRESS_HINT)
             yield page
 
     def delete(self, keys: Sequence[str]) -> None:
         """See ``Storage.delete``.
 
-        A single object is deleted by DELETE: some stores confirm a batch and keep the object.
+        A single object is deleted by DELETE, since some stores confirm a batch and keep the objects.
         """
         for start in range(0, len(keys), DELETE_BATCH_MAX):
             batch = keys[start : start + DELETE_BATCH_MAX]
@@ -284,7 +284,7 @@ class S3Storage:
                     },
                 )
             except ClientError as error:
-                self._put.parts_refused(error)  # perhaps it requires checksums here too: the next upload has none
+                self._put.parts_refused(error)  # the store may require checksums here too, so the next upload has none
                 raise
         return unquoted(answer.get("ETag", ""))
 
@@ -300,7 +300,7 @@ class S3Storage:
         )
         try:
             found = [each for page in self._each("list uploads of", prefix, pages) for each in page.get("Uploads", ())]
-        except MissingError:  # rclone reports this if there never was one
+        except MissingError:  # rclone reports this if there never was an upload
             return []
         with self._parsed("list uploads of", prefix):
             return [open_upload(upload, self._root) for upload in found]
@@ -320,7 +320,7 @@ class S3Storage:
         try:
             store_ms = date_ms(headers["Date"])
         except (KeyError, ValueError, OverflowError):
-            return  # a store without a clock: no time is better than a wrong one
+            return  # the store has no clock, and no time is better than a wrong one
         self._date = (store_ms, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
     def _target(self, key: str) -> RequestTarget:
@@ -331,7 +331,7 @@ class S3Storage:
         return self._fresh().client
 
     def _fresh(self) -> S3Connection:
-        """Return the connection. A new one looks for credentials again if the last ones have expired."""
+        """Return the connection. If its credentials have expired, return a new one, which looks for them again."""
         connection = self._connection
         if connection is self._expired:
             self._connect(connection, connection.client.meta.region_name)
@@ -340,7 +340,7 @@ class S3Storage:
     def _send(
         self, key: str, body: bytes, *, headers: Mapping[str, str], query: Mapping[str, str] = NO_QUERY
     ) -> Mapping[str, str]:
-        """Send a PUT, and once more if the store reports that the bucket is in another region, as boto3 does."""
+        """Send a PUT. As boto3 does, send it again if the store reports that the bucket is in another region."""
         connection = self._fresh()
         try:
             return connection.put(self._root + key, body, headers=headers, query=query)
@@ -353,7 +353,7 @@ class S3Storage:
         return self._connection.put(self._root + key, body, headers=headers, query=query)
 
     def _connect(self, stale: S3Connection, region: str | None) -> None:
-        """Use another connection from now on. Requests on the old one continue there."""
+        """Use a new connection from now on. Requests under way stay on the ``stale`` connection."""
         with self._connecting:
             if self._connection is stale:  # otherwise another thread was faster
                 self._connection = S3Connection(replace(self._settings, region=region), self._note_headers, self._beat)
@@ -372,7 +372,7 @@ class S3Storage:
 
     @contextmanager
     def _parsed(self, operation: str, key: str) -> Iterator[None]:
-        """The same around a request whose answer has a meaning of its own, which may be missing in it."""
+        """Do what ``_edge`` does, for a request whose answer is parsed and may lack a field."""
         with self._edge(operation, key), understood(operation, self._target(key)):
             yield
 

@@ -1,7 +1,7 @@
 """Lists every version of the objects in a bucket, and removes them for good.
 
-A bucket that keeps versions (Backblaze B2 does by default) answers a plain DELETE by hiding the object behind a delete
-marker, and keeps and bills what is hidden. Only a DELETE with the version's id removes it. Source: Amazon S3 API
+If a bucket keeps versions (Backblaze B2 does by default), a plain DELETE only hides the object behind a delete marker.
+The store keeps and bills the hidden object. Only a DELETE with the version's id removes it. Source: Amazon S3 API
 Reference, ListObjectVersions and DeleteObjects.
 """
 
@@ -27,7 +27,7 @@ _DENIED = {"AccessDenied", "AllAccessDisabled", "Unauthorized"}
 
 
 class S3Versions:
-    """The versions below ``root`` of a bucket; ``edge`` translates errors, ``client`` returns the current client."""
+    """The versions below ``root`` of a bucket. ``edge`` translates errors, ``client`` returns the current client."""
 
     def __init__(
         self,
@@ -42,9 +42,9 @@ class S3Versions:
         self._edge = edge
 
     def list(self, prefix: str) -> Iterator[ObjectVersion]:
-        """Yield versions and delete markers of the keys that begin with ``prefix``; nothing if the store keeps none.
+        """Yield versions and delete markers of keys that begin with ``prefix``, or nothing if the store keeps none.
 
-        Raises RefusedError if the credentials may not list them.
+        Raises RefusedError if the credentials may not list versions.
         """
         with self._edge("list versions of", prefix):
             try:
@@ -69,7 +69,7 @@ class S3Versions:
         return ObjectVersion(key, entry.get("VersionId") or "null", entry.get("Size", 0))
 
     def delete(self, versions: Sequence[ObjectVersion]) -> None:
-        """Remove these versions for good. An absent one is no error."""
+        """Remove these versions for good. It is no error if a version is absent."""
         for start in range(0, len(versions), DELETE_BATCH_MAX):
             batch = versions[start : start + DELETE_BATCH_MAX]
             if len(batch) == 1 or not self._delete_batch(batch):

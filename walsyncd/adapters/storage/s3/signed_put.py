@@ -1,9 +1,9 @@
 """A fast PUT: requests are signed by ``request_signature`` and sent by our own transport.
 
-walsyncd mostly sends small objects. A boto3 client spends milliseconds of CPU on each and waits for permission first
-(``Expect: 100-continue``, one more round trip). Here the client is asked only once for what is expensive: the bucket's
-URL and how requests are signed. After that a PUT is a signature and a request. Credentials come from boto3's session,
-which renews them.
+walsyncd mostly sends small objects. A boto3 client spends milliseconds of CPU on each and first waits for permission
+(``Expect: 100-continue``, one more round trip). Here boto3 computes the expensive things only once: the bucket's URL
+and how requests are signed. After that a PUT is a signature and a request. Credentials come from boto3's session, which
+renews them.
 
 Every body has its Content-MD5, and its SHA-256 is signed. Source: Amazon S3 API Reference, "PutObject", "UploadPart"
 and "Error responses".
@@ -63,9 +63,9 @@ class SignedPut:
     def __call__(
         self, key: str, body: bytes, *, headers: Mapping[str, str], query: Mapping[str, str]
     ) -> Mapping[str, str]:
-        """Return the headers of the answer to a PUT of ``key``; a part has a ``query``.
+        """PUT ``key`` and return the headers of the answer. Only a part of an upload has a ``query``.
 
-        Raises ClientError if it is refused.
+        Raises ClientError if the PUT is refused.
         """
         path = self._path + quote(key, safe="/~")
         own = {**headers, "Content-MD5": content_md5(body), "User-Agent": "walsyncd"}
@@ -88,13 +88,13 @@ class SignedPut:
         if frozen is None or frozen.access_key is None or frozen.secret_key is None:
             raise NoCredentialsError
         region = self._client.meta.region_name
-        if region == "aws-global":  # botocore's name for "no region given": it signs for the first one
+        if region == "aws-global":  # botocore's name for "no region given", for which it signs with the first region
             region = "us-east-1"
         return SigningKeys(frozen.access_key, frozen.secret_key, frozen.token, region)
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Any:
-    """Parse an error's answer as boto3 does: its code, message and other fields, status and headers.
+    """Return an error's answer in the form that boto3 uses: code, message and other fields, status and headers.
 
     An answer that is not S3's XML has the status as its code.
     """
@@ -121,10 +121,10 @@ def _local_name(element: ElementTree.Element) -> str:
 
 
 def bucket_url(client: S3Client, bucket: str) -> str:
-    """Return the URL to which the client sends a bucket's requests, with a trailing slash; nothing is sent.
+    """Return the URL to which the client sends a bucket's requests, with a trailing slash. Nothing is sent.
 
-    A presigned URL would have AWS's global endpoint. GetObjectAcl is used as the example, since walsyncd makes no such
-    request otherwise; the handler answers in place of the network.
+    The URL is taken from a GetObjectAcl, which a handler answers in place of the network. walsyncd makes no such
+    request otherwise. A presigned URL would not do, since it would have AWS's global endpoint.
     """
     asked: list[str] = []
 
