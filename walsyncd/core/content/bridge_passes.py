@@ -1,23 +1,23 @@
 """The passes of a bridge: which pages to read from the file, and when the pages read are a state of the database.
 
-A bridge is one transaction that leads from the position before a gap to a commit N after it. It is collected while
-writers write:
+A bridge is one transaction that leads from the position before a gap to a commit N after the gap. Its pages are
+collected while writers write:
 
-1. Let S be the point before frame 1 of the WAL's current incarnation. Read the listed pages from the file (in the
-   first pass all of them), and take those that differ from the map and from what was taken before. Let F be the pages
+1. Let S be the point before frame 1 of the WAL's current incarnation. Read the listed pages from the file (the first
+   pass lists all pages). Take the pages that differ from the map and from the versions taken before. Let F be the pages
    in frames since S.
 2. If the WAL was restarted, deleted or created over frames meanwhile, a checkpoint may have copied frames into pages
-   that had been read already. The next pass reads F and the pages past those read.
-3. If there was a gap meanwhile, F is not known. The next pass reads all pages. What was taken stays taken.
-4. Otherwise every page of the database at N is in the file, as it was read, or in the current incarnation's frames.
-   Take the last version of every page in these frames, whether it differs or not: a base that is begun in the same
-   incarnation starts before the bridge and needs them.
+   that had been read already. The next pass reads F and all pages past the last page that was read.
+3. If there was a gap meanwhile, F is not known. The next pass reads all pages. Pages that were taken stay taken.
+4. Otherwise every page of the database at N is either in the file, as it was read, or in a frame of the current
+   incarnation. Take the last version of every page in these frames, whether it differs or not: a base that is begun in
+   the same incarnation starts before the bridge and needs these versions.
 
-Within the transaction the last version of a page wins, because SQLite applies a WAL that way. So it does no harm that a
-page was taken in a version that is not current any more.
+If the transaction holds several versions of a page, the last one wins, because SQLite applies a WAL that way. So it
+does no harm to have taken a version that is no longer current.
 
 A page that is in F when a pass begins need not be read in that pass. If the pass is the last one, the page's last
-version comes from the frames; otherwise the next pass reads it.
+version comes from the frames. Otherwise the next pass reads the page.
 
 Memory holds four bytes for each frame since S.
 """
@@ -35,23 +35,23 @@ VOIDED_MAX = 3  # a bridge waits for a calmer time after this many passes that n
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PageList:
-    """The pages to be read: those in ``numbers``, which ascend, and every page past number ``beyond``."""
+    """The pages to be read: every page in ``numbers``, in ascending order, and every page past number ``beyond``."""
 
     numbers: PageNumbers
     beyond: int
 
     @property
     def is_all(self) -> bool:
-        """Whether it lists every page."""
+        """Whether the list has every page of the file."""
         return self.beyond == 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PassPages:
-    """The pages that a pass reads: those in ``listed`` and those in ``copied``. Of those in ``skipped`` it takes none.
+    """The pages that a pass reads: those in ``listed`` and those in ``copied``. The pass takes no page of ``skipped``.
 
     ``copied`` are the pages in the current incarnation's frames up to ``copied_upto``, which were copied back before
-    the pass. They are skipped, but it is noted what they are in the file (``core.follow.overwritten``).
+    the pass. The pass does not take these pages, but notes their entries in the file (``core.follow.overwritten``).
     """
 
     listed: PageList
@@ -60,18 +60,18 @@ class PassPages:
     copied: PageNumbers
 
     def to_read(self) -> PageList:
-        """Return the list of the pages that are read."""
+        """Return the list of the pages that the pass reads."""
         numbers = np.union1d(self.listed.numbers, self.copied).astype(np.uint32)
         return PageList(numbers[numbers <= self.listed.beyond], self.listed.beyond)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LastVersions:
-    """The result of the last pass: ``frames`` (from 1) of the incarnation hold the last version of their page.
+    """The result of the last pass. ``frames`` are the frames of the incarnation that hold their page's last version.
 
-    ``pages`` are the numbers of these pages, ascending. ``size`` is the size of the database at N in pages, or None if
-    the incarnation has no commit. ``is_whole``: this pass alone has read all pages that no such frame holds, and no
-    frame of another incarnation came in between.
+    Frames are numbered from 1. ``pages`` are the numbers of these pages, ascending. ``size`` is the size of the
+    database at N in pages, or None if the incarnation has no commit. ``is_whole`` says that this pass alone has read
+    all pages that no such frame holds, and that no frame of another incarnation came in between.
     """
 
     frames: NDArray[np.intp]
@@ -88,13 +88,13 @@ def all_pages() -> PageList:
 class BridgePasses:
     """The state of one bridge's passes.
 
-    The caller reports what it saw in the WAL, and asks when a pass has been read.
+    The caller reports what it saw in the WAL. After the file was read for a pass, it calls ``end_pass``.
     """
 
     def __init__(self, page_size: int) -> None:
         self._page_size = page_size
         self.pages = all_pages()
-        """What the current pass reads, or the next one if none is under way."""
+        """The pages that the current pass reads, or that the next pass will read if none is under way."""
         self.voided = 0
         """The number of passes in a row that a gap made worthless."""
         self._incarnation = no_pages()
@@ -121,7 +121,7 @@ class BridgePasses:
         held = self._joined()
         assert first <= len(held) + 1, f"frames from {first} after {len(held)}"
         if first <= len(held):
-            # Frames that were read and not yet believed are read again. F keeps them, which does no harm.
+            # Frames that were read but not yet believed are read again. F keeps their pages, which does no harm.
             self._before = np.union1d(self._before, held[first - 1 :]).astype(np.uint32)
             self._incarnation = held[: first - 1]
         self._runs.append(page_numbers.astype(np.uint32))
@@ -131,7 +131,7 @@ class BridgePasses:
         self._size = size
 
     def saw_restart(self) -> None:
-        """Take in that the WAL's incarnation ended, and that nothing of it was missed."""
+        """Take in that the WAL's incarnation ended, and that none of its frames was missed."""
         held = self._joined()
         self._before = np.union1d(self._before, held).astype(np.uint32)
         self._restarted = self._restarted or len(self._before) > 0
@@ -150,10 +150,10 @@ class BridgePasses:
         return len(self._before) == 0 and len(self._joined()) == 0
 
     def end_pass(self, pages_read: int, last: int) -> LastVersions | None:
-        """End a pass that has read up to page ``pages_read``. A look that began later has caught up to ``last``.
+        """End a pass that has read up to page ``pages_read``. A look that began later has caught up to frame ``last``.
 
-        Returns None if another pass is needed, which reads ``pages``. Frames after ``last`` were reported and did not
-        commit.
+        Returns None if another pass is needed, which reads ``self.pages``. Frames after ``last`` may have been
+        reported, but they did not commit.
         """
         held = self._joined()
         if self._restarted:
@@ -174,18 +174,19 @@ class BridgePasses:
 
 
 def last_versions(pages: PageNumbers) -> NDArray[np.intp]:
-    """Return the numbers of the frames that have the last version of their page, from 1 on, ascending.
+    """Return the numbers (from 1, ascending) of the frames that have the last version of their page.
 
-    ``pages`` are the pages of consecutive frames.
+    ``pages`` are the page numbers of consecutive frames.
     """
     _, from_end = np.unique(pages[::-1], return_index=True)
     return np.sort(len(pages) - from_end)
 
 
 def size_without_frames(page_1: bytes, file_size: int, page_size: int) -> int:
-    """Return the size in pages of a database without a WAL: by page 1 if it can be believed, else by the file.
+    """Return the size in pages of a database without a WAL.
 
-    A file may be longer than its database (SQLITE_FCNTL_CHUNK_SIZE), or encrypted.
+    Page 1 states the size. If page 1 can't be believed, the size of the file counts. A file may be longer than its
+    database (SQLITE_FCNTL_CHUNK_SIZE), or encrypted.
     """
     header = parse_database_header(page_1)
     if (
@@ -199,5 +200,5 @@ def size_without_frames(page_1: bytes, file_size: int, page_size: int) -> int:
 
 
 def no_pages() -> PageNumbers:
-    """Return that there are no pages."""
+    """Return an empty array of page numbers."""
     return np.empty(0, np.uint32)

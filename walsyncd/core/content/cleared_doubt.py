@@ -1,17 +1,17 @@
-"""Decides whether a doubt is cleared. Then the database is what its replica says: nothing is shipped, positions stay.
+"""Decides whether a doubt is cleared. If it is, the database equals its replica: nothing is shipped, positions stay.
 
-A doubt says that something may have been missed after a position. A scan has then read the file, and a look that began
-later has followed the WAL's current incarnation up to N. The doubt is cleared only if all of these hold:
+A doubt says that something may have been missed after a position. After the doubt, a scan has read the file, and a look
+that began later has followed the WAL's current incarnation up to N. The doubt is cleared only if all of these hold:
 
 - The scan read every page of the file that no frame of the current incarnation holds, in one pass.
-- **No frame lies between the position and N.** Either the incarnation holds no commit at N, or it holds exactly those
-  that were shipped: the same salts, the same last frame, and the same running checksum. With other frames, a state
-  between them may never have been shipped, because a page that a frame holds was not compared. (A missed transfer
-  between two rows, and then an update of each, leaves no page that differs, and the state after the first update is
-  not the stored one.)
-- No page within the size at N differs from the map, each one exists, and the map has none past it.
+- **No frame lies between the position and N.** Either the incarnation holds no commit at N, or it holds exactly the
+  commits that were shipped: the same salts, the same last frame, and the same running checksum. If there were other
+  frames, a state between them may never have been shipped, because a page that a frame holds was not compared. (A
+  missed transfer between two rows, and then an update of each, leaves no page that differs, but the state after the
+  first update is not the stored state.)
+- No page within the size at N differs from the map, each of these pages exists, and the map has no page past that size.
 
-What was written and then written back is not seen. No content shows it.
+A change that was written and then written back is not noticed, because no content shows it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.sqlite.arrays import np
 
-# Something may have been missed. With every other kind, something was.
+# With these kinds of gaps, something may have been missed. With every other kind, something was missed.
 DOUBTS = frozenset({GapKind.UNCERTAIN, GapKind.DOUBT, GapKind.REVERTED, GapKind.REPLACED})
 
 
@@ -32,8 +32,8 @@ DOUBTS = frozenset({GapKind.UNCERTAIN, GapKind.DOUBT, GapKind.REVERTED, GapKind.
 class ScannedFile:
     """The result of the scan. The file has ``pages`` pages of ``page_size`` bytes.
 
-    ``differing`` are the pages that differ from the map. ``size`` is the size in pages at N. ``map_has_more``: the map
-    has entries of pages past that.
+    ``differing`` are the pages that differ from the map. ``size`` is the size of the database at N in pages.
+    ``map_has_more`` says that the map has entries of pages past that size.
     """
 
     page_size: int

@@ -1,15 +1,15 @@
 """Compares what was read from a database file with the page map, block by block.
 
-A page that differs is a finding only if nothing explains it. A difference is explained for the pages that frames wrote
-while the file was read, for those past the database's size at the end, and for the page of SQLite's lock bytes. Nothing
-else is explained.
+A page that differs is a finding only if nothing explains the difference. A difference is explained for the pages that
+frames wrote while the file was read, for the pages past the database's size at the end, and for the page of SQLite's
+lock bytes. Nothing else explains a difference.
 
-Some ciphers encrypt a page again when a checkpoint copies it. Then every page that came with a frame differs from the
-frame's bytes, and every page that was read from the file does not. ``PageTally`` counts both, so that such a database
-is recognised by what it does and not by its header. A plain database whose pages have no reserved bytes (byte 20 of
-the header) is never taken for one: a cipher of this kind needs room for a nonce in each page.
+Some ciphers encrypt a page again when a checkpoint copies it. Then every page whose entry came with a frame differs
+from the frame's bytes, and no page whose entry was read from the file differs. ``PageTally`` counts both kinds,
+so that such a database is recognised by its pages and not by its header. A plain database whose pages have no reserved
+bytes (byte 20 of the header) is never treated as such: a cipher of this kind needs room for a nonce in each page.
 
-A bridge carries every page that differs. So it carries each page of such a database that came with a frame.
+A bridge carries every page that differs. So the bridge of such a database carries each page that came with a frame.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Cipher(StrEnum):
     """Whether the file holds the bytes of the frames that were copied into it."""
 
     UNKNOWN = "unknown"
-    RESTORED = "restored"  # unknown, for example after a gap: a restored file holds frames as they were
-    STABLE = "stable"  # it does, whether it is encrypted or not
-    ANEW = "anew"  # each copy is encrypted again
+    RESTORED = "restored"  # not known, for example after a gap: a restored file holds the frames' own bytes
+    STABLE = "stable"  # the file holds the frames' bytes, whether it is encrypted or not
+    ANEW = "anew"  # each copy of a page is encrypted again
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ class PageTally:
 
 
 def cipher_of(known: Cipher, tally: PageTally, page_1: bytes) -> Cipher:
-    """Return what a scan shows of the cipher. ``page_1`` is the start of the file. A known result stays.
+    """Return what a scan shows of the cipher. ``page_1`` is the start of the file. An earlier definite result stays.
 
-    A page that equals its frame proves something only if a checkpoint copied it, and not a restore.
+    A page that equals its frame proves something only if a checkpoint, and not a restore, copied that page.
     """
     if known in {Cipher.STABLE, Cipher.ANEW}:
         return known
@@ -70,7 +70,7 @@ def is_plain(page_1: bytes) -> bool:
 
 
 def unexplained(expected: Entries, found: Entries, first: int, page_size: int, cipher: Cipher) -> PageNumbers:
-    """Return the pages of a block from page ``first`` on that contradict the map, before anything explains them."""
+    """Return the pages of a block from page ``first`` on that contradict the map, even if something explains them."""
     other = differs(expected, found)
     if cipher is Cipher.ANEW:
         other &= ~is_from_frame(expected)

@@ -8,7 +8,7 @@ An entry has 64 bits:
 
 Bit 0 matters only where pages are encrypted again when a checkpoint copies them (SQLite3 Multiple Ciphers with its
 default cipher, among others). The file never has the frame's bytes then, so an entry that came with a frame does not
-describe the file. ``differs`` ignores the bit, and ``is_from_frame`` reads it.
+describe the file. ``differs`` ignores bit 0, and ``is_from_frame`` reads it.
 
 The page of SQLite's lock bytes never holds content, so it never has an entry (sqlite.org/fileformat2.html, 1.4).
 """
@@ -32,7 +32,7 @@ ABSENT = 0
 LOCK_BYTE = 0x40000000
 
 _FROM_FRAME = 1
-_SMALLEST = 2  # the entry of a page whose hash has no bit but bit 0, since 0 means that there is no entry
+_SMALLEST = 2  # the entry of a page whose hash has no bit set except perhaps bit 0, since 0 means "no entry"
 
 
 def lock_page(page_size: int) -> int:
@@ -46,7 +46,7 @@ def entries_of_pages(pages: Buffer, page_size: int) -> Entries:
 
 
 def each_page(pages: Buffer, page_size: int) -> list[memoryview]:
-    """Return each of whole pages."""
+    """Return a view of each page in ``pages``, which are whole pages."""
     assert len(pages) % page_size == 0, f"{len(pages)} bytes are not whole pages of {page_size}"
     view = memoryview(pages)
     return [view[at : at + page_size] for at in range(0, len(pages), page_size)]

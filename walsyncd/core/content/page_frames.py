@@ -1,4 +1,4 @@
-"""Pages as frames of a stored epoch, which make up a bridge.
+"""Writes pages as frames of a stored epoch. A bridge consists of such frames.
 
 Only the last frame of a bridge commits. If a transaction holds a page twice, SQLite applies the last version.
 """
@@ -16,9 +16,9 @@ from walsyncd.core.stored.epoch import Stamp
 
 
 def frames_of_pages(pages: Sequence[tuple[int, Buffer]], stamp: Stamp, *, size: int = 0) -> tuple[bytes, Stamp]:
-    """Return the frames that hold these pages (number, content), and the stamp after them.
+    """Return the frames that hold these pages (number, content), and the stamp after the last frame.
 
-    The last one commits with a database of ``size`` pages. If ``size`` is 0, none of them commits.
+    The last frame commits with a database of ``size`` pages. If ``size`` is 0, no frame commits.
     """
     if not pages:
         return b"", stamp

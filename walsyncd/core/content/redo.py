@@ -1,16 +1,16 @@
 """Redo rows: the changes that a run of frames makes to a page map.
 
-The map file is written rarely. Changes by frames since then wait in the journal, one row for each segment. A row holds
-the last content of each page that its frames wrote, the smallest size that one of its commits stated, and the size that
-its last commit stated. Sizes are in pages.
+The map file is written rarely. Changes by frames since the last write wait in the journal, in one row for each segment.
+A row holds the last entry of each page that its frames wrote, the smallest size that one of its commits stated, and the
+size that its last commit stated. Sizes are in pages.
 
-**A commit forgets every page past its size, at that commit.** The database may become larger again in the same row,
-or in a later one. A page that comes back then is a new page. So
+**A commit drops every page past the size that it states.** The database may become larger again in the same row or in a
+later row. A page that comes back then is a new page. So
 
-- a page counts only if no commit from its frame on states a smaller size than its number;
-- to apply a row, first drop every entry past its smallest size, then set those that it holds.
+- a page counts only if neither its frame nor a later one commits with a size smaller than the page's number;
+- to apply a row, first drop every map entry past the row's smallest size, then set the entries that the row holds.
 
-Consecutive rows can be combined into one (``combined``), by the same rule that applies a row to a map.
+Consecutive rows can be combined into one row (``combined``) by the same rule that applies a row to a map.
 
 The stored form of a row's entries is ``count`` page numbers (u32), then as many entries (u64), little-endian.
 """
@@ -31,7 +31,7 @@ _LOOP_PAGES_MAX = 64  # below this a dictionary is faster than numpy's sort (mea
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Redo:
-    """Changes to a map. ``pages`` ascend, and ``entries`` belong to them; see the head of this file."""
+    """Changes to a map, as the head of this file describes. ``pages`` ascend, and each has its entry in ``entries``."""
 
     pages: PageNumbers
     entries: Entries
@@ -56,7 +56,7 @@ def nothing_to_redo() -> Redo:
 
 
 class RedoBuilder:
-    """Collects a row from frames that come in runs. The frames of one transaction may come in several runs."""
+    """Builds a row from frames that come in runs. The frames of one transaction may come in several runs."""
 
     def __init__(self, page_size: int) -> None:
         self._page_size = page_size
@@ -95,7 +95,7 @@ class RedoBuilder:
 
 
 def combined(rows: Iterable[Redo]) -> Redo:
-    """Return one row that does the same as these rows one after the other."""
+    """Return one row that changes a map as these rows do when they are applied one after the other."""
     parts: list[tuple[PageNumbers, Entries]] = []
     smallest, size = SIZE_MAX, SIZE_MAX
     for row in reversed(list(rows)):
@@ -107,7 +107,10 @@ def combined(rows: Iterable[Redo]) -> Redo:
 
 
 def apply(redo: Redo, entries: Entries, first: int) -> Entries:
-    """Return the ``entries`` of the pages from number ``first`` on after ``redo``, as a new array."""
+    """Return a new array with the entries after ``redo`` of the pages from number ``first`` on.
+
+    ``entries`` are the entries of these pages before ``redo``.
+    """
     changed = entries.copy()
     if redo.size_min < first + len(changed) - 1:
         changed[max(0, redo.size_min + 1 - first) :] = ABSENT
@@ -122,7 +125,7 @@ def format_entries(redo: Redo) -> bytes:
 
 
 def parse_entries(text: bytes, *, size_min: int, size: int) -> Redo:
-    """Inverse of ``format_entries``. Raises ValueError if the text is not valid."""
+    """Parse what ``format_entries`` returns. Raises ValueError if the text is not valid."""
     count, rest = divmod(len(text), _PAIR_BYTES)
     if rest:
         raise ValueError(f"{len(text)} bytes are no pages and entries")
@@ -136,7 +139,7 @@ def parse_entries(text: bytes, *, size_min: int, size: int) -> Redo:
 def _last_wins(parts: list[tuple[PageNumbers, Entries]]) -> tuple[PageNumbers, Entries]:
     if not parts:
         return np.empty(0, np.uint32), np.empty(0, np.uint64)
-    if len(parts) == 1:  # its pages are distinct and ascend
+    if len(parts) == 1:  # the pages of one part are distinct and ascend
         return parts[0]
     pages, last = _last_of_each(np.concatenate([pages for pages, _ in parts]))
     return pages, np.concatenate([entries for _, entries in parts])[last]

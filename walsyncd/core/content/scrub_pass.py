@@ -1,11 +1,11 @@
 """Compares one reading of a database file with the page map, except for the pages that frames explain.
 
-Let S be the point before frame 1 of the WAL's current incarnation when the first byte is read, and N the position of a
-look that begins after the last byte. A page that a frame from S through N holds is explained, and so is a page past
-the database's size at N. Every other page must have the map's entry.
+Let S be the point before frame 1 of the WAL's current incarnation when the first byte is read. Let N be the position of
+a look that begins after the last byte is read. A page that a frame from S through N holds is explained, and so is a
+page past the database's size at N. Every other page must have the map's entry.
 
-Pages whose entry came with a frame are kept apart: in a file that a cipher encrypts again they always differ
-(``comparison``), and whether it is such a file is known only at the end.
+Pages whose entry came with a frame are kept apart: they always differ if a cipher encrypts each copied page again
+(``comparison``), and only at the end is it known whether the file has such a cipher.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from walsyncd.core.sqlite.dbheader import parse_database_header
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScrubFinding:
-    """Of the ``compared`` pages that no frame explains, ``pages`` contradict the map.
+    """The result of a pass. ``pages`` contradict the map and are not explained. ``compared`` pages were compared.
 
     ``cipher`` is what the comparison has shown of the file's cipher.
     """
@@ -31,7 +31,7 @@ class ScrubFinding:
 
 
 class ScrubPass:
-    """Takes the blocks of the file as they are read; holds four bytes for each page that differs."""
+    """Takes the blocks of the file as they are read. It holds four bytes for each page that differs."""
 
     def __init__(self, page_size: int) -> None:
         self._page_size = page_size
@@ -42,7 +42,7 @@ class ScrubPass:
         self._taken = 0
 
     def take(self, numbers: PageNumbers, expected: Entries, found: Entries) -> None:
-        """Take the pages of one block: their entries in the map, and those of the file."""
+        """Take the pages of one block: ``expected`` are their entries in the map, ``found`` are those of the file."""
         other, by_frame, there = differs(expected, found), is_from_frame(expected), expected != ABSENT
         self._by_frame.append(numbers[there & other & by_frame])
         self._by_file.append(numbers[there & other & ~by_frame])
@@ -54,14 +54,15 @@ class ScrubPass:
         self._taken += int(np.count_nonzero(there))
 
     def lacks(self, numbers: PageNumbers) -> None:
-        """The file ends before these pages, which the database has."""
+        """Take in that the file ends before these pages, which the database has."""
         self._by_file.append(numbers)
         self._taken += len(numbers)
 
     def end(self, explained: PageNumbers, size: int | None, cipher: Cipher, page_1: bytes) -> ScrubFinding:
-        """All was taken. ``explained`` are the pages in frames from S through N.
+        """Return the finding after all blocks were taken. ``explained`` are the pages in frames from S through N.
 
-        ``size`` is that of the database at N in pages; None: not known, then the map's is taken.
+        ``size`` is the size of the database at N in pages. If it is None, the size is not known, and the pages of the
+        map are compared.
         """
 
         def unexplained(parts: list[PageNumbers]) -> PageNumbers:
@@ -73,7 +74,7 @@ class ScrubPass:
             return content
 
         by_frame, by_file = unexplained(self._by_frame), unexplained(self._by_file)
-        if size is not None:  # a page that the database has and the map has not
+        if size is not None:  # a page that the database has but the map lacks
             by_file = np.union1d(by_file, unexplained(self._unknown)).astype(np.uint32)
         tally = self._same + PageTally(frame_other=len(by_frame), file_other=len(by_file))
         cipher = cipher_of(cipher, tally, page_1)
@@ -82,7 +83,7 @@ class ScrubPass:
 
 
 def believed_size(page_1: bytes) -> int | None:
-    """Return the size in pages that page 1 states, or None if it can't be believed. For a database without frames."""
+    """Return the size in pages that page 1 of a database without frames states, or None if it can't be believed."""
     header = parse_database_header(page_1)
     if header is None or not header.magic_ok or header.version_valid_for != header.change_counter:
         return None

@@ -1,30 +1,31 @@
-"""Which pages may differ between two committed states of a database in rollback mode, by the journals in between.
+"""Finds the pages that may differ between two committed states of a database in rollback mode, from its journals.
 
-A journal holds each page that its transaction changed as it was before, with two exceptions:
+A journal holds the old content of each page that its transaction changed, with two exceptions:
 
-- A page past the old size of the database is not journalled. The old size is that of the journalled page 1. The
-  journal's header has the size of the *file*, which is larger after a savepoint that was rolled back.
-- A leaf that is taken from the freelist is not journalled. So all pages of the freelist before each transaction count.
-  The list is walked from the journalled page 1: a trunk is taken from the journal, else from the journals of later
-  transactions, else from the file. It must have as many pages as page 1 says, because a transaction that makes the
-  database smaller cuts trunks off without journalling them.
+- A page past the old size of the database is not journalled. The journalled page 1 states the old size. The journal's
+  header states the size of the *file*, which is larger after a savepoint was rolled back.
+- A leaf that is taken from the freelist is not journalled. So every page that was on the freelist before one of the
+  transactions counts as changed. The list is walked from the journalled page 1: a trunk is taken from the journal, else
+  from the journals of later transactions, else from the file. The walk must find as many pages as page 1 states,
+  because a transaction that makes the database smaller cuts trunks off without journalling them.
 
-A journal leads from counter c to c + 1 if its page 1 has counter c, and if the database was written while it existed.
-The journals are a proof only if there is one for each step, and if every write to the database is accounted for
-(``journal_trail``). A file may have been the journal of several transactions, of which it shows the last one:
+A journal leads from counter c to c + 1 if its page 1 has counter c and the database was written while the journal
+existed. The journals are a proof only if there is one for each step, and if every write to the database is accounted
+for (``journal_trail``). A file may have been the journal of several transactions, and shows only the last of them:
 
-- SQLite begins a new part of the journal before each run of writes to the database. So more runs than parts were not
-  made by that transaction alone. (A transaction that is rolled back may look like that, too, and so may one that is
-  never synced.)
-- While a kept journal existed there was one run. It was that of the last transaction only if that one is the last step.
+- SQLite begins a new part of the journal before each run of writes to the database. So if there were more runs than the
+  journal has parts, that transaction alone did not make them. (There may also be more runs than parts if the
+  transaction is rolled back or never synced.)
+- While a kept journal existed there was one run. The journal's transaction made that run only if that transaction is
+  the last step.
 
-More pages than changed do no harm.
-Therefore the pages of all other journals count as well: their transactions were rolled back. A leaf that such a
-transaction took and wrote keeps what was written, so the pages that were free before it count, too. SQLite writes such
-a leaf without syncing the journal first, because there is no record of it. So even a journal of which nothing was
-synced, or whose synced parts lack page 1, may belong to a transaction that wrote leaves.
+The result may name more pages than changed, which does no harm. Therefore it includes the pages of all other journals,
+whose transactions were rolled back. A leaf that such a transaction took and wrote keeps the written content, so the
+pages that were free before the transaction are included, too. SQLite writes such a leaf without syncing the journal
+first, because the journal has no record of the leaf. So even a journal of which nothing was synced, or whose synced
+parts lack page 1, may belong to a transaction that wrote leaves.
 
-Everything else is a reason to scan.
+In all other cases the caller must scan the file.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ PageNumbers: TypeAlias = "NDArray[np.uint32]"
 
 
 class NoProof(StrEnum):
-    """Why journals that are accounted for do not show which pages changed."""
+    """The reason why the journals do not show which pages changed, although they account for every write."""
 
     NO_HEADER = "page 1 is not a plain database header"
     WAL = "the database is or was in WAL mode"
@@ -69,9 +70,9 @@ ScanReason: TypeAlias = Doubt | JournalFault | NoProof
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChangedPages:
-    """Every page that may differ is in ``numbers``, which ascend and are not greater than ``page_count``.
+    """The pages that may differ. ``numbers`` has each of them, in ascending order and none past ``page_count``.
 
-    ``page_count`` is the size of the database in the later state, and ``counter`` its change counter.
+    ``page_count`` is the size of the database in the later state, and ``counter`` is the change counter of that state.
     """
 
     numbers: PageNumbers
@@ -82,9 +83,9 @@ class ChangedPages:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeenJournal:
-    """A journal, and how many runs of writes to the database there were while it existed (``JournalTrail``).
+    """A journal, and the number of runs of writes to the database while the journal existed (``JournalTrail``).
 
-    ``is_whole``: nothing was cut off a kept one.
+    ``is_whole`` says that nothing was cut off a kept journal.
     """
 
     content: RollbackJournal | JournalFault
@@ -93,7 +94,7 @@ class SeenJournal:
     is_whole: bool = False
 
     def counter(self) -> int | None:
-        """Return the change counter before its transaction, or None if it does not say that."""
+        """Return the change counter before the journal's transaction, or None if the journal does not state it."""
         page_1 = self.content.page_1 if isinstance(self.content, RollbackJournal) else None
         header = None if page_1 is None else parse_database_header(page_1)
         return None if header is None else header.change_counter
@@ -101,9 +102,9 @@ class SeenJournal:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """All journals of the transactions that began at one value of the counter; all but one were rolled back.
+    """All journals of the transactions that began at one value of the counter. All but one of these were rolled back.
 
-    The file itself is in the last state, so no journal is needed for that.
+    The file itself is in the last state, so the last state needs no step.
     """
 
     header: DatabaseHeader
@@ -118,10 +119,10 @@ def changed_pages(
     page: Callable[[int], bytes],
     page_size: int,
 ) -> ChangedPages | ScanReason:
-    """Return the pages that may differ between the state with ``counter_before`` and the file as it is now.
+    """Return the pages that may differ between the state with ``counter_before`` and the current file.
 
-    ``page_1`` is the start of page 1 now, and ``page`` reads a page of the file. Both are of one committed state.
-    ``journals`` are all journals of the time in between, and the caller has found no ``Doubt``.
+    ``page_1`` is the start of the current page 1, and ``page`` reads a page of the file. Both are of one committed
+    state. ``journals`` are all journals that existed between the two states, and the caller has found no ``Doubt``.
     """
     now = parse_database_header(page_1)
     if now is None or not _is_plain(now):
@@ -137,7 +138,7 @@ def changed_pages(
     steps = _steps(counter_before, now, journals)
     if isinstance(steps, NoProof):
         return steps
-    if len(journals) > len(steps):  # some were rolled back, perhaps after the last step
+    if len(journals) > len(steps):  # some transactions were rolled back, perhaps after the last step
         steps.append(_Step(now, page_1, ()))
     free = _free_before(steps, page)
     if free is None:
@@ -154,12 +155,12 @@ def changed_pages(
 
 
 def free_page_count(page_1: bytes) -> int:
-    """Return how many pages are free by page 1, or 0 if it is shorter than that."""
+    """Return the number of free pages that page 1 states, or 0 if ``page_1`` is too short to state it."""
     return _FREELIST.unpack_from(page_1, _FREELIST_AT)[1] if len(page_1) >= _FREELIST_AT + _FREELIST.size else 0
 
 
 def _fault(seen: SeenJournal, now: DatabaseHeader) -> ScanReason | None:
-    """Return why a journal does not account for what was written while it existed."""
+    """Return why a journal does not account for what was written while it existed, or None if it does."""
     if not isinstance(seen.content, RollbackJournal):
         is_harmless = seen.content is JournalFault.NEVER_SYNCED and not seen.runs
         return None if is_harmless else seen.content
@@ -172,7 +173,7 @@ def _fault(seen: SeenJournal, now: DatabaseHeader) -> ScanReason | None:
 
 
 def _is_plain(header: DatabaseHeader) -> bool:
-    """Whether counter and size of the header can be believed."""
+    """Whether the counter and the size in the header can be believed."""
     return header.magic_ok and header.page_count > 0 and header.change_counter == header.version_valid_for
 
 
@@ -191,7 +192,7 @@ def _steps(counter_before: int, now: DatabaseHeader, journals: Sequence[SeenJour
         page_1 = each.content.page_1 if isinstance(each.content, RollbackJournal) else None
         header = None if page_1 is None else parse_database_header(page_1)
         if header is None or page_1 is None or not isinstance(each.content, RollbackJournal):
-            continue  # it has no page 1: the transaction was rolled back
+            continue  # the journal has no page 1, so its transaction was rolled back
         if not _is_plain(header):
             return NoProof.NO_HEADER
         if not _is_rollback(header):
@@ -228,7 +229,7 @@ def _free_before(steps: Sequence[_Step], page: Callable[[int], bytes]) -> frozen
 
 
 class _PagesBefore:
-    """The pages of the database before the first of some steps that lead to the file as it is."""
+    """The pages of the database before the first of ``steps``, which lead to the current file."""
 
     def __init__(self, steps: Sequence[_Step], page: Callable[[int], bytes]) -> None:
         self._steps = steps

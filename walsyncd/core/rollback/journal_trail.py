@@ -1,21 +1,23 @@
-"""Whether the journals that were seen account for every write to a database, by the order of the files' events.
+"""Decides from the order of the files' events whether the journals that were seen account for every database write.
 
 The change counter in page 1 is no proof by itself. A transaction that is rolled back leaves a journal that looks like
-that of the next commit, and a commit in journal mode MEMORY or OFF leaves none. So a write to the database is accepted
-only where it belongs:
+the journal of the next commit, and a commit in journal mode MEMORY or OFF leaves no journal. So a write to the database
+is accepted only in two places:
 
-- between CREATE and DELETE of a journal whose descriptor is held (``DELETE``), and no more often than that journal
-  explains (``changed_pages``): a transaction in mode TRUNCATE may have used the same file before; or
-- once, between two runs of writes to a journal that exists all the time (``PERSIST``). That file holds only the last
-  transaction. A second run of writes to the database may be another transaction, or the same one after the cache was
-  full. In exclusive mode the counter does not show the difference.
+- Between CREATE and DELETE of a journal whose descriptor is held (mode ``DELETE``). There may be no more runs of writes
+  than that journal explains (``changed_pages``), because a transaction in mode TRUNCATE may have used the same file
+  before.
+- Between two runs of writes to a journal that exists all the time (mode ``PERSIST``), where one run is accepted. The
+  journal holds only the last transaction. A second run of writes to the database may belong to another transaction, or
+  to the same one after the cache was full. In exclusive mode the counter does not show the difference.
 
-A kept journal may have been cut by PRAGMA journal_size_limit. SQLite does that after it has written zeros over the
+A kept journal may have been cut by PRAGMA journal_size_limit. SQLite cuts it after it has written zeros over the
 header, which ends the transaction. So nothing was cut off if the journal was written just once after the last write to
-the database. That is known only if no two writes to the journal were merged into one event (``JOURNAL_COUNTED``).
+the database. That number is known only if no two writes to the journal were merged into one event
+(``JOURNAL_COUNTED``).
 
-A write to the database after the end of the journal is not accepted even where SQLite makes it: it cuts the file there
-when the database has become smaller.
+A write to the database after the end of the journal is not accepted, although SQLite makes one: it truncates the file
+then if the database has become smaller.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from enum import StrEnum
 
 
 class Doubt(StrEnum):
-    """Why the journals do not account for every write."""
+    """The reason why the journals do not account for every write."""
 
     STRAY_WRITE = "the database was written without a journal"
     JOURNAL_MISSED = "a journal was gone before it was opened"
@@ -39,7 +41,7 @@ class Doubt(StrEnum):
 
 
 class FileEvent(StrEnum):
-    """An event of -journal or of the database. A journal is held if the descriptor is its own and of no other."""
+    """An event of -journal or of the database. A journal is held if an open descriptor belongs to this very journal."""
 
     JOURNAL_CREATED = "journal created"
     JOURNAL_CREATED_UNHELD = "journal created, and not held"
@@ -55,36 +57,39 @@ class JournalNow(StrEnum):
     """What -journal is at a quiet moment, when the database file is in a committed state."""
 
     ABSENT = "absent"
-    IDLE = "idle"  # it exists, and no writer uses it PERSIST
+    IDLE = "idle"  # -journal exists, and no writer uses it (mode PERSIST)
     IN_USE = "in use"  # somebody holds RESERVED, and has written nothing to the database yet
 
 
 @dataclass(slots=True)
 class JournalTrail:
-    """The events since the last committed state, and what they show. It must be given every event in queue order."""
+    """The events since the last committed state, and what they show. The caller passes every event in queue order."""
 
     doubt: Doubt | None = None
     """The first reason for doubt since the last ``restart``."""
     is_open: bool = False
-    """A journal was created, and has not been deleted."""
+    """Whether a journal was created and has not been deleted."""
     is_kept: bool = False
-    """A journal was there at the last ``restart``, and has not been deleted."""
+    """Whether a journal existed at the last ``restart`` and has not been deleted."""
     is_journal_written: bool = False
-    """The journal that exists now was written."""
+    """Whether the current journal was written."""
     database_runs: int = 0
-    """Runs of writes to the database, with writes to that journal between them."""
+    """The number of runs of writes to the database, with writes to the current journal between the runs."""
     runs_of_deleted: list[int] = field(default_factory=list)
-    """``database_runs`` of each journal that was deleted since the last ``restart``, in their order."""
+    """``database_runs`` of each journal that was deleted since the last ``restart``, in the order of deletion."""
     last_writes: int = 0
-    """Events of writes to that journal since the last write to the database."""
+    """The number of events of writes to the current journal since the last write to the database."""
     _last_was_journal: bool = False
     _is_counted: bool = True
-    """Each write to that journal was counted, but perhaps the last one."""
+    """Whether each write to the current journal was counted, except perhaps the last write."""
     _is_last_counted: bool = True
 
     @property
     def is_whole(self) -> bool:
-        """Whether the journal that exists now was not cut after its transaction. It is not if nobody counted."""
+        """Whether the current journal is known not to have been cut after its transaction.
+
+        This is False if the writes to the journal were not counted.
+        """
         return self._is_counted and self._is_last_counted and self.last_writes == 1 and self.database_runs > 0
 
     def restart(self, journal: JournalNow) -> None:
@@ -100,7 +105,7 @@ class JournalTrail:
         self._begin_runs()
 
     def take(self, event: FileEvent | Doubt) -> None:
-        """Take in one event, or what no event explains."""
+        """Take in one event, or a doubt that the caller has found."""
         match event:
             case FileEvent.JOURNAL_CREATED | FileEvent.JOURNAL_CREATED_UNHELD:
                 self.journal_created(is_held=event is FileEvent.JOURNAL_CREATED)
@@ -118,7 +123,7 @@ class JournalTrail:
                 self.raise_doubt(event)
 
     def journal_created(self, *, is_held: bool) -> None:
-        """Take in a CREATE of -journal. ``is_held``: its own descriptor, of no other journal, is held."""
+        """Take in a CREATE of -journal. ``is_held`` says that a descriptor of this very journal is held."""
         if not is_held:
             self.raise_doubt(Doubt.JOURNAL_MISSED)
         if self.is_open or self.is_kept:
@@ -135,7 +140,7 @@ class JournalTrail:
         self.last_writes += 1
 
     def journal_deleted(self, *, is_held: bool) -> None:
-        """Take in a DELETE of -journal. ``is_held``: the held descriptor is of the file that was deleted."""
+        """Take in a DELETE of -journal. ``is_held`` says that the held descriptor is that of the deleted file."""
         if not self.is_open:
             self.raise_doubt(Doubt.JOURNAL_UNKNOWN)
         elif not is_held:
@@ -156,7 +161,7 @@ class JournalTrail:
         self.last_writes = 0
 
     def raise_doubt(self, doubt: Doubt) -> None:
-        """Take in what no rule above explains."""
+        """Note a reason for doubt, unless there is an earlier one."""
         self.doubt = self.doubt or doubt
 
     def doubt_now(self, journal: JournalNow) -> Doubt | None:

@@ -1,17 +1,18 @@
-"""Reads a large database file while transactions change it, until what was read is one committed state.
+"""Reads a large database file while transactions change it, until the pages that were read are one committed state.
 
-A scan of a large file does not fit between two commits. So it is read in passes, like a bridge:
+A scan of a large file does not fit between two commits. So the file is read in passes, as a bridge reads it:
 
-1. At a quiet moment the first pass begins, with all pages of the database. It reads them whatever writers do meanwhile.
-2. At each quiet moment from then on, the pages that changed since the one before are added up (``changed_pages``).
-3. The next pass begins at a quiet moment. It reads the pages that changed since the pass before it began.
-4. When few enough pages are left, they are read within one quiet moment. What was read last of each page is then the
-   state of that moment.
+1. At a quiet moment the first pass begins. It reads all pages of the database, whatever writers do meanwhile.
+2. At each later quiet moment, the pages that changed since the previous quiet moment are collected (``changed_pages``).
+3. The next pass begins at a quiet moment. It reads the pages that changed since the previous pass began.
+4. When few enough pages are left, they are read within one quiet moment. The last version that was read of each page
+   then belongs to the state of that moment.
 
-It needs the journal of every transaction from the first moment on, of one that was rolled back as well: a page may have
-been read while it had content that was never committed. Without one, the scan begins again.
+The scan needs the journal of every transaction from the first moment on. That includes transactions that were rolled
+back, because a page may have been read while it had content that was never committed. If a journal is missing, the scan
+begins again.
 
-The pages past the size of the database at the beginning of the first pass are among those that changed.
+The pages past the size that the database had when the first pass began are among the pages that changed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from walsyncd.core.sqlite.arrays import np
 class RollingScan:
     """The pages of a scan that are left to be read.
 
-    It begins at a quiet moment, with the size and the change counter of that moment.
+    The scan begins at a quiet moment, with the size and the change counter of that moment.
     """
 
     def __init__(self, counter: int, page_count: int) -> None:
@@ -36,7 +37,10 @@ class RollingScan:
         self._changed: PageNumbers = np.arange(1, page_count + 1, dtype=np.uint32)
 
     def add(self, changed: ChangedPages) -> bool:
-        """Take in what changed up to a quiet moment. Returns False if it does not begin at the moment before."""
+        """Take in what changed up to a quiet moment.
+
+        Returns False if ``changed`` does not begin at the previous quiet moment.
+        """
         if changed.counter_before != self.counter:
             return False
         self.counter, self.page_count = changed.counter, changed.page_count

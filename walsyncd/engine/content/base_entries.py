@@ -1,13 +1,14 @@
 """The entries of the pages that a base has copied, so that the file need not be read again for them.
 
-A base is copied while writers write, so it may hold parts of several states. The entries are those of the bytes that
-were uploaded, each page once.
+A base is copied while writers write, so it may hold parts of several states. There is one entry for each page, computed
+from the bytes that were uploaded.
 
-- *Without a WAL* the scan that closes the base ships every page that differs, at a committed moment, from what the base
-  took. So the base with the frames from its start S to the position N after that scan is the database at N. A base that
-  has to read a range again is given up. One that an earlier run of the daemon began is read from its first byte again,
-  and a part that the store has is kept only if it holds the same again.
-- *With a WAL* they become the database's page map, if it has none (``base_maps``).
+- *Without a WAL* the scan that closes the base ships every page whose content at a committed moment differs from the
+  copied content. Let S be the base's start, and N the position after that scan. Applying the frames from S to N to the
+  base gives the database at N. A base that has to read a range again is given up. If an earlier run of the daemon
+  began the base, the file is read from its first byte again, and a part that the store has is kept only if its content
+  is still the same.
+- *With a WAL* the entries become the database's page map, if it has none (``base_maps``).
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from walsyncd.errors import TransientError
 
 
 class BaseEntries:
-    """The entries of one base under way. The base's thread writes them, and the scan thread reads them after that.
+    """The entries of one base under way. The base's thread writes them, and the scan thread reads them afterwards.
 
-    The base's thread drops them when it ends, unless a scan has taken them over. It may end first, because the daemon
-    stops.
+    The base's thread drops the entries when it ends, unless a scan has taken them over. The thread may end before that,
+    because the daemon stops.
     """
 
     def __init__(self, writer: PageMapWriter, page_size: int) -> None:
         self.writer = writer
         self.reached = 0
-        """How many bytes of the file were taken."""
+        """The number of bytes of the file that were taken in so far."""
         self._page_size = page_size
         self._rest = b""
         self._lock = threading.Lock()
@@ -42,7 +43,10 @@ class BaseEntries:
         return self._page_size
 
     def took(self, offset: int, content: Buffer) -> None:
-        """Take in what was copied from ``offset`` on. Raises TransientError if it does not follow what was before."""
+        """Take in the bytes that were copied from ``offset`` on.
+
+        Raises TransientError if they do not directly follow the bytes taken in before.
+        """
         if offset != self.reached:
             raise TransientError("a part of the base was to be read again, and the database may have changed since")
         self.reached += len(content)
@@ -60,20 +64,20 @@ class BaseEntries:
         return self.writer.read(first, count)
 
     def has_more(self, size: int) -> bool:
-        """Whether it has pages past number ``size``."""
+        """Whether the base has pages past number ``size``."""
         return bool(self.writer.read(size + 1, 1)[0])
 
     def close(self) -> None:
         """Do nothing: the entries are kept until ``drop``."""
 
     def take_over(self) -> bool:
-        """Keep the entries until ``release``. Returns False if they were dropped before."""
+        """Keep the entries until ``release``. Returns False if the entries were dropped before."""
         with self._lock:
             self._is_taken = not self._is_dropped
             return self._is_taken
 
     def drop(self) -> None:
-        """Forget them, unless a scan has taken them over."""
+        """Remove the entries, unless a scan has taken them over."""
         with self._lock:
             if self._is_taken:
                 return
@@ -81,5 +85,5 @@ class BaseEntries:
         self.writer.close()
 
     def release(self) -> None:
-        """Forget what was taken over."""
+        """Remove the entries that were taken over."""
         self.writer.close()

@@ -1,16 +1,18 @@
-"""The page map that a base makes while it is read, for a database in WAL mode that has no map.
+"""Makes a page map from the bytes that a base copies, for a database in WAL mode that has no map.
 
-Let S be the stored position where the base starts, and N its ``consistent_from``. The base's object with the frames
-from S through N is the database at N (``engine.base``). A page that one of these frames holds is in the redo rows after
-S, which are kept for that. Every other page of a restore is the object's. So the entries of the bytes that were
-uploaded, with the rows after S, are the map at N and at every position after it.
+Let S be the stored position where the base starts, and N the base's ``consistent_from``. Applying the frames from S
+through N to the base's object gives the database at N (``engine.base``). If one of these frames holds a page, the
+page's entry is in the redo rows after S, which are kept for that purpose. A restore takes every other page from the
+object. So the entries of the uploaded bytes, together with the rows after S, are the map at N and at every later
+position.
 
-Unlike a scan (``map_making``), this reads nothing a second time: what the object holds is what was hashed, even if
-somebody changes the file between the two. Both assume that the file has the last version of pages whose frames are
-before S. A restore may apply such frames of the base's epoch, and so undo what somebody else wrote over these pages.
+Unlike a scan (``map_making``), this does not read the file a second time. The hashes are those of the uploaded bytes,
+even if somebody changes the file meanwhile. Both a base and a scan assume that the file has the last version of each
+page whose frames are before S. If somebody else wrote over such pages, a restore may undo that, because it may apply
+frames of the base's epoch that are before S.
 
-Every doubt is answered by a scan instead: a range that was read again, an earlier run that copied a part, a gap or a
-spool that was read again before N was stored, rows that are missing.
+In each of these cases a scan makes the map instead: a range was read again, an earlier run of the daemon copied a part,
+there was a gap or the spool was read again before N was stored, or rows are missing.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ from walsyncd.engine.follow.file_facts import page_size_of
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.errors import StateError, TransientError
 
-BASE_MAPS_MAX = 64  # each map has a file open until its base's manifest is stored; for more bases a scan makes the map
+BASE_MAPS_MAX = 64  # each map keeps a file open until its base's manifest is stored; scans make the maps of more bases
 
 
 class BaseMap:
-    """The entries of one base. The base's thread writes them until ``copied``, and the scan thread has them after it.
+    """The entries of one base. The base's thread writes them until ``copied``. Then they belong to the scan thread.
 
-    ``unbroken`` is that of the scan's origin (``ScanOrigin``), and ``before`` is S. The base's thread may end before
+    ``unbroken`` has the same meaning as ``ScanOrigin.unbroken``, and ``before`` is S. The base's thread may end before
     the follower has found N. So ``copied`` and ``drop`` exclude each other: the first call decides.
     """
 
@@ -44,26 +46,29 @@ class BaseMap:
         self.entries, self.before, self.unbroken = entries, before, unbroken
         self.page_1 = b""
         self.end: Position | None = None
-        """N, once it is known."""
+        """The position N, or None as long as N is not known."""
         self._maps, self._row_id = maps, row_id
         self._is_whole = True
         self._is_dropped = False
         self._lock = threading.Lock()
 
     def took(self, offset: int, content: Buffer) -> None:
-        """Take in what was uploaded. If it does not follow what was before, the map is given up."""
+        """Take in uploaded bytes. If they do not directly follow the bytes taken in before, the map is given up."""
         if not self._is_whole:
             return
         try:
             self.entries.took(offset, content)
-        except (TransientError, StateError):  # a range that is read again, or our own disk: a scan makes the map
+        except (TransientError, StateError):  # a range is read again, or our own disk failed
             self._is_whole = False
             return
         if (missing := self.entries.page_size - len(self.page_1)) > 0:
             self.page_1 += bytes(content[:missing])
 
     def copied(self, file_bytes: int, end: Position) -> None:
-        """Keep the entries for the scan thread if they cover the file. ``end`` is N. For the follower's thread."""
+        """Keep the entries for the scan thread if they cover the file. ``end`` is N.
+
+        Only the follower's thread may call this.
+        """
         with self._lock:
             is_all = self._is_whole and self.entries.reached == file_bytes
             if self._is_dropped or not is_all:
@@ -72,7 +77,7 @@ class BaseMap:
         self._maps.keep(self._row_id, self)
 
     def drop(self) -> None:
-        """Forget it if it was not kept. It can be called twice."""
+        """Remove the map if it was not kept. This may be called twice."""
         with self._lock:
             if self._is_dropped or self.end is not None:
                 return
@@ -81,7 +86,7 @@ class BaseMap:
 
 
 class BaseMaps:
-    """The maps that bases make now. Any thread may call."""
+    """The maps that bases are making. Any thread may call the methods."""
 
     def __init__(self, journal: Journal, maps: PageMaps) -> None:
         self._journal = journal
@@ -92,9 +97,9 @@ class BaseMaps:
         self._kept: dict[int, BaseMap] = {}
 
     def begin(self, tracked: FollowedDatabase, state: FollowState, unbroken: tuple[str, int, int]) -> BaseMap | None:
-        """Return what takes in a base that is to be copied from ``state`` on, or None if it makes no map.
+        """Return the map for a base that is to be copied from ``state`` on, or None if the base makes no map.
 
-        ``state`` is from before the first byte is read.
+        ``state`` must have been read before the first byte of the file is read.
         """
         self.forget(tracked)
         if state.mode != "wal" or self._journal.page_map(tracked.row_id) is not None:
@@ -136,7 +141,7 @@ class BaseMaps:
             self.dropped(kept)
 
     def dropped(self, made: BaseMap) -> None:
-        """Close its file, and remove it if it is no finished map."""
+        """Close the file of ``made``, and remove the file if it is not a finished map."""
         made.entries.drop()
         with self._lock:
             self._open -= 1

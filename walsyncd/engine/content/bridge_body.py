@@ -1,7 +1,7 @@
-"""Builds one transaction of pages: the body of a bridge, or of a segment where there is no WAL.
+"""Builds one transaction of pages: the body of a bridge, or of a segment of a database without a WAL.
 
-It is in memory while it is small, and in a temporary file of the spool after that. Until its row is in the journal, a
-restart of the daemon drops it and begins again. All methods run in the scan thread.
+A small body is in memory, and a larger one is in a temporary file of the spool. Until the body's row is in the journal,
+a restart of the daemon drops the body, and it is built again. All methods run in the scan thread.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ from walsyncd.errors import TransientError, WalsyncdError
 
 
 class BridgeImpossibleError(WalsyncdError):
-    """A base is needed, because it costs less, the spool has no room for the bridge, or there is no page map."""
+    """A base is needed instead of a bridge.
+
+    The reason is that the base costs less, that the spool has no room for the bridge, or that there is no page map.
+    """
 
 
 class KnownPages(Protocol):
-    """What the pages are compared with: a page map, or what a base took of the file."""
+    """The entries with which pages are compared: those of a page map, or those of the pages that a base copied."""
 
     @property
     def page_size(self) -> int:
@@ -43,10 +46,10 @@ class KnownPages(Protocol):
         """Return the entries of ``count`` pages from number ``first`` on."""
 
     def has_more(self, size: int) -> bool:
-        """Whether it has pages past number ``size``."""
+        """Whether there are entries of pages past number ``size``."""
 
     def close(self) -> None:
-        """Close what it is read from."""
+        """Close the file from which the entries are read."""
 
 
 class BridgeBody:
@@ -97,7 +100,7 @@ class BridgeBody:
 
     @property
     def taken(self) -> PageNumbers:
-        """The pages that were taken so far, ascending."""
+        """The numbers of the pages that were taken so far, ascending."""
         return combined([self._taken, *self._parts]).pages
 
     def map_has_more(self, size: int) -> bool:
@@ -105,14 +108,14 @@ class BridgeBody:
         return self._page_map.has_more(size)
 
     def begin_pass(self) -> None:
-        """From now on, compare the file also with what was taken so far."""
+        """Begin a pass, which also compares the file with the pages that earlier passes took."""
         self._taken = combined([self._taken, *self._parts])
         self._parts.clear()
 
     def take_differing(self, first: int, block: Buffer, entries: Entries, wanted: PageNumbers | None) -> None:
-        """Take the pages of a block of the file that differ from the map and from what was taken before this pass.
+        """Take those pages of a block of the file that differ from the map and from the versions of earlier passes.
 
-        The block begins with page ``first``. Only the pages in ``wanted`` are taken, or any of the block if it is None.
+        The block begins with page ``first``. Only pages in ``wanted`` are taken, or any page if it is None.
         """
         expected = self._page_map.entries(first, len(entries))
         if len(self._taken.pages):
@@ -131,7 +134,7 @@ class BridgeBody:
         self.take(pages, entries[numbers.astype(np.intp) - first])
 
     def take(self, pages: Sequence[tuple[int, Buffer]], entries: Entries) -> None:
-        """Take these pages. Raises BridgeImpossibleError if there are too many."""
+        """Take these pages. Raises BridgeImpossibleError if there are too many pages."""
         self._write(pages, 0)
         if pages:
             ascending = np.argsort([number for number, _ in pages], kind="stable")
@@ -140,13 +143,13 @@ class BridgeBody:
             self._parts.append(Redo(numbers, entries[ascending], nothing.size_min, nothing.size))
 
     def is_needed(self, size: int) -> bool:
-        """Whether anything was taken, or the map has pages of a database of more than ``size`` pages."""
+        """Whether any page was taken, or the map has pages past number ``size``."""
         return bool(self._frames) or self.map_has_more(size)
 
     def begin_after(self, stream: Stream) -> None:
-        """Begin its epoch at ``stream``, because the one before has grown.
+        """Make ``stream`` the position at which the transaction's epoch begins, because the previous epoch has grown.
 
-        Raises TransientError if ``stream`` is in another epoch.
+        Raises TransientError if ``stream`` is in another epoch than the transaction.
         """
         if (stream.generation, stream.epoch) != (self._stream.generation, self._stream.epoch):
             raise TransientError(f"epoch {self._stream.epoch} began without it")
@@ -156,10 +159,10 @@ class BridgeBody:
     def finish(
         self, content: bytes, size: int, span: BridgeSpan | None, seen_ms: int, *, number: int = 1
     ) -> tuple[NewObject, Stream]:
-        """Commit with ``content``, that of page ``number``, and a database of ``size`` pages.
+        """Commit with a last frame that holds ``content`` as page ``number``, and a database of ``size`` pages.
 
-        Returns the object and the stream after it. ``span`` is that of the gap that this is a bridge over, or None if
-        nothing was missed.
+        Returns the object and the stream after it. ``span`` is the span of the gap that this transaction bridges, or
+        None if nothing was missed.
         """
         self._write([(number, content)], size)
         stream = self._stream

@@ -1,7 +1,8 @@
 """The scan thread's part of a bridge: it reads the file in passes, and ends the bridge with the WAL's last versions.
 
-Where something only may have been missed, the end can be that nothing was (``core.content.cleared_doubt``). Each
-method is a generator whose result is its answer, or None if ``is_void`` said that nobody waits for it any more.
+If it is only possible that something was missed, the scan may find that nothing was (``core.content.cleared_doubt``).
+``read`` and ``finish`` are generators whose result is their answer, or None if ``is_void`` returned that nobody waits
+for the answer any more.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ IsVoid: TypeAlias = Callable[[], bool]
 
 @dataclass(frozen=True, slots=True)
 class PassRead:
-    """What a pass read, up to page ``pages`` of a file of ``file_bytes``.
+    """The result of a pass that read up to page ``pages`` of a file of ``file_bytes``.
 
-    ``changed``: the file's times or size changed meanwhile. ``entries`` are those of the pages ``copied`` in the file,
-    which were in frames up to ``copied_upto`` and had been copied back before.
+    ``changed`` says that the file's times or size changed meanwhile. ``copied`` are the pages in frames up to
+    ``copied_upto``, which had been copied back before the pass. ``entries`` are the entries of these pages in the file.
     """
 
     pages: int
@@ -54,7 +55,7 @@ class PassRead:
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """Nothing happened: the file's ``pages`` pages are what the replica says."""
+    """The result that nothing was missed: the file's ``pages`` pages equal those of the replica."""
 
     pages: int
 
@@ -63,8 +64,8 @@ class Cleared:
 class BridgeMade:
     """The finished bridge, and the stream after it.
 
-    ``overwritten`` are the pages that are other in the file than in the frame from which they were copied, and were
-    taken from the file. ``is_longer``: without a WAL it has more pages (``core.follow.overwritten``).
+    ``overwritten`` are the pages that were taken from the file because they differ there from the frame that was copied
+    back. ``is_longer`` says that the database would have more pages without the WAL (``core.follow.overwritten``).
     """
 
     new: NewObject
@@ -79,10 +80,11 @@ FinishSteps: TypeAlias = Generator[ScanWait, None, BridgeMade | Cleared | None]
 
 
 class BridgeScan:
-    """Reads for one bridge from the position ``old``. All methods are for the scan thread.
+    """Reads the file for one bridge from the position ``old``. Only the scan thread may call the methods.
 
-    ``is_stable``: a checkpoint is known to copy pages as they are. Where a cipher may encrypt them again, a doubt is
-    not cleared but bridged, because the file may have been restored, and drills must know where (``live_comparison``).
+    ``is_stable`` says that a checkpoint is known to copy pages unchanged. If a cipher may encrypt copied pages again, a
+    doubt is not cleared but bridged. The reason is that the file may have been restored, and drills must know at which
+    position (``live_comparison``).
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class BridgeScan:
         self._body: BridgeBody | None = None
 
     def read(self, listed: PassPages, state: FollowState, is_void: IsVoid) -> PassSteps:
-        """Take the listed pages that differ. ``state`` is where the pass begins."""
+        """Take the listed pages that differ. ``state`` is the follow state when the pass begins."""
         file = open_file(self._path)
         if file is None:
             raise TransientError(f"{self._path} does not exist")
@@ -141,9 +143,9 @@ class BridgeScan:
         is_doubt: bool,
         is_void: IsVoid,
     ) -> FinishSteps:
-        """Take the last versions from ``wal``, and end the bridge at N, which is ``state``.
+        """Take the last versions from ``wal``, and end the bridge at N, the position of ``state``.
 
-        ``is_doubt``: if nothing happened, there is no bridge. ``span`` and ``seen_ms`` are what the bridge says.
+        If ``is_doubt`` and nothing was missed, no bridge is made. The bridge states ``span`` and ``seen_ms``.
         """
         if is_void():
             return None
@@ -180,7 +182,7 @@ class BridgeScan:
         return BridgeMade(new, stream, overwritten, is_longer=size_alone > size)
 
     def _overwritten(self, found: LastVersions, cursor: Cursor, read: PassRead, wal: OpenFile) -> _PageSteps:
-        """Return the pages that are other in the file than in the frames from which they were copied back."""
+        """Return the pages whose content in the file differs from the frames that were copied back."""
         parts = [no_pages()]
         for frames in frames_upto(wal, cursor):
             rows = _last_versions(found, frames, read.copied_upto)
@@ -191,7 +193,7 @@ class BridgeScan:
         return np.unique(np.concatenate(parts)).astype(np.uint32)
 
     def _in_file(self, numbers: PageNumbers, read: PassRead) -> Iterator[tuple[int, bytes]]:
-        """Read these pages of the file again. Raises TransientError if one is not as the pass saw it."""
+        """Read these pages of the file again. Raises TransientError if a page has changed since the pass read it."""
         file, size = open_file(self._path), self._page_size
         if file is None:
             raise TransientError(f"{self._path} does not exist")
@@ -204,7 +206,7 @@ class BridgeScan:
                 yield number, content.ljust(size, b"\0")
 
     def drop(self) -> None:
-        """Remove what was written of the bridge."""
+        """Remove the part of the bridge that was written."""
         body, self._body = self._body, None
         if body is not None:
             body.drop()
@@ -218,7 +220,7 @@ def _last_versions(found: LastVersions, frames: Frames, last: int) -> NDArray[np
 
 
 def _require_page_size(page_1: bytes, page_size: int) -> None:
-    """Raise BridgeImpossibleError if page 1 says that the pages have another size. Without a WAL nothing else does."""
+    """Raise BridgeImpossibleError if page 1 states another page size. Without a WAL only page 1 shows such a change."""
     header = parse_database_header(page_1)
     if header is not None and header.magic_ok and header.page_size not in {None, page_size}:
         raise BridgeImpossibleError(f"its pages have {header.page_size} bytes now, and had {page_size}")

@@ -1,4 +1,4 @@
-"""What a bridge reads: runs of pages of the file, and the frames of the WAL's current incarnation."""
+"""Reads the sources of a bridge: runs of pages of the file, and the frames of the WAL's current incarnation."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def _cut(first: int, last: int, length_max: int) -> list[tuple[int, int]]:
 def frames_upto(
     wal: OpenFile, cursor: Cursor, *, after: Cursor | None = None, block_bytes: int = BLOCK_BYTES
 ) -> Iterator[Frames]:
-    """Read the verified frames from 1, or ``after`` a position, up to ``cursor`` in batches.
+    """Yield the verified frames up to ``cursor`` in batches. They begin with frame 1, or after the cursor ``after``.
 
-    Raises TransientError if they are not there any more.
+    Raises TransientError if the WAL no longer has these frames.
     """
     header = cursor.header
     assert header is not None

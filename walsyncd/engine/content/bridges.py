@@ -1,4 +1,4 @@
-"""Whether a gap can be bridged, and what a bridge is compared with."""
+"""Decides whether a gap can be bridged, and with which page map the file is compared."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = structlog.get_logger()
 
 
 class Bridges:
-    """Begins bridges. ``begin`` is for the follower's thread."""
+    """Begins bridges. Only the follower's thread may call ``begin``."""
 
     def __init__(
         self, journal: Journal, environment: Environment, schedule: Schedule, queue: ScanQueue, maps: PageMaps
@@ -41,11 +41,14 @@ class Bridges:
         self._queue = queue
         self._maps = maps
         self.doubted: dict[int, Salts] = {}
-        """By row id, the WAL's incarnation in which something other than SQLite seems to have written to the
-        database."""
+        """The salts of the WAL's incarnation in which something other than SQLite seems to have written to the
+        database, by the database's row id."""
 
     def begin(self, tracked: FollowedDatabase, gap: Gap, state: FollowState) -> bool:
-        """Begin to bridge the gap after ``state``, instead of a bridge under way. Returns False if a base is needed."""
+        """Begin to bridge the gap after ``state``. Returns False if a base is needed.
+
+        The new bridge replaces a bridge that is under way.
+        """
         page_map = self.map_for(tracked, state.stream.generation)
         if page_map is None:
             return False
@@ -81,9 +84,10 @@ class Bridges:
         _log.warning("gap_found", database=tracked.name, position=position, kind=str(gap.kind), reason=gap.reason)
 
     def take_back(self, tracked: FollowedDatabase) -> int | None:
-        """Drop what the database has spooled, except for objects that were begun. Returns the number of bytes freed.
+        """Drop what the database has spooled, except for objects whose upload has begun.
 
-        The caller reports the gap that this makes. Returns None, and drops nothing, if such a gap can't be bridged.
+        Returns the number of bytes freed. The caller reports the resulting gap. Returns None, and drops nothing, if
+        such a gap can't be bridged.
         """
         generation = tracked.generation
         if generation is None or self.map_for(tracked, generation) is None:
@@ -97,13 +101,13 @@ class Bridges:
         return freed
 
     def map_for(self, tracked: FollowedDatabase, generation: str) -> PageMapRow | None:
-        """Return the map to compare with, if the generation has one and a base to which a bridge can be added."""
+        """Return the map to compare with, or None if the generation lacks a map or a base to add a bridge to."""
         row, page_map = self._journal.database_by_id(tracked.row_id), self._journal.page_map(tracked.row_id)
         is_usable = page_map is not None and page_map.generation == generation
         return page_map if is_usable and (row.base_key or "").startswith(generation) else None
 
     def suspect(self, page_map: PageMapRow, state: FollowState, gap: Gap) -> SuspectSpan | None:
-        """Return the positions that a scrub's difference makes suspect: those since the last good scrub."""
+        """Return the positions since the last good scrub, which are suspect if a scrub has found a difference."""
         if gap.kind is not GapKind.DIFFERS:
             return None
         scrub = self._journal.last_scrub(page_map.database_id)

@@ -1,18 +1,20 @@
-"""Begins an epoch in which a base can begin although the WAL has not restarted in it.
+"""Begins an epoch in which a base can begin although the WAL has not restarted in that epoch.
 
-A base needs every frame of the WAL's current incarnation in the epoch in which it begins. An incarnation that lasts
-longer than an epoch would prevent that, for ever if the WAL never restarts (``wal_autocheckpoint=0``, a reader that
-stays open). So a new epoch is begun whose first transaction holds the last version of each page of the incarnation.
-Let P be the position before it and M the incarnation's last frame at P.
+A base needs every frame of the WAL's current incarnation in the epoch in which the base begins. An incarnation that
+lasts longer than an epoch prevents that, and prevents it for ever if the WAL never restarts (``wal_autocheckpoint=0``,
+or a reader that stays open). So a new epoch is begun whose first transaction holds the last version of each page of the
+incarnation. Let P be the position before this transaction.
 
-- The transaction changes nothing: after it a restore has the state at P. Each of its pages is the page at P.
-- While the incarnation lasts, a page of the database file is either as it was before frame 1, or a checkpoint has
-  copied it from one of the frames. A base that begins now reads such a page, and the transaction or a later frame has
-  that page. All other pages did not change. So the position before the transaction is the base's start S.
+- The transaction changes nothing: each of its pages has the content that the page has at P. So a restore to the
+  position after the transaction gives the state at P.
+- While the incarnation lasts, a page of the database file either has its content from before frame 1, or a checkpoint
+  has copied it from one of the frames. If a base that begins now reads a copied page, the transaction or a later frame
+  holds that page, too. All other pages did not change. So the base's start S is the position before the transaction.
 
-The frames are read again, and the chain shows that they are those that were followed. They can't be overwritten before
-the WAL restarts; if it does, nothing of this is needed any more. The scan thread reads in rounds while following goes
-on. The follower's thread adds what is left, and makes the object and the follow state durable in one transaction.
+The frames are read again, and their checksum chain shows that they are the frames that were followed. They can't be
+overwritten before the WAL restarts. If the WAL restarts, the new epoch is no longer needed. The scan thread reads the
+frames in rounds while following continues. The follower's thread then adds the remaining frames, and makes the object
+and the follow state durable in one transaction.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ from walsyncd.engine.follow.step import Step
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import TransientError, WalsyncdError
 
-ROUNDS_MAX = 20  # rounds; a writer that is faster than these is faster than a scan
+ROUNDS_MAX = 20  # if frames are still left after this many rounds, the writer is faster than a scan
 RETRY_S_MAX = 3600.0
 
 _Offer: TypeAlias = Callable[[list[ObjectRow]], None]
@@ -66,12 +68,12 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _NoPages:
-    """A page map without entries: it is unknown what the replica has, so each page that is taken is stored."""
+    """A page map without entries. It says nothing about the replica, so each page that is taken is stored."""
 
     page_size: int
 
     def entries(self, first: int, count: int) -> Entries:
-        """Return ``count`` entries, none of which says anything."""
+        """Return ``count`` absent entries."""
         return np.full(count, ABSENT, np.uint64)
 
     def has_more(self, size: int) -> bool:
@@ -85,7 +87,7 @@ class _NoPages:
 class _Transaction:
     """The transaction while it is built from the frames of ``wal``. ``reached`` is the last frame that was read.
 
-    The scan thread and the follower's use it by turns. It must be closed.
+    The scan thread and the follower's thread use the transaction in turn. The caller must close it.
     """
 
     def __init__(self, origin: ScanOrigin, wal: OpenFile, body: BridgeBody, before: Cursor) -> None:
@@ -95,7 +97,7 @@ class _Transaction:
         self._body = body
         self._is_durable = False
         self._last: tuple[int, bytes, int] = (0, b"", 0)
-        """The page, its content and the database's size of the frame that was reached."""
+        """The page number, the content and the database size in the frame ``reached``."""
 
     def read(self, upto: Cursor) -> Generator[ScanWait, None, None]:
         """Take the last versions of the pages in the frames after ``reached`` through ``upto``."""
@@ -118,9 +120,9 @@ class _Transaction:
         self._last = number, bytes(content), int(frames.sizes[-1])
 
     def finish(self, state: FollowState, environment: Environment) -> Step:
-        """Commit. Returns the step after which a base can begin in the new epoch.
+        """Commit the transaction. Returns the step after which a base can begin in the new epoch.
 
-        Raises TransientError if that is another epoch than it was when this began.
+        Raises TransientError if another epoch has begun since the transaction was begun.
         """
         number, content, size = self._last
         assert size, "what is followed ends with a commit"
@@ -132,18 +134,18 @@ class _Transaction:
         return Step(replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0, begun=begun), (new,))
 
     def is_durable(self) -> None:
-        """Note that the journal has it."""
+        """Note that the journal has the transaction's object."""
         self._is_durable = True
 
     def close(self) -> None:
-        """Close the WAL, and remove what was written unless the journal has it."""
+        """Close the WAL, and remove the transaction's file unless the journal has the object."""
         self._wal.close()
         if not self._is_durable:
             self._body.drop()
 
 
 class EpochStarts:
-    """Begins such epochs, one after the other in the scan thread. ``request`` reaches the follower."""
+    """Begins epochs for waiting bases, one after the other in the scan thread. ``request`` reaches the follower."""
 
     def __init__(self, journal: Journal, environment: Environment, queue: ScanQueue, request: Request) -> None:
         self._journal = journal
@@ -153,16 +155,16 @@ class EpochStarts:
         self._lock = threading.Lock()
         self._tickets = itertools.count()
         self._due: dict[int, tuple[int, float]] = {}
-        """The ticket that counts for each database, and when it is due (monotonic)."""
+        """The valid ticket of each database, and the monotonic time at which its epoch is due."""
         self._failures: dict[int, int] = {}
 
     def begin(
         self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], None], offer: _Offer, delay_s: float = 0.0
     ) -> None:
-        """Begin an epoch for the base that waits, in ``delay_s`` seconds, and call ``then``. For any thread.
+        """Begin an epoch for the base that waits, in ``delay_s`` seconds, and call ``then``. Any thread may call this.
 
-        ``offer`` is called with the row of its first transaction. Nothing changes if this is under way, due sooner, or
-        due again after it failed.
+        ``offer`` is called with the row of the epoch's first transaction. The call has no effect if an epoch for this
+        database is being begun, is due sooner, or is due again after a failure.
         """
         due_s = time.monotonic() + delay_s
         with self._lock:
@@ -174,7 +176,7 @@ class EpochStarts:
         self._queue.add(self._steps(tracked, then, offer, ticket), delay_s=delay_s)
 
     def forget(self, tracked: FollowedDatabase) -> None:
-        """Do nothing more for this database, which is no longer followed."""
+        """Begin no more epochs for this database, which is no longer followed."""
         with self._lock:
             self._due.pop(tracked.row_id, None)
         self._failures.pop(tracked.row_id, None)
@@ -257,14 +259,15 @@ class EpochStarts:
                     return found
                 cursor = found
             raise TransientError("its WAL grows faster than it is read again")
-        finally:  # the follower's thread may be using it just now
+        finally:  # the transaction is closed after the answer, because the follower's thread may still be using it
             answer.cancel()
             answer.add_done_callback(lambda _answer: transaction.close())
 
     def _settle(self, tracked: FollowedDatabase, transaction: _Transaction, offer: _Offer) -> Cursor | bool:
-        """Add what is left, and make it durable. Returns the cursor of now if too much is left, or whether it is made.
+        """Add the frames that are left, and make the transaction durable.
 
-        Runs in the follower's thread, after a look that has caught up.
+        Returns True if the transaction is durable, and False if it is no longer needed. Returns the current cursor if
+        another round must read the frames up to it first. Runs in the follower's thread, after a look that caught up.
         """
         now, reached = origin_of(tracked), transaction.reached
         if now is None or now.unbroken != transaction.origin.unbroken:

@@ -1,4 +1,4 @@
-"""What is kept of the frames that are followed while a gap is bridged: the numbers of their pages."""
+"""Keeps only the page numbers of the frames that are followed while a gap is bridged."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class FrameNumbers:
         self._size = int(commits[-1]) if len(commits) else self._size
 
     def finish(self) -> tuple[None, Stream]:
-        """Note that the last frame added was a commit. Nothing is shipped, and the stream stays where it is."""
+        """Note that the last frame added was a commit. Nothing is shipped, and the stream does not advance."""
         self._passes.saw_commit(self._size)
         return None, self._stream
 
     def drop(self) -> None:
-        """Do nothing: nothing is held that would have to be removed."""
+        """Do nothing, because nothing was written that would have to be removed."""

@@ -1,17 +1,17 @@
-"""One gap of one database while it is bridged: what the follower does instead of shipping.
+"""Bridges one gap of one database in WAL mode. Meanwhile the follower ships nothing.
 
-1. **Looking.** The follower follows the WAL's current incarnation from its frame 1 on, proves each restart as always,
-   and keeps page numbers instead of frames.
+1. **Looking.** The follower follows the WAL's current incarnation from frame 1 on. It proves each restart as it does
+   without a gap, but keeps page numbers instead of frames.
 2. **Reading.** The scan thread reads the listed pages of the file (``core.content.bridge_passes``) meanwhile.
-3. **Read.** A look that begins after the last byte was read shows whether the pass was the last one.
+3. **Read.** A look that begins after the last byte was read shows whether another pass is needed.
 4. **Finishing.** The scan thread takes the last versions from the WAL. Nothing is followed beyond N meanwhile, so that
-   the next frame that is shipped is the one after N.
+   the next shipped frame is the frame after N.
 
 The bridge and the follow state at N are written in one transaction of the journal. Until then the journal has the old
 position with the gap noted, and a restart of the daemon begins the bridge again.
 
-If something only may have been missed, and the content shows that nothing was (``core.content.cleared_doubt``), there
-is no bridge: following continues from the old position.
+If it was only possible that something was missed, and the content shows that nothing was missed
+(``core.content.cleared_doubt``), no bridge is made: following continues from the old position.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ from walsyncd.engine.follow.step import Step, gap_step
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import WalsyncdError
 
-SHOWN = 10  # page numbers in the log
+SHOWN = 10  # the log shows at most this many page numbers
 OVERWRITTEN_REMEDY = (
     "the replica has them as they are in the file, as SQLite reads them; they are lost if the WAL has to be recovered, "
     "so close every application that has the database open before its file is written past SQLite"
 )
-RECHECK_S = 1.0  # the look's pause while the scan thread works, which wakes the follower when it is done
+RECHECK_S = 1.0  # pause between looks while the scan thread works; that thread wakes the follower when it is done
 
 _log = structlog.get_logger()
 
@@ -71,7 +71,7 @@ class _Phase(Enum):
 
 
 class GapBridge:
-    """Bridges the gap after ``old``. All methods are for the follower's thread, except those of the scan thread."""
+    """Bridges the gap after ``old``. Only the follower's thread calls the methods, unless a heading says otherwise."""
 
     is_for_wal = True
 
@@ -93,9 +93,9 @@ class GapBridge:
         self.old = old
         self.gap = gap
         self.is_impossible = False
-        """A base is needed, because the gap that ``step`` found last can't be bridged."""
+        """Whether a base is needed, because the gap that ``step`` found last can't be bridged."""
         self.has_other_mode = False
-        """The database is not in WAL mode any more, and another bridge has to take over."""
+        """Whether the database is no longer in WAL mode, so that another bridge has to take over."""
         self._tracked = tracked
         self._environment = environment
         self._schedule = schedule
@@ -109,7 +109,7 @@ class GapBridge:
             tracked.path, open_body, boot_id=environment.boot_id, page_size=page_size, old=old, is_stable=is_stable
         )
         self._attempt = 0
-        """Counts the requests to the scan thread. All but the last are void."""
+        """The number of requests to the scan thread so far. Only the last request is valid."""
         self._answer: Future[object] = Future()
         self._read: PassRead | None = None
         self._salts: Salts | None = None
@@ -117,14 +117,14 @@ class GapBridge:
         self._is_doubt = gap.kind in DOUBTS
 
     def collector(self, stream: Stream) -> FrameNumbers:
-        """Return what takes the frames that are followed meanwhile."""
+        """Return the collector for the frames that are followed while the gap is bridged."""
         return FrameNumbers(self._passes, stream)
 
     def step(self) -> Step | None:
         """Take one step. Returns None if there is nothing to be done now."""
         tracked = self._tracked
         if (wait_s := self._wait.wait_s()) > 0:
-            if is_in_rollback_mode(tracked) and not self._wait.is_for_event:  # where there is nothing to wait for
+            if is_in_rollback_mode(tracked) and not self._wait.is_for_event:  # and no condition is waited for
                 return self._left_wal_mode()
             self._schedule.at(tracked, wait_s)
             return None
@@ -143,7 +143,7 @@ class GapBridge:
         return take_step(tracked, self._environment)
 
     def applied(self, step: Step) -> None:
-        """Take in a step that the database has applied and that was not the last one."""
+        """Take in a step that the database has applied and that was not the bridge's last step."""
         state = self._tracked.state
         if state is None:
             return
@@ -180,9 +180,9 @@ class GapBridge:
         self._wait.wait_for(is_so, what)
 
     def drop(self) -> None:
-        """Give the bridge up, and remove what was written for it."""
+        """Give the bridge up, and remove the part of it that was written."""
         self._attempt += 1
-        if self._queue.is_stopping:  # and its thread has ended
+        if self._queue.is_stopping:  # the scan thread has ended then
             self._scan.drop()
         else:
             self._queue.call(self._scan.drop)
@@ -230,7 +230,7 @@ class GapBridge:
     def _begin_pass(self, state: FollowState) -> None:
         wal_pair, index = self._tracked.wal_pairs.current, None
         if wal_pair is not None:
-            wal_pair.taken_from_file = wal_pair.index_rebuilds  # before nBackfill, which a recovery sets to 0
+            wal_pair.taken_from_file = wal_pair.index_rebuilds  # read before nBackfill, which a recovery sets to 0
             index = wal_pair.live_index()
         pages = self._passes.begin_pass(copied_back(index, state.cursor))
         self._attempt += 1
@@ -274,7 +274,7 @@ class GapBridge:
         return Step(state=state, objects=(found.new,), bridged=True, again_s=0)
 
     def _cleared(self, found: Cleared, state: FollowState) -> Step:
-        """Go on from the old position, of which the replica holds everything up to N."""
+        """Continue from the old position. The replica holds everything up to N."""
         old = self.old
         _log.info(
             "doubt_cleared",
@@ -288,7 +288,7 @@ class GapBridge:
         return Step(state=state, bridged=True, again_s=0)
 
     def _note_overwritten(self, found: BridgeMade, state: FollowState) -> Overwritten | None:
-        """Return what looks have to watch from now on because somebody wrote over the file."""
+        """Return the pages and frames that later looks have to watch, because somebody wrote over the file."""
         pages = found.overwritten
         if state.cursor is None or self._read is None:
             return None
@@ -332,7 +332,7 @@ class GapBridge:
                 wal.close()
 
     def _answered(self, answer: Future[object], steps: PassSteps | FinishSteps) -> ScanSteps:
-        """Run ``steps``, whose result becomes the answer, as an error does."""
+        """Run ``steps``. Their result or their error becomes the answer."""
         try:
             with boundary("bridge a gap", database=self._tracked.name):
                 found = yield from steps

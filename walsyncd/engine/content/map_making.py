@@ -1,17 +1,18 @@
-"""Makes the page map of a database that has none: of what its base took (``base_maps``), or by a scan of its file.
+"""Makes the page map of a database that has none, from the bytes that its base copied (``base_maps``) or by a scan.
 
-The first base of a generation makes it where it can. A scan makes it otherwise, for example where a restart came while
-the base was copied, or where the map's file was lost.
+The first base of a generation makes the map if it can. Otherwise a scan makes the map, for example if the WAL restarted
+while the base was copied, or if the map's file was lost.
 
-Let S be the stored position before frame 1 of the WAL's current incarnation when the first byte is read, and N the
-position of a look that begins after the last byte. A page that no frame from S through N holds has the same content all
-the time, and it is in the file. For the other pages the redo rows after S, which are kept for that, have the content at
-N. If rows are missing, because an earlier map has taken them over and is lost, the frames of the incarnation are read
-from the WAL instead. So the entries of the file with the rows after S are the map at N and at every position after it,
-but not before: **it counts only once N is stored**. If the spool is dropped, the follow state goes back to before N,
-and the rows with it, while the file has content of frames that are gone.
+Let S be the stored position before frame 1 of the WAL's current incarnation when the first byte is read. Let N be the
+position of a look that begins after the last byte is read. If no frame from S through N holds a page, the page's
+content does not change, and the file has that content. For the other pages, the redo rows after S hold the entries at
+N, and are kept for that purpose. If rows are missing, because an earlier map took them over and was lost, the frames of
+the incarnation are read from the WAL instead. So the entries of the file, together with the rows after S, are the map
+at N and at every later position, but not at an earlier one: **the map counts only once N is stored**. If the spool is
+dropped before that, the follow state and the rows go back to a position before N, but the file keeps content of frames
+that are gone.
 
-A scan assumes that the replica is right at that moment. Drills check whether it is.
+A scan assumes that the replica is right at that moment. Drills check this assumption.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import TransientError, WalsyncdError
 
 RETRY_S_MAX = 60.0
-POLL_S = 0.05  # between two looks for an answer of the follower
+POLL_S = 0.05  # the pause between two checks whether the follower has answered
 STORED_POLL_S = 1.0
-STORED_WAIT_S = 600.0  # after this the next attempt begins at a later S, which may be stored sooner
+STORED_WAIT_S = 600.0  # after this time the next attempt begins at a later S, and its N may be stored sooner
 
 Request = Callable[[FollowedDatabase, Callable[[FollowedDatabase], object]], "Future[Any]"]
 
@@ -63,9 +64,9 @@ class _NotYetError(WalsyncdError):
 
 @dataclass(frozen=True, slots=True)
 class ScanOrigin:
-    """The position of a database when a look had caught up.
+    """The position of a database after a look that caught up.
 
-    ``unbroken`` stays equal as long as nothing is missed after it.
+    ``unbroken`` stays equal as long as nothing is missed after that position.
     """
 
     state: FollowState
@@ -74,7 +75,7 @@ class ScanOrigin:
 
 @dataclass(frozen=True, slots=True)
 class ScanStart:
-    """Where a scan begins, and the WAL if its current incarnation has frames. ``close_wal`` closes it.
+    """The origin of a scan, and the WAL if its current incarnation has frames. ``close_wal`` closes the WAL.
 
     The first ``copied_upto`` of these frames are certainly in the file.
     """
@@ -85,7 +86,10 @@ class ScanStart:
 
 
 def start_of(tracked: FollowedDatabase) -> ScanStart | None:
-    """Return the start of a scan that reads the WAL too, as ``origin_of``. For the follower's thread."""
+    """Return the start of a scan that also reads the WAL, or None if the file can't be compared now.
+
+    Only the follower's thread may call this.
+    """
     origin = origin_of(tracked)
     if origin is None:
         return None
@@ -98,7 +102,7 @@ def start_of(tracked: FollowedDatabase) -> ScanStart | None:
 
 
 def close_wal(answer: Future[Any]) -> None:
-    """Close the WAL of a start that was asked for."""
+    """Close the WAL of the ``ScanStart`` that a request was answered with, if there is one."""
     if not answer.cancelled() and answer.exception() is None and answer.result() is not None:
         wal = answer.result().wal
         if wal is not None:
@@ -106,7 +110,10 @@ def close_wal(answer: Future[Any]) -> None:
 
 
 def origin_of(tracked: FollowedDatabase) -> ScanOrigin | None:
-    """Return the origin of a scan, or None if the file can't be compared now. For the follower's thread."""
+    """Return the origin of a scan, or None if the file can't be compared now.
+
+    Only the follower's thread may call this.
+    """
     state = tracked.state
     if state is None or state.mode != "wal" or tracked.bridge is not None:
         return None
@@ -114,7 +121,7 @@ def origin_of(tracked: FollowedDatabase) -> ScanOrigin | None:
 
 
 class MapMaker:
-    """Makes maps in the scan thread. ``request`` reaches the follower, and bases fill ``base_maps``."""
+    """Makes maps in the scan thread. ``request`` reaches the follower. ``base_maps`` has the maps that bases made."""
 
     def __init__(
         self,
@@ -142,11 +149,14 @@ class MapMaker:
         """Databases whose map can't be made before the next segment. Nothing wakes the daemon for them."""
 
     def due(self, tracked: FollowedDatabase, delay_s: float = 0.0) -> None:
-        """Make the map of this database if it has none, in ``delay_s`` seconds. For any thread."""
+        """Make the map of this database if it has none, in ``delay_s`` seconds. Any thread may call this."""
         self._queue.add(self._steps(tracked), delay_s=delay_s)
 
     def stored(self, tracked: FollowedDatabase) -> None:
-        """Try again a map that could not be made, now that a segment of the database became visible. For any thread."""
+        """Try again to make a map that could not be made before, because a segment of the database became visible.
+
+        Any thread may call this.
+        """
         if tracked.row_id in self._waiting:
             self._waiting.discard(tracked.row_id)
             self.due(tracked)
@@ -173,7 +183,7 @@ class MapMaker:
     def _is_wanted(self, tracked: FollowedDatabase) -> bool:
         row = self._journal.database_by_id(tracked.row_id)
         if not row.has_base:
-            return False  # the first base of a generation asks again
+            return False  # ``due`` is called again after the first base of the generation
         if self._journal.page_map(tracked.row_id) is None:
             return True
         self._base_maps.forget(tracked)
@@ -204,7 +214,7 @@ class MapMaker:
         yield from self._scan(tracked, start.origin, page_size, frames, before)
 
     def _of_base(self, tracked: FollowedDatabase, taken: BaseMap) -> ScanSteps:
-        """Make the map of what a base took, once its N is stored. Raises TransientError if a scan is needed."""
+        """Make the map from a base's entries, once its N is stored. Raises TransientError if a scan is needed."""
         entries, end = taken.entries, taken.end
         assert end is not None, "a map that is kept has an end"
         yield from self._stored(tracked, end, taken.unbroken)
@@ -215,7 +225,10 @@ class MapMaker:
     def _frames(
         self, tracked: FollowedDatabase, start: ScanStart, page_size: int
     ) -> Generator[ScanWait, None, tuple[Redo, Position]]:
-        """Return the known changes by the frames after S, and the position after which redo rows are needed."""
+        """Return the changes that were read from the WAL's frames after S, and the position after which rows count.
+
+        The changes are empty, and that position is S, if the redo rows cover all frames after S.
+        """
         state = start.origin.state
         rows = [row for row in self._journal.redo_rows(tracked.row_id) if _is_after(row, state.start)]
         if start.wal is None or state.cursor is None or follows(rows, state.start, state.stream.position):
@@ -280,9 +293,9 @@ class MapMaker:
         file_bytes: int,
         size: int = SIZE_MAX,
     ) -> Generator[ScanWait, None, int]:
-        """Make ``writer``'s entries with the rows of the frames in ``span`` the map. Returns its size in pages.
+        """Make ``writer``'s entries, together with the rows of the frames in ``span``, the database's map.
 
-        ``size`` is that before these frames, if it is known.
+        Returns the size of the database in pages. ``size`` is its size before these frames, if that is known.
         """
         before, end = span
         rows = [row for row in self._journal.redo_rows(tracked.row_id) if _is_after(row, before)]
@@ -313,13 +326,13 @@ class MapMaker:
 def _page_size(tracked: FollowedDatabase, state: FollowState) -> int:
     found = page_size_of(tracked, state)
     if found is None:
-        database_identity(tracked)  # a file that is gone is no reason to wait for a commit
+        database_identity(tracked)  # raises another error if the file is gone, since then no commit will come
         raise _NotYetError("the page size is not known before the first commit")
     return found
 
 
 def answered(answer: Future[Any]) -> ScanSteps:
-    """Wait for an answer of the follower."""
+    """Yield until the follower has answered."""
     while not answer.done():
         yield ScanWait(until_s=time.monotonic() + POLL_S)
 

@@ -1,7 +1,7 @@
 """Makes several page maps durable together: their files, then their names, then one transaction of the journal.
 
-At a first start each of many databases gets a base, and each base a map. A map that is alone is made at once. One that
-comes soon after another waits a moment for those that follow.
+At a first start each of many databases gets a base, and each base makes a map. A single map is made durable at once. A
+map that comes soon after another map waits for a moment, so that the maps after it are made durable with it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from walsyncd.adapters.journal.page_map_table import NewPageMap
 from walsyncd.engine.content.scan_queue import ScanSteps, ScanWait
 from walsyncd.errors import TransientError
 
-SEAL_S = 0.1  # some thirty first bases; nothing waits for a map
+SEAL_S = 0.1  # about thirty first bases end in this time, and nothing waits for a map
 
 
 @dataclass(slots=True, eq=False)
 class UnsealedMap:
-    """A map whose file has all its entries. ``size`` is its number of pages. ``is_map``: the journal names the file."""
+    """A map whose file has all entries. ``size`` is its number of pages.
+
+    ``is_map`` says that the journal names the file as the database's map.
+    """
 
     new: NewPageMap
     writer: PageMapWriter
@@ -31,7 +34,7 @@ class UnsealedMap:
 
 
 class MapSealing:
-    """The maps that wait to be made durable. For the scan thread."""
+    """The maps that wait to be made durable. Only the scan thread may use this."""
 
     def __init__(self, journal: Journal, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._journal = journal
@@ -42,7 +45,7 @@ class MapSealing:
     def seal(self, made: UnsealedMap) -> ScanSteps:
         """Make the file the map of its database, alone or with others. Raises TransientError if the generation ended.
 
-        What the map is of must be stored, and its rows must be complete: neither changes while it waits.
+        The position of the map must be stored, and the map's redo rows must be complete. Both stay true while it waits.
         """
         now_s = self._monotonic_s()
         is_alone, self._last_s = now_s - self._last_s >= SEAL_S, now_s
@@ -58,7 +61,7 @@ class MapSealing:
             raise TransientError("the generation ended")
 
     def _seal(self, maps: Collection[UnsealedMap]) -> None:
-        """Make these durable, or none of them. After an error each of the others tries again, as if it were alone."""
+        """Make all of these maps durable, or none of them. After an error each other map tries again by itself."""
         for each in maps:
             each.writer.put_in_place(each.size)
         make_names_durable({each.writer.folder for each in maps})

@@ -1,4 +1,4 @@
-"""The page content of all replicas: the scan thread, the page maps, the bridges, and what epochs begin with."""
+"""The page content of all replicas: the scan thread, the page maps, the bridges, and the epochs begun for bases."""
 
 from __future__ import annotations
 
@@ -51,10 +51,13 @@ class PageContent:
         self.adopted: Callable[[FollowedDatabase], None] = lambda _tracked: None
         """Called with each database that is adopted."""
         self._stored = 0
-        self.maps.sweep()  # files that a crash left
+        self.maps.sweep()  # removes the files that a crash left
 
     def take_back(self, tracked: FollowedDatabase) -> int | None:
-        """Drop what a database has spooled, to be bridged (``Bridges.take_back``). For the follower's thread."""
+        """Drop what a database has spooled, so that a bridge replaces it (``Bridges.take_back``).
+
+        Only the follower's thread may call this.
+        """
         return self.bridges.take_back(tracked)
 
     def adopt(self, tracked: FollowedDatabase) -> None:
@@ -73,7 +76,7 @@ class PageContent:
         self.epoch_starts.forget(tracked)
 
     def stored(self, row: ObjectRow) -> None:
-        """Take in that an object became visible. A first base lets a map be made, and segments fill the map files."""
+        """Take in that an object became visible. After a base its map can be made. Segments move rows to map files."""
         tracked = self._tracked.get(row.database_id)
         if row.kind is ObjectKind.MANIFEST and tracked is not None:
             self._maker.due(tracked)
@@ -86,10 +89,10 @@ class PageContent:
                 self.queue.call(self.maps.write_due)
 
     def _scrub_after_doubt(self, tracked: FollowedDatabase) -> None:
-        """Compare a file that was doubted again, once the WAL has restarted.
+        """Compare a doubted file a second time, once the WAL has restarted.
 
-        A page that the WAL holds is not compared before that. If all frames were copied back, SQLite never copies that
-        page again, and what somebody else wrote over it is what is read from then on.
+        A page that the WAL holds is not compared before the restart. If all frames were copied back, SQLite never
+        copies that page again. If somebody else wrote over the page, readers see that content after the restart.
         """
         doubted, state = self.bridges.doubted.get(tracked.row_id), tracked.state
         if doubted is not None and state is not None and state.cursor is not None and state.cursor.salts != doubted:

@@ -1,6 +1,6 @@
-"""The page maps of all databases: their files together with the redo rows in the journal.
+"""The page maps of all databases. A map consists of its file and of the redo rows in the journal.
 
-One thread writes the files. A map that is missing, torn or of another history is not used: a scan makes it again.
+One thread writes the files. A file that is missing, torn or of another history is not used: a scan makes the map again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _log = structlog.get_logger()
 
 
 class PageMap:
-    """The map of one database as of its opening. The caller must ``close`` it."""
+    """The map of one database at the time when the map was opened. The caller must ``close`` it."""
 
     def __init__(self, file: PageMapFile, row: PageMapRow, redo: Redo) -> None:
         self.row = row
@@ -41,7 +41,7 @@ class PageMap:
         return apply(self._redo, self._file.read(first, count), first)
 
     def has_more(self, size: int) -> bool:
-        """Whether it has entries of pages past number ``size``. The lock page never has one."""
+        """Whether the map has entries of pages past number ``size``. The lock page never has an entry."""
         return bool((self.entries(size + 1, 2) != ABSENT).any())
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ class PageMap:
 
 
 class PageMaps:
-    """Opens, makes and writes maps, all in the scan thread, but for ``peek``.
+    """Opens, makes and writes maps. Only the scan thread may call the methods, except ``peek``.
 
     A file takes over ``redo_bytes`` of redo rows at a time, or ``redo_rows`` of them when the map is opened.
     """
@@ -74,12 +74,12 @@ class PageMaps:
         self._redo_bytes, self._redo_rows = redo_bytes, redo_rows
         self._folder = journal.folder / "maps"
         self.held: set[int] = set()
-        """Databases whose file takes nothing over, because a scrub needs the rows."""
+        """The databases whose map file takes no redo rows over, because a scrub needs the rows."""
 
     def open(self, database_id: int) -> PageMap | None:
         """Return the map at the journal's position, or None if there is none.
 
-        If many redo rows wait, the file takes over those that are stored before.
+        If many redo rows wait, the file first takes over the rows of stored segments.
         """
         row, file = self._file(database_id)
         if row is None or file is None:
@@ -95,11 +95,12 @@ class PageMaps:
         return PageMap(file, row, redo)
 
     def peek(self, database_id: int) -> PageMap | None:
-        """Return what ``open`` would return, in the thread that adds the redo rows of the database, or None.
+        """Return the map that ``open`` would return, or None if the scan thread has to open it.
 
-        It is None if the scan thread has to open the map: many rows wait, or something is wrong with it. The file may
-        take rows over meanwhile. It takes over rows that were read here, so they say of their pages what the file says
-        then, and no row is added. Another map may be made meanwhile. Then the journal names another than before.
+        Returns None if many rows wait, or if something is wrong with the map. Only the thread that adds the database's
+        redo rows may call this, so no row is added meanwhile. The scan thread may let the file take rows over
+        meanwhile. That does no harm, because these rows were read here and have the same entries as the file then. If
+        another map is made meanwhile, the journal names another map than before, and this returns None.
         """
         row = self._journal.page_map(database_id)
         try:
@@ -120,11 +121,11 @@ class PageMaps:
         return None
 
     def writer(self, database_id: int, page_size: int, *, suffix: str = ".part") -> PageMapWriter:
-        """Return the context in which a map is made. ``suffix`` names its file until it is finished."""
+        """Return the context manager that makes a map. Its file's name ends with ``suffix`` until it is finished."""
         return PageMapWriter(self._path(database_id), page_size, suffix=suffix)
 
     def write(self, database_id: int) -> int:
-        """Move the rows of stored segments into the file. Returns how many rows that were."""
+        """Move the rows of stored segments into the file. Returns the number of these rows."""
         row, file = self._file(database_id)
         if row is None or file is None:
             return 0
@@ -138,7 +139,7 @@ class PageMaps:
                 self.write(database_id)
 
     def sweep(self) -> None:
-        """Remove files that are no map, and forget maps without a file. This is called before any map is used."""
+        """Remove files that are not a map, and drop maps without a file. This is called before any map is used."""
         rows = {self._path(row.database_id).name for row in self._journal.page_maps() if self._is_there(row)}
         if self._folder.is_dir():
             for path in self._folder.iterdir():
@@ -183,5 +184,5 @@ class PageMaps:
 
 
 def _is_of(row: PageMapRow, file: PageMapFile) -> bool:
-    """Whether a file is the map that the journal names, and at most one write ahead of the journal."""
+    """Whether the file is the map that the journal names, and is at most one write ahead of the journal."""
     return file.map_id == row.map_id and file.counter in (row.counter, row.counter + 1)

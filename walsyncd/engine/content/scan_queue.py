@@ -3,11 +3,12 @@
 All scans share one pace, because they may share a disk. Without a limit, a scan from a cold page cache slows a busy
 writer to a tenth (measured). In addition, the thread's I/O priority is the idle class.
 
-A pace for each device number would not be one for each disk. Every subvolume of Btrfs has a number of its own, and so
-has every partition and logical volume, so a hundred tenants on one disk would be read at a hundred times the pace.
+A pace for each device number would not be a pace for each disk. Every subvolume of Btrfs, every partition and every
+logical volume has a number of its own, so a hundred tenants on one disk would be read at a hundred times the pace.
 
-A scan is a generator that yields after each block what it waits for (``ScanWait``). The first urgent scan that waits
-for nothing continues, else the first of the others. So an urgent scan interrupts one that has a day.
+A scan is a generator. After each block it yields a ``ScanWait``, which says what the scan waits for. Of the scans that
+wait for nothing, the first urgent scan continues, or the first other scan if none is urgent. So an urgent scan
+interrupts a scan that may take a day.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ class _Scan:
 
     @property
     def rank(self) -> tuple[bool, int]:
-        """The least of those that wait for nothing continues."""
+        """The scan's rank. Of the scans that wait for nothing, the scan with the lowest rank continues."""
         return not self.urgent, self.number
 
 
 class ScanQueue:
-    """Any thread may add scans. ``run`` is the thread that does them, and calls ``between`` after each scan."""
+    """The queue of scans. Any thread may add a scan. ``run`` is the scan thread, and calls ``between`` after each."""
 
     def __init__(
         self,
@@ -69,14 +70,14 @@ class ScanQueue:
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._scans: dict[int, _Scan] = {}  # the scans that have not ended, by number
-        # Each scan is in one of the two, except the one that reads its block. There may be one for each database.
+        # Each scan is in one of these two heaps, except the scan that is reading a block. Each database may have one.
         self._ready: list[tuple[tuple[bool, int], _Scan]] = []
         self._waiting: list[tuple[float, int, _Scan]] = []
         self._current: _Scan | None = None
         self._next_s = 0.0
 
     def add(self, steps: ScanSteps, *, urgent: bool = False, delay_s: float = 0.0) -> None:
-        """Add a scan that is done when its turn comes, in ``delay_s`` seconds at the earliest."""
+        """Add a scan. It runs when its turn comes, in ``delay_s`` seconds at the earliest."""
         with self._lock:
             scan = _Scan(steps, urgent, next(self._numbers), self._monotonic_s() + delay_s)
             self._scans[scan.number] = scan
@@ -125,7 +126,7 @@ class ScanQueue:
         heapq.heappush(self._waiting, (scan.until_s, scan.number, scan))
 
     def _drop_hanging(self) -> None:
-        """Drop the scan in which the thread before this one hangs. Its database begins again when its file answers."""
+        """Drop the scan in which the previous scan thread hangs. The database begins again when its file answers."""
         with self._lock:
             if self._current is not None:
                 del self._scans[self._current.number]

@@ -1,12 +1,14 @@
-"""One scrub of one database: compares its file with the page map, which says what the replica holds.
+"""One scrub of one database. It compares the database file with the page map, which says what the replica holds.
 
-Let S be the follower's position when the first byte is read, and N that of a look that begins after the last byte.
-Everything between must have been followed without a gap. Frames of the WAL's incarnation at S, read from the WAL, and
-those after S up to N, known from the redo rows, explain the pages that they hold (``core.content.scrub_pass``). A frame
-that had been copied back before S explains nothing, because its page is in the file. All other pages must be what the
-map says. What differs is read a second time, at a later S and N, before it is believed.
+Let S be the follower's position when the first byte is read. Let N be the position of a look that begins after the last
+byte is read. The follower must have followed from S to N without a gap. Two kinds of frames explain the pages that they
+hold (``core.content.scrub_pass``): the frames of the WAL's incarnation at S, which are read from the WAL, and the
+frames after S up to N, which are known from the redo rows. A frame that had been copied back before S explains nothing,
+because its page is in the file. All other pages must have the map's entry. A page that differs is read a second time,
+at a later S and N, before the difference is believed.
 
-Nothing of a database without a map is compared. One in rollback mode has no frames (``engine.rollback.file_scrub``).
+A database without a map is not compared. ``engine.rollback.file_scrub`` scrubs a database in rollback mode, which has
+no frames.
 """
 
 from __future__ import annotations
@@ -48,12 +50,12 @@ class NotComparedError(WalsyncdError):
 
 
 class NoMomentError(TransientError):
-    """A file without a WAL was written all the time. The scrub has waited long enough, and other scrubs are due."""
+    """A file without a WAL was written all the time. The scrub gives up, because other scrubs are due."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scrubbed:
-    """The findings of a scrub; ``origin`` is the position of the database when it began."""
+    """The findings of a scrub. ``origin`` is the position of the database when the scrub began."""
 
     origin: ScanOrigin
     finding: ScrubFinding
@@ -64,7 +66,7 @@ _Frames: TypeAlias = "tuple[PageNumbers, int | None]"  # the pages in frames, an
 
 
 class Scrub:
-    """Runs in the scans' thread; ``request`` reaches the follower."""
+    """Scrubs databases in WAL mode. It runs in the scan thread. ``request`` reaches the follower."""
 
     def __init__(self, journal: Journal, maps: PageMaps, request: Request, *, boot_id: str) -> None:
         self._journal = journal
@@ -143,7 +145,10 @@ def _not_now(tracked: FollowedDatabase) -> WalsyncdError:
 
 
 def _frames_before(start: ScanStart) -> Generator[ScanWait, None, _Frames]:
-    """Return the pages in the frames of the WAL's incarnation at S, and the size at the last of their commits."""
+    """Return the pages in the frames of the WAL's incarnation at S, and the database's size at their last commit.
+
+    Frames that had been copied back before S add no page.
+    """
     state: FollowState = start.origin.state
     if start.wal is None or state.cursor is None:
         return np.empty(0, np.uint32), None
@@ -174,7 +179,7 @@ def map_to_compare(maps: PageMaps, tracked: FollowedDatabase, origin: ScanOrigin
 
 @contextmanager
 def file_to_compare(tracked: FollowedDatabase, origin: ScanOrigin, boot_id: str) -> Iterator[OpenFile]:
-    """Open the database file. Raises TransientError if it is not the one at ``origin``, or no longer at the end."""
+    """Open the database file. Raises TransientError if it is not the file at ``origin``, or is replaced meanwhile."""
     file = tracked.open()
     if file is None:
         raise TransientError(f"{tracked.path} does not exist")
@@ -189,7 +194,7 @@ def file_to_compare(tracked: FollowedDatabase, origin: ScanOrigin, boot_id: str)
 def take_pages(
     file: OpenFile, page_map: PageMap, pages: PageList, count: int, scrub: ScrubPass, *, is_paced: bool = True
 ) -> Generator[ScanWait, None, None]:
-    """Read the listed ones of ``count`` pages, and have ``scrub`` compare them with the map."""
+    """Read the listed pages of a file of ``count`` pages, and pass them to ``scrub``, which compares them."""
     size = page_map.page_size
     for first, last in runs_of(pages, count, max(1, BLOCK_BYTES // size)):
         block = file.pread((first - 1) * size, (last - first + 1) * size)

@@ -1,8 +1,8 @@
-"""The scrubs of all databases: by their interval, soon after a start of the daemon, and on request.
+"""Runs the scrubs of all databases: at their intervals, soon after a start of the daemon, and on request.
 
-A scrub runs in the scans' thread. One entry in its queue waits for the next scrub that is due, so nothing wakes the
-daemon in between. A difference is reported and healed by a bridge, and the positions since the last good scrub are
-suspect.
+A scrub runs in the scan thread. One entry in that thread's queue waits for the next scrub that is due, so nothing wakes
+the daemon in between. A difference is reported and healed by a bridge. The positions since the last good scrub are
+then suspect.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.due_queue import DueQueue
 from walsyncd.errors import WalsyncdError
 
-RETRY_S = 300.0  # the wait after this many attempts (``Limits.scrub_attempts``)
-BUSY_POLL_S = 0.1  # between two looks whether an earlier scrub of the database has ended
-SHOWN = 10  # page numbers in the log
+RETRY_S = 300.0  # the wait after ``Limits.scrub_attempts`` attempts
+BUSY_POLL_S = 0.1  # the pause between two checks whether an earlier scrub of the database has ended
+SHOWN = 10  # the log shows at most this many page numbers
 REMEDY = (
     "the pages are shipped as they are now; `walsyncd ls` shows which positions are suspect; "
     "`sqlite3 FILE 'PRAGMA integrity_check'` says whether the live file is sound"
@@ -42,7 +42,7 @@ REMEDY = (
 
 _Over: TypeAlias = "Generator[ScanWait, None, bool]"
 _Attempts: TypeAlias = "Generator[ScanWait, None, tuple[ScrubResult, bool]]"
-# Has the follower's thread handle the gap.
+# Makes the follower's thread handle the gap.
 Heal: TypeAlias = Callable[[FollowedDatabase, Gap], None]
 
 _log = structlog.get_logger()
@@ -50,7 +50,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ScrubResult:
-    """The result of a scrub; ``skipped`` is why nothing was compared, or empty if something was."""
+    """The result of a scrub. ``skipped`` is the reason why nothing was compared, or empty if pages were compared."""
 
     pages: int = 0
     differing: int = 0
@@ -84,15 +84,15 @@ class Scrubs:
         self._planned: dict[int, tuple[FollowedDatabase, float]] = {}
         self._due = DueQueue[int]()
         self._armed_s: float | None = None
-        """The moment (monotonic) at which the queue's entry for the next scrub continues; None if there is no entry."""
+        """The monotonic time at which the queue's entry for the next scrub continues, or None if there is no entry."""
         self._under_way: set[int] = set()
         self._tickets = itertools.count(1)
         self._results: dict[int, tuple[int, ScrubResult]] = {}
 
     def plan(self, tracked: FollowedDatabase, interval_s: float | None, *, was_away: bool = False) -> None:
-        """Scrub the database at this interval from now on; None ends that.
+        """Scrub the database at this interval from now on. If the interval is None, end the regular scrubs.
 
-        ``was_away``: nobody has watched the database until now, so the first scrub comes soon.
+        ``was_away`` says that nobody has watched the database until now, so that the first scrub comes soon.
         """
         soon_s = self._after_absence_s(tracked) if was_away else None
         with self._lock:
@@ -111,7 +111,7 @@ class Scrubs:
         self._results.pop(tracked.row_id, None)
 
     def now(self, tracked: FollowedDatabase) -> int:
-        """Scrub the database as soon as its turn comes. Returns the ticket with which ``result`` is asked."""
+        """Scrub the database as soon as its turn comes. Returns the ticket to pass to ``result``."""
         ticket = next(self._tickets)
         self._queue.add(self._steps(tracked, ticket))
         return ticket
@@ -139,10 +139,10 @@ class Scrubs:
         return now_s + (due_ms - now_ms) / 1000
 
     def _after_absence_s(self, tracked: FollowedDatabase) -> float | None:
-        """Return when to compare the file because nobody watched it (monotonic), or None if there is no need to.
+        """Return the monotonic time at which to compare a file that nobody watched, or None if there is no need to.
 
-        A file that looks as it did when it was last seen without a WAL, with its ctime, was not touched. In rollback
-        mode the first look compares every other file.
+        If the file's size and times, also its ctime, are still those of the last look that found no WAL, nobody wrote
+        to it. In rollback mode no scrub is needed either, because the first look compares a file that has changed.
         """
         state = tracked.state
         if state is None or state.mode == "rollback" or self._journal.page_map(tracked.row_id) is None:
@@ -150,7 +150,7 @@ class Scrubs:
         try:
             identity = database_identity(tracked)
         except WalsyncdError:
-            return None  # the look says what is wrong
+            return None  # the next look reports the error
         boot_id = self._environment.boot_id
         if state.file.boot_id == boot_id and file_facts(identity, boot_id, None).looks_like(state.file):
             return None
@@ -252,7 +252,7 @@ class Scrubs:
         def heal(tracked: FollowedDatabase) -> None:
             state = tracked.state
             if state is None or tracked.bridge is not None:
-                return  # a gap is bridged just now, with every page that differs; or a base is coming
+                return  # a bridge under way will ship every page that differs, or a base is coming
             if tracked.unbroken(state.stream.generation) == found.origin.unbroken:
                 self._heal(tracked, gap)
 

@@ -1,1 +1,1 @@
-"""Databases with a rollback journal: what differs from the page map at a committed moment is shipped."""
+"""Databases with a rollback journal: the pages that differ from the page map at a committed moment are shipped."""

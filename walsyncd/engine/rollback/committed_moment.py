@@ -1,22 +1,22 @@
-"""Whether what was read of a database without a WAL is a committed state.
+"""Decides whether the pages that were read of a database without a WAL are a committed state.
 
-Nothing is locked, so a writer may change the file while it is read. What was read counts only if the looks before it
-and after it, each in this order, show that nobody did::
+Nothing is locked, so a writer may change the file while it is read. A reading counts only if the looks before and after
+it, each in this order, show that nobody changed the file::
 
     before   events so far · page 1 · locks · journal · size and times · events again: none of the database since
     after    locks · journal · the path's file · size and times · page 1 again · events: still none
 
 - A lock on PENDING or the SHARED range for writing means that a transaction is being written into the file. RESERVED
-  alone does no harm, because its holder writes only into its journal.
-- A journal that begins with anything but a zero is *hot*: the file is a mixture, and the next process that opens the
-  database plays the journal back. While somebody holds RESERVED, the journal is that of a living writer. SQLite plays
-  a hot journal back before anybody can get RESERVED.
-- Counter, size and locks do not suffice. A transaction that spills pages into the file and is rolled back between the
-  two looks leaves all three as they were. Its writes are events, and write() queues the event before the writer can
-  give up its lock. So the locks are asked first and the events are counted last.
-- Where no events come, the file must have been quiet before for longer than its times are coarse. Any write then
+  alone does no harm, because its holder writes only into the journal.
+- A journal that begins with anything but a zero is *hot*: the file is a mixture of two states, and the next process
+  that opens the database plays the journal back. While somebody holds RESERVED, the journal belongs to a living writer,
+  because SQLite plays a hot journal back before anybody can get RESERVED.
+- The change counter, the size and the locks do not suffice. A transaction that spills pages into the file and is rolled
+  back between the two looks leaves all three unchanged. But its writes cause events, and write() queues the event
+  before the writer can give up its lock. So the locks are asked for first, and the events are counted last.
+- Where no events come, the file must have been quiet for longer than the resolution of its times. Then any write
   changes the times.
-- Page 1 says WAL mode as soon as a connection switches to it. Checkpoints then put parts of states into the file.
+- Page 1 states WAL mode as soon as a connection switches to it. Checkpoints then put parts of states into the file.
 
 Source: SQLite's pager.c (hasHotJournal, sqlite3PagerSharedLock) and os_unix.c (unixLock), and experiments.
 """
@@ -32,7 +32,7 @@ from walsyncd.core.sqlite.dbheader import parse_database_header
 
 
 class Hindrance(Enum):
-    """The reason why a read now would not give a committed state, or why a read did not."""
+    """The reason why a read would not give a committed state now, or why the last read did not give one."""
 
     WRITER = "a writer is in the middle of a transaction"
     HOT = "a rollback journal waits to be played back"
@@ -50,7 +50,10 @@ class Hindrance(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FileTimes:
-    """Size and times (ns since 1970) of the open file. ``settled``: any further write would change the times."""
+    """The size and times (ns since 1970) of the open file.
+
+    ``settled`` says that any further write would change the times.
+    """
 
     size: int
     mtime_ns: int
@@ -58,30 +61,33 @@ class FileTimes:
     settled: bool
 
     def is_same(self, other: FileTimes) -> bool:
-        """Whether size and times are equal."""
+        """Whether the size and the times are equal to those of ``other``."""
         return (self.size, self.mtime_ns, self.ctime_ns) == (other.size, other.mtime_ns, other.ctime_ns)
 
 
 class FileLooks(Protocol):
-    """The looks at a database, each of this moment alone."""
+    """The looks at a database. Each shows only the moment of its call."""
 
     def events(self) -> int:
-        """Take in the queued events. Returns how many of the database itself there have been, losses counted too."""
+        """Take in the queued events.
+
+        Returns the number of events of the database file so far, in which each loss of events counts as one.
+        """
 
     def is_watched(self) -> bool:
-        """Whether writes to the database are events."""
+        """Whether writes to the database cause events."""
 
     def page_1(self) -> bytes:
         """Read page 1."""
 
     def locks(self) -> WriterLocks:
-        """Ask which locks of writers others hold."""
+        """Return which locks of writers other processes hold."""
 
     def journal(self) -> JournalSight:
         """Look at the rollback journal."""
 
     def times(self) -> FileTimes:
-        """Ask for size and times."""
+        """Return the size and the times of the open file."""
 
     def is_named(self) -> bool:
         """Whether the database's path names the open file."""
@@ -89,7 +95,7 @@ class FileLooks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MomentStart:
-    """The looks before the first page: they showed a committed state, unless something happens to it from now on."""
+    """The looks before the first page. They showed a committed state, which lasts until somebody writes."""
 
     page_1: bytes
     times: FileTimes
@@ -97,7 +103,7 @@ class MomentStart:
 
 
 def begin_moment(looks: FileLooks) -> MomentStart | Hindrance:
-    """Look before the first page is read. Returns why it must not be read now, if there is a reason."""
+    """Look before the first page is read. Returns the hindrance if the file must not be read now."""
     events = looks.events()
     page_1 = looks.page_1()
     if (hindrance := _in_the_way(looks)) is not None:
@@ -114,9 +120,9 @@ def begin_moment(looks: FileLooks) -> MomentStart | Hindrance:
 
 
 def end_moment(looks: FileLooks, start: MomentStart, page_1: bytes) -> Hindrance | None:
-    """Look after the last page was read. ``page_1`` is what was read as page 1.
+    """Look after the last page was read. ``page_1`` is the content that was read as page 1.
 
-    Returns None if what was read is a committed state.
+    Returns None if the pages that were read are a committed state.
     """
     if (hindrance := _in_the_way(looks)) is not None:
         return hindrance

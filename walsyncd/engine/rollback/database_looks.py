@@ -1,4 +1,4 @@
-"""The looks at a real database that decide whether what is read of it is a committed state."""
+"""The looks at a real database that decide whether the pages read from it are a committed state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from walsyncd.engine.rollback.committed_moment import FileTimes
 
 
 class DatabaseLooks:
-    """Looks at ``file``, which the path of ``tracked`` named when it was opened. For the thread that reads it."""
+    """Looks at ``file``, which the path of ``tracked`` named when the file was opened.
+
+    Only the thread that reads the file may call this.
+    """
 
     def __init__(self, tracked: FollowedDatabase, environment: Environment, file: OpenFile, page_size: int) -> None:
         self._tracked = tracked

@@ -1,11 +1,12 @@
-"""A followed database without a WAL: scans ship what changed, and close its bases.
+"""The scans of a followed database without a WAL. They ship what changed, and close the database's bases.
 
-1. A base is copied as the file is, and what it took of each page is kept (``base_entries``).
-2. A scan at a committed moment ships what differs from that, as one transaction. The base with it is the database.
-   The entries become the page map, if there was none.
-3. Each change of the file is followed by a scan, which ships what differs from the map.
+1. A base copies the file while writers may write, and the entry of each copied page is kept (``base_entries``).
+2. A scan at a committed moment ships the pages that differ from these entries, as one transaction. Applying the
+   transaction to the base gives the database at that moment. The entries become the page map if there was none.
+3. Each change of the file is followed by a scan, which ships the pages that differ from the map.
 
-The positions of a database in rollback mode are the moments that scans found. A base begins where the last one left.
+The positions of a database in rollback mode are the moments that scans found. A base begins at the position that the
+last scan reached.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from walsyncd.engine.rollback.transaction_pause import TransactionPause
 from walsyncd.engine.rollback.whole_scans import WholeScans
 from walsyncd.errors import WalsyncdError
 
-RECHECK_S = 1.0  # the look's pause while the scan thread works, which wakes the follower when it is done
+RECHECK_S = 1.0  # pause between looks while the scan thread works; that thread wakes the follower when it is done
 EVENTS_S = 0.005  # one commit causes up to thirty events
 
 _OPEN = "any process that opens the database ends it: `sqlite3 FILE 'SELECT 1 FROM sqlite_master'`"
@@ -51,7 +52,7 @@ COPIED_WHOLE = (
     "encrypted and does not say how large its pages are "
     "(PRAGMA journal_mode=WAL ships what changed, in an encrypted database too)"
 )
-# Why no scan has a result, with the remedy, and whether it is reported at once or only after a while.
+# For each hindrance: the remedy, and whether the trouble is reported at once (True) or only after a while (False).
 TROUBLES = {
     Hindrance.HOT: (f"a process was killed while it wrote; {_OPEN}", True),
     Hindrance.SUPER_JOURNAL: (f"a process was killed just after its commit; {_OPEN}", True),
@@ -66,14 +67,14 @@ TROUBLES = {
     Hindrance.SHORT: ("the file is damaged: `sqlite3 FILE 'PRAGMA integrity_check'` says more", True),
 }
 
-# The hindrances that end with an event of the file or its journal. A scan is tried then, however long the next one was
-# to wait.
+# These hindrances end with an event of the file or its journal. After such an event a scan is tried, however long the
+# next scan was to wait.
 UNREAD = {Hindrance.HOT, Hindrance.SUPER_JOURNAL, Hindrance.WRITER, Hindrance.EMPTY, Hindrance.SHORT}
 
 
 @dataclass(frozen=True, slots=True)
 class _Closing:
-    """A stored base, which begins at ``start``, and the call to make once a scan has shipped what it lacks."""
+    """A stored base, which begins at ``start``. ``then`` is called once a scan has shipped what the base lacks."""
 
     reading: BaseEntries
     start: Position
@@ -91,7 +92,7 @@ class DatabaseScans:
         self._scanning = Scanning(tools, tracked)
         self._closing: _Closing | None = None
         self._compared: int | None = None
-        """The number of the file's events up to the moment whose content is shipped; None if it is not known."""
+        """The number of the file's events up to the moment whose content is shipped, or None if it is not known."""
         self._facts: FileFacts | None = None
         """The file's size and times at that moment, or None if they are in the follow state."""
         self._journal_use = JournalUse(tracked.name)
@@ -131,7 +132,7 @@ class DatabaseScans:
         state = self._tracked.state
         if state is None or not self._tracked.wal_pairs.watched:
             return state is not None and facts.looks_like(state.file)
-        then = self._facts or state.file  # a write by another name of the file is no event
+        then = self._facts or state.file  # a write by another name of the file causes no event
         return events == self._compared and (not then.known or facts.has_content_of(then))
 
     def note_known(self, events: int) -> None:
@@ -162,13 +163,13 @@ class DatabaseScans:
             scanning.event_came()
         self._hindered_at = events
         wait_s, rest_s = scanning.wait_s(is_early=self._proofs.is_early), scanning.wait_s()
-        if wait_s > 0:  # a writer that is in the way is seen to end by the next event
+        if wait_s > 0:  # the next event shows that a writer which was in the way has ended
             quiet_s = min(wait_s, EVENTS_S if is_hindered else RECHECK_S)
             again_s = again_in_s(wait_s, scanning.hindrance, self._limits.busy_file_s - scanning.hindered_s())
             return Step(again_s=again_s, rest_until_s=time.monotonic() + quiet_s)
         page_map, closing = self._map(), self._closing
         if page_map is None and (closing is None or state.stream.frame):
-            return Step(again_s=0)  # it was lost just now, which the next look reports
+            return Step(again_s=0)  # the page map was lost just now, and the next look reports it
         other = None if closing is None else closing.reading
         known = page_map if page_map is not None else other
         assert known is not None, "there is nothing to compare with"
@@ -252,20 +253,21 @@ class DatabaseScans:
             closing.done.cancel()
 
     def _date_change(self, state: FollowState) -> None:
-        """Have LAG count from the time when the file was changed, if that was before the daemon's first look."""
+        """Make LAG count from the time when the file was changed, if that was before the daemon's first look."""
         if self._is_dated:
             return
         self._is_dated = True
         if self._compared is None and state.file.known:
             now = database_identity(self._tracked)
-            now_s = time.monotonic()  # before the other clock: what passes between the two makes it older, not younger
+            # This clock is read first, so that a delay between the two makes the change seem older, not younger.
+            now_s = time.monotonic()
             age_s = self._tools.environment.machine_ms() / 1000 - changed_ns(now, state.file) / 1e9
             self._tools.schedule.unseen_since(self._tracked, now_s - max(0.0, age_s))
 
     # -- bases ------------------------------------------------------------------------------------------------------
 
     def begin_base(self, page_1: bytes) -> BaseReading | None:
-        """See ``PageScans``. For the thread that copies bases."""
+        """See ``PageScans``. The thread that copies bases calls this."""
         header = parse_database_header(page_1)
         if header is None or not header.magic_ok or header.page_size is None:
             return None
@@ -288,7 +290,7 @@ class DatabaseScans:
         return closing.done
 
     def _close(self, closing: _Closing) -> None:
-        """A scan has shipped what the base lacks. Its entries are the map, if there is none."""
+        """Close a base after a scan has shipped what it lacks. The base's entries become the map if there is none."""
         tracked, reading, journal = self._tracked, closing.reading, self._tools.journal
         start = closing.start
         try:
@@ -313,7 +315,8 @@ class DatabaseScans:
     def _pages_to_read(self, file_bytes: int, page_size: int, *, is_all: bool, is_early: bool) -> PagesToRead:
         """Return which pages the next scan reads.
 
-        ``is_all``: it compares them with more than the map. ``is_early``: it must not read all of a large file.
+        ``is_all`` says that the scan compares the pages with more than the map, so that it has to read all of them.
+        ``is_early`` says that the scan must not read all pages of a large file.
         """
         if not self._tracked.wal_pairs.watched:
             self._proofs.forget()
@@ -321,7 +324,7 @@ class DatabaseScans:
         return self._proofs.pages(file_bytes, page_size, is_all=is_all, is_early=is_early) or AllPages()
 
     def _with_room(self, stream: Stream) -> Stream:
-        """Return the stream, in its next epoch if the current one is full, old or ahead and no base needs it."""
+        """Return the stream, in its next epoch if the current epoch is full, old or ahead and no base needs it."""
         base = self._tracked.base
         environment = self._tools.environment
         if stream.frame == 0:
@@ -359,7 +362,7 @@ class DatabaseScans:
         )
 
     def _is_last(self, moment: CommittedScan) -> bool:
-        """Whether the file has not been written since the moment, as events tell."""
+        """Whether events show that the file has not been written since the moment."""
         self._tools.environment.drain()
         pairs = self._tracked.wal_pairs
         return pairs.watched and pairs.trail.file_events == moment.events
@@ -371,8 +374,8 @@ def _once_done() -> Step:
 
 
 def again_in_s(wait_s: float, hindrance: Hindrance | None, untold_s: float) -> float:
-    """Return when to look again where the next scan is due in ``wait_s``.
+    """Return after how many seconds to look again if the next scan is due in ``wait_s`` seconds.
 
-    That is sooner where a hindrance has to be reported before, in ``untold_s``.
+    The look comes earlier, in ``untold_s`` seconds, if a hindrance has to be reported before the next scan.
     """
     return min(wait_s, untold_s) if hindrance in TROUBLES and untold_s > 0 else wait_s

@@ -1,12 +1,12 @@
-"""One scrub of a database without a WAL: its file is compared with what the page map says that the replica holds.
+"""One scrub of a database without a WAL. It compares the file with the page map, which says what the replica holds.
 
 1. All pages are read at the pace of scans, while writers may write. A page that has the map's entry at any time since
-   the scrub began is what the replica holds.
-2. The others are read again at a committed moment whose content is shipped (``shipped_moment``). A page that still
-   differs was not changed by a commit.
+   the scrub began equals the replica's page.
+2. The other pages are read again at a committed moment whose content is shipped (``shipped_moment``). If a page still
+   differs then, it was not a commit that changed it.
 
-The bytes of free leaves are no part of the database. A transaction that was rolled back may leave others there without
-any commit, so they are no difference.
+The bytes of free leaves are not part of the database. A transaction that was rolled back may leave other bytes there
+without any commit, so other bytes in a free leaf do not count as a difference.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from walsyncd.engine.rollback.database_looks import DatabaseLooks
 from walsyncd.engine.rollback.shipped_moment import ShippedMoments
 from walsyncd.errors import TransientError
 
-# The file is no database that anybody could compare, until a write ends that.
+# With these hindrances the file can't be compared with anything until somebody writes to it.
 UNFIT = {
     Hindrance.HOT,
     Hindrance.SUPER_JOURNAL,
@@ -51,12 +51,13 @@ UNFIT = {
     Hindrance.SHORT,
 }
 
-_Differing: TypeAlias = "Generator[ScanWait, None, tuple[PageNumbers, int]]"  # and the number of pages compared
+# The result is the differing pages and the number of pages that were compared.
+_Differing: TypeAlias = "Generator[ScanWait, None, tuple[PageNumbers, int]]"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _FirstReading:
-    """``pages`` contradicted the map at some moment, of ``compared``."""
+    """The result of the first reading: of ``compared`` pages, ``pages`` contradicted the map when they were read."""
 
     pages: PageNumbers
     compared: int
@@ -65,7 +66,7 @@ class _FirstReading:
 
 
 class FileScrub:
-    """Runs in the scans' thread."""
+    """Scrubs databases without a WAL. It runs in the scan thread."""
 
     def __init__(self, environment: Environment, maps: PageMaps, moments: ShippedMoments) -> None:
         self._environment = environment
@@ -73,7 +74,7 @@ class FileScrub:
         self._moments = moments
 
     def steps(self, tracked: FollowedDatabase) -> ScrubSteps:
-        """Compare the database now. TransientError: it could not be compared just now."""
+        """Compare the database now. Raises TransientError if it can't be compared just now."""
         self._maps.held.add(tracked.row_id)
         try:
             origin = _origin(tracked)
@@ -103,10 +104,10 @@ class FileScrub:
     def _confirmed(
         self, tracked: FollowedDatabase, origin: ScanOrigin, first: _FirstReading
     ) -> Generator[ScanWait, None, PageNumbers]:
-        """Return which of the pages differ at a moment whose content is shipped."""
+        """Return which pages of ``first`` still differ at a moment whose content is shipped."""
 
         def read(file: OpenFile, page_1: bytes) -> Generator[ScanWait, None, PageNumbers]:
-            # The map of that moment: it changes only with what is written later.
+            # This is the map of that moment, because only a later write changes the map.
             with map_to_compare(self._maps, tracked, origin) as page_map:
                 again = PageList(first.pages, EVERY_PAGE)
                 pages, _ = yield from _differing(file, page_map, again, page_1, is_paced=False)
@@ -129,7 +130,7 @@ def _origin(tracked: FollowedDatabase) -> ScanOrigin:
 
 
 def _differing(file: OpenFile, page_map: PageMap, pages: PageList, page_1: bytes, *, is_paced: bool) -> _Differing:
-    """Read the listed pages. Returns those that contradict the map, in a database whose first page is ``page_1``."""
+    """Read the listed pages of a database whose first page is ``page_1``. Returns those that contradict the map."""
     page_size = page_map.page_size
     scrub, file_bytes = ScrubPass(page_size), file.size()
     count = file_bytes // page_size
@@ -143,7 +144,7 @@ def _differing(file: OpenFile, page_map: PageMap, pages: PageList, page_1: bytes
 
 
 def _unused(file: OpenFile, page_size: int, page_1: bytes) -> frozenset[int]:
-    """Return the free leaves at this moment. In a file whose first page can't be read they are unknown."""
+    """Return the leaves that are free at this moment, or no leaves if the first page can't be read."""
     header = parse_database_header(page_1)
     if header is None or not header.magic_ok:
         return frozenset()

@@ -1,15 +1,16 @@
 """Rollback journals of one database, held open from their creation until a scan has read them.
 
 SQLite deletes a journal when its transaction ends, and the journal names the pages that the transaction changed. A
-journal that is opened at its CREATE event stays readable after that. The order of all events is kept, too, because it
-alone shows whether the journals account for every write (``core.rollback.journal_trail``).
+journal that is opened at its CREATE event stays readable after its deletion. The order of all events is kept, too,
+because only this order shows whether the journals account for every write (``core.rollback.journal_trail``).
 
-A descriptor may belong to a later journal, if its CREATE was read too late. If that journal still exists when the
-DELETE is read, the link count shows it. If it does not, then there is no file any more at its own CREATE, or that of a
-still later one.
+If the CREATE event of a journal is read too late, the descriptor may belong to a later journal. If that later journal
+still exists when the first journal's DELETE is read, the link count of the descriptor shows the mistake. If the later
+journal is gone by then, its own CREATE, or the CREATE of a still later journal, finds no file.
 
-The callers are the thread that drains the event queue (nothing slower than opening a file is done) and the scan thread.
-What is kept is limited. If it is too much, all of it is dropped, and the next scan reads every page.
+The callers are the scan thread and the thread that drains the event queue, for which nothing slower than opening a file
+is done. The number of events and descriptors and the size of deleted journals are limited. Beyond a limit all of them
+are dropped, and the next scan reads every page.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ _LOST = {Kind.OVERFLOW, Kind.WATCH_LOST, Kind.REAPPEARED}
 @dataclass(slots=True, eq=False)
 class _Entry:
     event: FileEvent | Doubt
-    journal: OpenFile | None = None  # that was created, or deleted
-    size: int = 0  # of a journal that was deleted
+    journal: OpenFile | None = None  # the journal that was created or deleted
+    size: int = 0  # the size of a journal that was deleted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CaptureMark:
-    """A place in the order of events, and what -journal was there.
+    """A place in the order of events, and the state of -journal at that place.
 
-    ``journal_events``: how many of its events had come until then.
+    ``journal_events`` is the number of events of -journal up to that place.
     """
 
     count: int
@@ -56,11 +57,12 @@ class CaptureMark:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Captured:
-    """The changes between two marks. ``doubt`` is why the journals do not account for them.
+    """The changes between two marks. ``doubt`` is the reason why the journals do not account for them, or None.
 
-    ``journals`` have been deleted; the caller closes them. ``runs``: how often the database was written during each
-    (``JournalTrail``). ``is_kept_written``: the journal that exists was written, and ``kept_runs`` are those during it.
-    ``is_kept_whole``: nothing was cut off it.
+    ``journals`` are the journals that have been deleted, and the caller must close them. ``runs`` has for each of them
+    the number of runs of writes to the database while it existed (``JournalTrail``). ``is_kept_written`` says that the
+    journal that exists now was written. ``kept_runs`` is the number of runs for that journal, and ``is_kept_whole``
+    says that nothing was cut off it.
     """
 
     doubt: Doubt | None
@@ -70,12 +72,12 @@ class Captured:
     kept_runs: int = 0
     is_kept_whole: bool = False
     is_passing: bool = False
-    """Whether the only doubt is that a writer uses the journal just now."""
+    """Whether the only reason for doubt is that a writer is using the journal at this moment."""
 
 
 @dataclass(slots=True)
 class JournalCapture:
-    """The journals of the database at ``path``. ``own_only``: see ``open_file``."""
+    """The journals of the database at ``path``. ``open_file`` explains ``own_only``."""
 
     path: Path
     own_only: bool = False
@@ -83,17 +85,17 @@ class JournalCapture:
     entries_max: int = ENTRIES_MAX
     held_bytes_max: int = HELD_BYTES_MAX
     _entries: list[_Entry] = field(default_factory=list)
-    _dropped: int = 0  # entries before the first of ``_entries``
-    _base: JournalNow | None = None  # the state of -journal before the first of them, or None without a known state
+    _dropped: int = 0  # the number of entries that were dropped before the first of ``_entries``
+    _base: JournalNow | None = None  # -journal before the first of ``_entries``, or None without a known state
     _unknown: Doubt = Doubt.JOURNAL_UNKNOWN  # why there is no known state
-    _origin: int = 0  # counts the known states, each of which ends the ones before
+    _origin: int = 0  # counts the known states; only the last of them is valid
     _journal_events: int = 0
-    _marked: int = 0  # the place of the last mark: no event after it is merged with one before
+    _marked: int = 0  # the place of the last mark: no event after it is merged with an event before it
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _journal_path: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        self._journal_path = side_path(self.path, Role.JOURNAL)  # it takes time that an open may not have
+        self._journal_path = side_path(self.path, Role.JOURNAL)  # computed here, because ``open`` has to be fast
 
     def note(self, event: Event) -> None:
         """Take in one event, in queue order."""
@@ -115,9 +117,9 @@ class JournalCapture:
             self._append(Doubt.EVENTS_LOST)
 
     def mark(self, drain: Callable[[], None], is_reserved: Callable[[], bool]) -> CaptureMark | None:
-        """Return the place after all events so far. Returns None if -journal comes and goes too fast.
+        """Return the place after all events so far, or None if -journal comes and goes too fast.
 
-        ``is_reserved`` asks whether a writer holds RESERVED.
+        ``is_reserved`` returns whether a writer holds RESERVED.
         """
         for _ in range(MARK_TRIES):
             drain()
@@ -136,7 +138,10 @@ class JournalCapture:
             return self._journal_events == mark.journal_events
 
     def _counts(self) -> tuple[int, int]:
-        """Return how many entries there have been, in which equal events in a row are one, and events of -journal."""
+        """Return the number of entries so far, and the number of events of -journal.
+
+        Equal events in a row are one entry.
+        """
         with self._lock:
             return self._dropped + len(self._entries), self._journal_events
 
@@ -152,21 +157,21 @@ class JournalCapture:
         return journal_size(self.path) is not None
 
     def has_records(self) -> bool:
-        """Whether -journal exists now and is not empty, as it is in mode TRUNCATE."""
+        """Whether -journal exists now and is not empty. Between transactions in mode TRUNCATE it is empty."""
         return bool(journal_size(self.path))
 
     def bytes_to_read(self) -> int:
-        """Return about how large the journals are: those that are held, and the -journal that exists now."""
+        """Return the approximate size of the deleted journals that are held and of the -journal that exists now."""
         with self._lock:
             deleted = sum(entry.size for entry in self._entries)
         return deleted + (journal_size(self.path) or 0)
 
     def open(self) -> OpenFile | None:
-        """Open -journal as it is now, or return None if there is none."""
+        """Open the -journal that exists now, or return None if there is none."""
         return open_file(self._journal_path, own_only=self.own_only)
 
     def until(self, mark: CaptureMark, origin: int) -> Captured:
-        """Return what happened from the known state up to ``mark``. ``origin`` is what its ``begin`` has returned."""
+        """Return what happened from the known state up to ``mark``. ``begin`` returned ``origin`` for that state."""
         with self._lock:
             if self._base is None or mark.count < self._dropped or origin != self._origin:
                 return Captured(self._unknown)
@@ -195,9 +200,9 @@ class JournalCapture:
             return trail.doubt is not None
 
     def begin(self, mark: CaptureMark) -> int:
-        """Take the state of the database at ``mark`` for known. Everything before is dropped.
+        """Treat the state of the database at ``mark`` as known, and drop all entries before ``mark``.
 
-        If something after ``mark`` was dropped already, no state is known. Returns the number of the state.
+        If entries after ``mark`` were dropped already, no state is known. Returns the number of the state.
         """
         with self._lock:
             self._origin += 1
@@ -251,7 +256,10 @@ class JournalCapture:
             self._append(FileEvent.JOURNAL_CREATED, journal)
 
     def _note_counted(self) -> None:
-        """Take in that the last write was counted. More than two in a row mean what two mean, and are not kept."""
+        """Take in that the last write was counted.
+
+        More than two counted writes in a row mean the same as two, so only two are kept.
+        """
         is_after_mark = self._dropped + len(self._entries) >= self._marked + len(_WRITES)
         if is_after_mark and [entry.event for entry in self._entries[-len(_WRITES) :]] == _WRITES:
             self._entries.pop()
@@ -269,7 +277,7 @@ class JournalCapture:
             self._clear(Doubt.TOO_MANY)
 
     def _open_entry(self, end: int) -> _Entry | None:
-        """Return the entry of the journal that was created last, and not deleted, among the first ``end`` entries."""
+        """Return the entry of the last created journal among the first ``end`` entries, or None if it was deleted."""
         for entry in reversed(self._entries[:end]):
             if entry.event is FileEvent.JOURNAL_CREATED:
                 return entry
@@ -284,7 +292,7 @@ class JournalCapture:
         self._close(entries)
 
     def _close(self, entries: list[_Entry]) -> None:
-        """Close what these entries hold, unless an entry that stays holds it."""
+        """Close the journals that these entries hold, except those that a remaining entry holds, too."""
         used = {id(entry.journal) for entry in self._entries}
         for entry in entries:
             if entry.journal is not None and id(entry.journal) not in used:

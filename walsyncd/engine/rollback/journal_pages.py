@@ -1,8 +1,9 @@
 """The pages that the captured journals name, so that a scan of a large file need not read all of it.
 
-A scan asks for them at its moment. If the journals do not account for every change since the last accepted scan, every
-page is read, as in any scan. A scan that is accepted makes the state at its moment known, and what the journals say
-counts from there. One that is not accepted changes nothing: the next one asks again from the same known state.
+A scan asks for these pages at its moment. If the journals do not account for every change since the last accepted scan,
+the scan reads every page. When a scan is accepted, the state at its moment becomes the known state, and the journals
+are evaluated from that state on. A scan that is not accepted changes nothing: the next scan asks again from the same
+known state.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ SOON_FREE_PAGES = 1000
 
 @dataclass(frozen=True, slots=True)
 class KnownState:
-    """The database at a moment: its change counter, or None if page 1 is not a plain header.
+    """The state of the database at a moment. ``counter`` is its change counter, or None if page 1 is no plain header.
 
     ``origin`` is the number of the state in the order of events (``JournalCapture.begin``).
     """
@@ -56,7 +57,7 @@ class KnownState:
 class JournalSource:
     """Access to the files of one database: ``open`` opens the database, and ``drain`` takes in queued events.
 
-    ``count_writes`` has each write to the -journal that exists now counted from now on (``Kind.COUNTED``).
+    ``count_writes`` starts counting each write to the -journal that exists now (``Kind.COUNTED``).
     """
 
     capture: JournalCapture
@@ -68,9 +69,9 @@ class JournalSource:
 class JournalPages:
     """The pages that one scan reads (``PagesToRead``).
 
-    ``known`` is the state that the page map describes, if that is known.
+    ``known`` is the state that the page map describes, or None if that state is not known.
 
-    ``is_early``: it must not read all pages. If the journals leave doubt, it has no result.
+    ``is_early`` says that the scan must not read all pages. If the journals leave doubt then, the scan has no result.
     """
 
     def __init__(
@@ -106,11 +107,11 @@ class JournalPages:
         if isinstance(found, ChangedPages):
             self.reason = None
             if self._is_kept_whole:
-                self._source.count_writes()  # as many as before
+                self._source.count_writes()  # so that as many further writes are counted as before
             return PageList(found.numbers, found.page_count)
         self.reason = found
         if self._mark is not None and self._mark.journal is JournalNow.IDLE and self._source.capture.has_records():
-            self._source.count_writes()  # the writes of the transactions from now on; this one is over
+            self._source.count_writes()  # counts the writes of later transactions, since this one is over
         return _NO_PAGES if self.is_early else all_pages()
 
     def prove(self, page_1: bytes) -> ChangedPages | ScanReason:
@@ -155,7 +156,7 @@ class JournalPages:
         return not self._is_reserved() and self._source.capture.is_untouched(self._mark)
 
     def _is_reserved(self) -> bool:
-        """Whether a writer holds RESERVED, or more, on the file that is scanned."""
+        """Whether a writer holds RESERVED or a stronger lock on the file that is scanned."""
         assert self._looks is not None, "there is no moment yet"
         locks = self._looks.locks()
         return locks.reserved or locks.writing
@@ -169,9 +170,9 @@ class JournalPages:
         return self._known is None or self._source.capture.is_lost(self._known.origin)
 
     def take(self) -> KnownState | None:
-        """Take the state at the moment for known, from which the journals count. Returns that state.
+        """Treat the state at the moment as known, so that later proofs begin there. Returns that state.
 
-        What was read up to the moment is in the map, or will be if the rolling scan has a result.
+        The pages that were read up to the moment are in the map, or will be if the rolling scan has a result.
         """
         if self._mark is None:
             self._source.capture.clear()
@@ -182,7 +183,7 @@ class JournalPages:
 
 
 class _LazyPages:
-    """The pages of the database, whose file is opened when the first page is read: most transactions need none."""
+    """The pages of the database. The file is opened when the first page is read, because most proofs need none."""
 
     def __init__(self, open_database: Callable[[], OpenFile | None], page_size: int) -> None:
         self._open = open_database
@@ -199,7 +200,7 @@ class _LazyPages:
             self._file.close()
 
     def page(self, number: int) -> bytes:
-        """Return a page, or nothing past the end of the file or if there is none."""
+        """Return a page, or no bytes if the page is past the end of the file or the file does not exist."""
         if self._file is None:
             self._file = self._open()
         if self._file is None:
@@ -216,7 +217,10 @@ def _parsed(journal: OpenFile, page_size: int) -> RollbackJournal | JournalFault
 
 
 class JournalProofs:
-    """The journals of one database, while its file is large enough to be worth it. Thread-safe as its capture is."""
+    """The journals of one database, while its file is large enough that they save reading.
+
+    This is as thread-safe as ``JournalCapture`` is.
+    """
 
     def __init__(self, source: JournalSource, *, file_bytes_min: int) -> None:
         self._source = source
@@ -227,7 +231,7 @@ class JournalProofs:
         self.is_early = False
         """Whether the next scan need not wait for the rest that follows a scan of all pages.
 
-        It reads what the journals name, and nothing if they leave doubt.
+        Such an early scan reads the pages that the journals name, or no page if the journals leave doubt.
         """
 
     @property
@@ -236,7 +240,7 @@ class JournalProofs:
         return None if self._pages is None else self._pages.reason
 
     def note(self, event: Event) -> None:
-        """Take in one event, in queue order. For the thread that drains the queue."""
+        """Take in one event, in queue order. Only the thread that drains the queue may call this."""
         if self._is_active:
             self._source.capture.note(event)
 
@@ -246,10 +250,10 @@ class JournalProofs:
             self._source.capture.lose()
 
     def pages(self, file_bytes: int, page_size: int, *, is_all: bool, is_early: bool = False) -> JournalPages | None:
-        """Return what the next scan reads, or None if that is all of a small file. For the follower's thread.
+        """Return what the next scan reads, or None if it reads all of a small file.
 
-        ``is_all``: it must read all pages, because it compares them with more than the map. ``is_early``: see
-        ``JournalPages``.
+        ``is_all`` says that the scan must read all pages, because it compares them with more than the map.
+        ``JournalPages`` explains ``is_early``. Only the follower's thread may call this.
         """
         if file_bytes <= self._file_bytes_min:
             self.forget()
@@ -260,7 +264,7 @@ class JournalProofs:
         return self._pages
 
     def accepted(self) -> None:
-        """Take in that the result of the last scan is in the map. For the follower's thread."""
+        """Take in that the result of the last scan is in the map. Only the follower's thread may call this."""
         if self._pages is not None:
             self._known = self._pages.take()
             self.is_early = self._known is not None

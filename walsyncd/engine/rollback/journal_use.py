@@ -1,9 +1,9 @@
-"""Whether what scans found was written with a rollback journal, and by whom if it was not.
+"""Decides whether the changes that scans found were written with a rollback journal, and who wrote them if not.
 
-Each commit of SQLite counts up the change counter in page 1. So a change without an event of the journal that counts it
-up is a commit in journal_mode MEMORY or OFF: the next one may be killed in the middle, which damages the file. Any
-other change without a journal is that of a program that is not SQLite: a copy over the file, or a write by another
-name of it. Nothing shows it any more once the change is shipped.
+Each commit of SQLite increments the change counter in page 1. So a change that increments the counter without an event
+of the journal is a commit in journal_mode MEMORY or OFF. The next such commit may be killed in the middle, which
+damages the file. Any other change without a journal was made by a program that is not SQLite, which copied over the
+file, or by a write through another name of the file. Once the change is shipped, nothing shows it any more.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _log = structlog.get_logger()
 
 
 class JournalUse:
-    """The known facts about one database's writers. For the follower's thread."""
+    """The known facts about one database's writers. Only the follower's thread may use this."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -35,13 +35,13 @@ class JournalUse:
         self._counter: int | None = None
         """The change counter at the last moment, or None if it was not read."""
         self.is_unjournalled = False
-        """SQLite wrote what changed last, without a rollback journal."""
+        """Whether SQLite wrote the last change without a rollback journal."""
 
     def accepted(self, scanned: CommittedScan, *, is_changed: bool, before: str) -> None:
         """Take in a scan whose result counts.
 
-        ``is_changed``: it shipped pages, and all events since the moment before it are known. ``before`` is the
-        position of that moment.
+        ``is_changed`` says that the scan shipped pages, and that all events since the previous scan's moment are known.
+        ``before`` is the position of that previous moment.
         """
         is_journalled = scanned.journal_events != self._journal_events
         is_counted = scanned.counter is None or self._counter is None or scanned.counter > self._counter

@@ -1,8 +1,8 @@
 """Reads the pages of a database file in blocks, with the entry of each page.
 
-Large blocks are read into the same memory each time. To take other memory for each block, and to cut it into pages
-again, costs as much as a third of what reading and hashing it costs (measured). That matters where a file of a gigabyte
-is read from the page cache because one journal was missed.
+Large blocks are read into the same memory each time. Using new memory for each block, and cutting that memory into
+pages again, would cost up to a third of the time for reading and hashing the block (measured). That matters when a file
+of a gigabyte is read from the page cache because one journal was missed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from walsyncd.core.sqlite.checksum import Buffer
 
 
 class PageBlocks:
-    """The blocks of ``file``, of at most ``bytes_max`` bytes. For one thread at a time.
+    """The blocks of ``file``, of at most ``bytes_max`` bytes. Only one thread at a time may use this.
 
-    A block of at most ``small_bytes`` has memory of its own: most scans read no other.
+    A block of at most ``small_bytes`` has memory of its own, because most scans read only such blocks.
     """
 
     def __init__(self, file: OpenFile, page_size: int, *, bytes_max: int, small_bytes: int) -> None:
@@ -29,9 +29,9 @@ class PageBlocks:
         self._read: list[memoryview] = []
 
     def read(self, first: int, count: int) -> Buffer:
-        """Return ``count`` pages from number ``first`` on, fewer only at the end of the file.
+        """Return ``count`` pages from number ``first`` on, or fewer at the end of the file.
 
-        They are valid until the next call.
+        The returned pages are valid until the next call.
         """
         offset, length = (first - 1) * self._page_size, count * self._page_size
         if length <= self._small_bytes or length > self._bytes_max:
@@ -51,7 +51,7 @@ class PageBlocks:
         return entries_of_each(self._read)
 
     def _fill(self, offset: int, length: int) -> int:
-        """Read ``length`` bytes from ``offset`` into the memory. Returns how many there are."""
+        """Read ``length`` bytes from ``offset`` into the memory. Returns how many bytes the file has there."""
         filled = 0
         with file_access(f"read {length} bytes at {offset} of", self._file.path):
             while filled < length:

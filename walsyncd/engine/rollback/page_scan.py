@@ -1,10 +1,10 @@
-"""One scan of a database without a WAL: what differs from the page map at a committed moment becomes a transaction.
+"""One scan of a database without a WAL. Pages that differ from the map at a committed moment become a transaction.
 
-A scan of all pages of a large file goes on while transactions change the file, if their journals can be followed
-(``rolling_moments``).
+A scan of all pages of a large file goes on while transactions change the file, if the journals of these transactions
+can be followed (``rolling_moments``).
 
-It runs in the scan thread. Blocks that come from the page cache are read without a pause, because the file must be
-quiet until the last one. Blocks that come from a disk are paced.
+The scan runs in the scan thread. Blocks that come from the page cache are read without a pause, because the file must
+be quiet until the last block. Blocks that come from a disk are paced.
 """
 
 from __future__ import annotations
@@ -40,24 +40,25 @@ from walsyncd.errors import MissingError, WalsyncdError
 ScanRoll: TypeAlias = Generator[ScanWait, None, Hindrance | None]
 Refused = TypeVar("Refused", Hindrance, None)
 
-# A rolling scan tries to take a moment again after TRY_S, and later each time. Without one for HINDERED_S_MAX it ends.
+# If a rolling scan can't take a moment, it tries again after TRY_S, and then after longer and longer pauses. It ends
+# after HINDERED_S_MAX without a moment.
 TRY_S = 0.001
 TRY_S_MAX = 0.05
 HINDERED_S_MAX = 1.0
 ROLLING_S_MAX = 60.0  # a rolling scan goes on for no longer than this after its first pass
-LAST_BYTES_MAX = 1 << 20  # if more is left, it is read in a pass before the last moment is tried
-CACHED_S = 0.0005  # a block from the page cache takes a tenth of this, one from a disk rarely less (measured)
-TURN_BYTES = BLOCK_BYTES  # read from the page cache before other scans have their turn
-CACHED_BLOCKS = 8  # read at once after a block that came from the page cache: each costs 35 us beside its pages
+LAST_BYTES_MAX = 1 << 20  # if more bytes are left, a pass reads them before the last moment is tried
+CACHED_S = 0.0005  # a block from the page cache takes a tenth of this, a block from a disk rarely less (measured)
+TURN_BYTES = BLOCK_BYTES  # this much is read from the page cache before other scans have their turn
+CACHED_BLOCKS = 8  # this many are read at once after a cached block: each read costs 35 us beside its pages
 
 
 @dataclass(frozen=True, slots=True)
 class ScanOrder:
-    """The task of a scan: what to read, and where its result goes.
+    """The task of a scan: what to read, and where the result goes.
 
-    ``body`` opens the transaction, which follows ``stream``; it gets the size of the file in bytes. It returns None if
-    only the scan thread may open it. ``is_current``: whether somebody still waits for the result. ``span`` is that of
-    the gap, if one is bridged.
+    ``body`` opens the transaction, which follows ``stream``. Its argument is the size of the file in bytes, and it
+    returns None if only the scan thread may open the transaction. ``is_current`` returns whether somebody still waits
+    for the result. ``span`` returns the span of the gap if a gap is bridged, or None.
     """
 
     tracked: FollowedDatabase
@@ -71,9 +72,10 @@ class ScanOrder:
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """The result of a scan. ``new`` is None if nothing differs. It and the fields after it belong to the moment.
+    """The result of a scan. ``hindrance`` is the reason why the scan found no committed state, or None if it found one.
 
-    ``hindrance`` is why there is no result. ``took_s`` is how long the file was read.
+    ``new`` is None if no page differs. ``new`` and the fields after it are those of the scan's moment. ``took_s`` is
+    the time for which the file was read.
     """
 
     hindrance: Hindrance | None
@@ -87,7 +89,10 @@ class ScanResult:
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """A moment as it began: the events of the journal so far, and the time (monotonic, and since 1970)."""
+    """The beginning of a moment: the looks, the number of the journal's events so far, and the time.
+
+    ``at_s`` is the monotonic time, and ``at_ms`` the time since 1970.
+    """
 
     start: MomentStart
     journal_events: int
@@ -96,14 +101,14 @@ class _Moment:
 
 
 def with_page_1(pages: PageList) -> PageList:
-    """Return the list with page 1 in it: every commit that changes anything writes it."""
+    """Return the list with page 1 added, because every commit that changes anything writes page 1."""
     if len(pages.numbers) and pages.numbers[0] == 1:
         return pages
     return PageList(np.union1d(pages.numbers, [1]).astype(np.uint32), pages.beyond)
 
 
 def _other_database(page_1: bytes, page_size: int) -> Hindrance | None:
-    """Return why pages of this database are of no use to a base of the one that was followed, if they are not."""
+    """Return why pages of this database can't be added to the followed database's base, or None if they can."""
     header = parse_database_header(page_1)
     if header is None:
         return None
@@ -120,7 +125,7 @@ def _counter(page_1: bytes) -> int | None:
 class PageScan:
     """One scan. ``answer`` gets the ``ScanResult`` or an error, and then ``done`` is called.
 
-    The scan thread takes its steps. Another thread may take the first one, which does not read much.
+    The scan thread takes the steps. Another thread may take the first step, which does not read much.
     """
 
     def __init__(
@@ -136,7 +141,7 @@ class PageScan:
         self._page_1 = b""
 
     def steps(self) -> ScanSteps:
-        """Scan. An error becomes the answer."""
+        """Return the steps of the scan. An error becomes the answer."""
         try:
             with boundary("scan", database=self._order.tracked.name):
                 yield from self._scan()
@@ -184,7 +189,10 @@ class PageScan:
                 self._answer.set_result(ScanResult(hindrance, self._read_s, self._file_bytes))
 
     def _roll(self, file: OpenFile, looks: DatabaseLooks, rolling: RollingMoments) -> ScanRoll:
-        """Take moments, and read what is left, until all that was read is one state. Returns why that failed."""
+        """Take moments, and read the pages that are left, until all pages that were read are one state.
+
+        Returns the hindrance if that failed, or None.
+        """
         order, page_size, pause_s = self._order, self._order.page_size, TRY_S
         now_s = time.monotonic()
         until_s, hindered_until_s = now_s + ROLLING_S_MAX, now_s + HINDERED_S_MAX
@@ -201,10 +209,11 @@ class PageScan:
             if self._end(looks, moment) is None:
                 return None
         is_known = rolling.is_over and rolling.hindrance is not None
-        return rolling.hindrance if is_known else Hindrance.UNPROVEN  # an event is no reason to read it all again
+        # After UNPROVEN, unlike after WRITER, an event does not start another scan of all pages at once.
+        return rolling.hindrance if is_known else Hindrance.UNPROVEN
 
     def _moment(self, begin: Callable[[], MomentStart | Refused]) -> _Moment | Refused:
-        """Begin a moment, and note when that was."""
+        """Begin a moment, and note the time at which it began."""
         at_s, at_ms = time.monotonic(), self._environment.wall_ms()
         start = begin()
         if not isinstance(start, MomentStart):
@@ -212,7 +221,7 @@ class PageScan:
         return _Moment(start, self._order.tracked.wal_pairs.trail.journal_events, at_s, at_ms)
 
     def _end(self, looks: DatabaseLooks, moment: _Moment) -> Hindrance | None:
-        """Answer if what was read last was read at one moment. Otherwise return why it was not."""
+        """Set the answer if the last pages were read at one moment. Otherwise return the hindrance."""
         order, start = self._order, moment.start
         hindrance = end_moment(looks, start, self._page_1 or start.page_1)
         if hindrance is None and not order.pages.are_complete():
@@ -224,10 +233,10 @@ class PageScan:
         size = start.times.size
         pages = size_without_frames(start.page_1, size, order.page_size)
         if not pages or pages * order.page_size > size:
-            # Only a write ends that, so nothing is gained by another scan soon.
+            # Only a write can make the file long enough, so another scan soon would gain nothing.
             self._answer.set_result(ScanResult(Hindrance.SHORT if pages else Hindrance.EMPTY, 0.0, size))
             return None
-        counter, facts = _counter(start.page_1), looks.last_facts  # this is from before the last looks, as at the start
+        counter, facts = _counter(start.page_1), looks.last_facts  # taken before the last look at events
         assert facts is not None
         committed = CommittedScan(start.events, moment.journal_events, moment.at_s, moment.at_ms, counter, facts)
         facts = facts if start.times.settled else facts.unknown()
@@ -241,14 +250,14 @@ class PageScan:
         if span is None and not body.is_needed(pages):
             return ScanResult(None, self._read_s, start.times.size, None, order.stream, facts, committed)
         seen_ms = max(committed.moment_ms, order.stream.time_ms)
-        if span is not None:  # an earlier time may have been taken while the clock was ahead
+        if span is not None:  # the clock may have been ahead when ``proven_ms`` was taken
             span = replace(span, proven_ms=min(span.proven_ms, seen_ms))
         new, stream = body.finish(start.page_1, pages, span, seen_ms)
         self._body = None
         return ScanResult(None, self._read_s, start.times.size, new, stream, facts, committed)
 
     def _read(self, file: OpenFile, pages: PageList, is_void: Callable[[], bool]) -> ScanSteps:
-        """Read the listed pages, and take those that differ. Ends early once they can be of no use."""
+        """Read the listed pages, and take those that differ. Ends early once ``is_void`` returns True."""
         page_size, body = self._order.page_size, self._body
         assert body is not None
         body.begin_pass()
@@ -277,11 +286,14 @@ class PageScan:
         self._read_s += time.monotonic() - pass_s
 
     def _is_void(self, start: MomentStart) -> bool:
-        """Whether an event of a write has come already. The last look drains the queue, and this does not."""
+        """Whether the reading is of no use, because a write's event has come already or nobody waits for the result.
+
+        Unlike the last look, this does not drain the event queue.
+        """
         return not self._order.is_current() or self._has_events_since(start.events)
 
     def _is_over(self, rolling: RollingMoments) -> bool:
-        """Take the moment that follows an event, and return whether the rolling scan can have no result any more."""
+        """Take a moment if an event came. Returns whether the rolling scan can no longer have a result."""
         now_s = time.monotonic()
         if now_s >= self._next_try_s and self._has_events_since(rolling.events):
             rolling.take()

@@ -1,7 +1,8 @@
-"""A gap of a database that is in rollback mode now, bridged: one scan at a committed moment ships what differs.
+"""Bridges a gap of a database that is in rollback mode now: one scan at a committed moment ships what differs.
 
-That is the way out of WAL mode. The bridge's transaction is the first of an epoch and says what was missed, as every
-bridge does. If the database goes back into WAL mode before the scan has a result, the bridge over the WAL takes over.
+A database that leaves WAL mode is followed further in this way. The bridge's transaction is the first of an epoch and
+says what was missed, as the transaction of every bridge does. If the database goes back into WAL mode before the scan
+has a result, the bridge for WAL mode (``GapBridge``) takes over.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from walsyncd.engine.rollback.pages_to_read import AllPages
 from walsyncd.engine.rollback.scanning import Scanning, after_scan, gap_of
 from walsyncd.errors import WalsyncdError
 
-RECHECK_S = 1.0  # the look's pause while the scan thread works, which wakes the follower when it is done
+RECHECK_S = 1.0  # pause between looks while the scan thread works; that thread wakes the follower when it is done
 
 _log = structlog.get_logger()
 
 
 class RollbackBridge:
-    """Bridges the gap after ``old`` (``Bridging``). For the follower's thread."""
+    """Bridges the gap after ``old`` (``Bridging``). Only the follower's thread may use this."""
 
     is_for_wal = False
 
@@ -58,7 +59,7 @@ class RollbackBridge:
         self._wait = BridgeWait(self._tracked, scanning.tools.schedule, scanning.tools.environment.limits)
 
     def collector(self, _stream: Stream) -> FrameCollector:
-        """There are no frames."""
+        """Raise AssertionError, because a database in rollback mode has no frames."""
         raise AssertionError("frames are followed in rollback mode")
 
     def step(self) -> Step | None:
@@ -88,10 +89,10 @@ class RollbackBridge:
         return None
 
     def applied(self, _step: Step) -> None:
-        """See ``Bridging``. Only the last step has anything to be applied."""
+        """Do nothing, because only the bridge's last step has anything to apply."""
 
     def gap_again(self, _gap: Gap) -> None:
-        """Begin again."""
+        """Begin the bridge again, because something was missed meanwhile."""
         self._scanning.drop()
         self._tracked.follow_again()
         self._scanning.tools.schedule.at(self._tracked, 0)

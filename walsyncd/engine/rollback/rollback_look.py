@@ -1,8 +1,8 @@
 """A look at a database in rollback mode whose changes are shipped as pages.
 
-Any event of the file, or other times of it, may mean a commit: the change counter of page 1 stays as it is in exclusive
-mode, and bytes change without a commit when a transaction is rolled back after it has spilled. So the file is scanned
-after each, and only the scan says what changed.
+Any event of the file, or any change of its times, may mean a commit. The change counter of page 1 does not show that:
+it does not change in exclusive mode. Bytes also change without a commit when a transaction is rolled back after it has
+spilled pages. So the file is scanned after each event or change of its times, and only the scan says what changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class FileScans(Protocol):
         """Whether there is a map of the current generation, so that changes are shipped as pages."""
 
     def is_closing(self) -> bool:
-        """Whether a base waits for a scan that ships what it lacks."""
+        """Whether a base waits for a scan that ships what the base lacks."""
 
     def is_known(self, now: FileFacts, then: FileFacts) -> bool:
         """Whether nothing wrote to the file since its content was last compared."""
@@ -55,8 +55,8 @@ def look_in_rollback_mode(
 ) -> Step | None:
     """Look at a database without a WAL. Returns None if its page size can't be read, as in an encrypted file.
 
-    The result of a scan is taken before anything is looked at, because it is of an earlier moment, at which the scan
-    itself has looked. The next look sees what has happened since.
+    The result of a scan is taken before this look begins, because the result belongs to an earlier moment, at which the
+    scan itself has looked. The next look sees what has happened since that moment.
     """
     if (step := scans.taken(state)) is not None:
         return step
@@ -73,10 +73,10 @@ def look_in_rollback_mode(
     if not facts.is_file(state.file):
         return Step(gap=Gap.of(GapKind.REPLACED, REPLACED))
     if not has_map and state.stream.frame:
-        # The next base begins a generation: what is different from that base alone can't be applied to these frames.
+        # The next base begins a generation. Differences from that base alone can't be applied after these frames.
         return not_by_pages("the page map is lost")
     if scans.is_known(facts, state.file):
-        scans.note_known(events_before)  # an event that is queued since may be of a write after the facts were read
+        scans.note_known(events_before)  # a later event may be that of a write after the facts were read
         return _unchanged(environment, state, facts, writes, is_watched=pairs.watched)
     if has_map or scans.is_closing():
         return scans.step(state, facts.size)
@@ -87,7 +87,7 @@ def look_in_rollback_mode(
 def _unchanged(
     environment: Environment, state: FollowState, facts: FileFacts, writes: int, *, is_watched: bool
 ) -> Step:
-    """Return the step for a file whose content is dealt with. Its looks are noted once it has settled."""
+    """Return the step for a file whose content is dealt with. The file's facts are noted once they have settled."""
     quiet_ms = environment.machine_ms() - facts.ctime_ns // 1_000_000
     wait_ms = environment.limits.quiet_file_ms if is_watched else settling_ms(facts)
     settled = (quiet_ms > wait_ms or quiet_ms < 0) and is_settled(facts, environment)

@@ -20,7 +20,7 @@ from walsyncd.engine.rollback.shipped_moment import ShippedMoments
 
 
 class RollbackMode:
-    """Everything about rollback mode, for all databases of the process. It adopts those that ``content`` adopts."""
+    """Everything about rollback mode, for all databases of the process. It adopts each one that ``content`` adopts."""
 
     def __init__(self, journal: Journal, environment: Environment, schedule: Schedule, content: PageContent) -> None:
         self._tools = ScanTools(journal, environment, schedule, content.queue, content.maps)
@@ -37,12 +37,12 @@ class RollbackMode:
     def begin_bridge(self, tracked: FollowedDatabase, gap: Gap) -> bool:
         """Bridge a gap, whatever mode the database is in now. Returns False if a base is needed.
 
-        For the follower's thread.
+        Only the follower's thread may call this.
         """
         bridge = tracked.bridge
         is_rollback = is_in_rollback_mode(tracked)
         if bridge is not None and bridge.has_other_mode and bridge.is_for_wal and not has_page_size(tracked):
-            return False  # encrypted, and not in WAL mode: neither bridge can be built
+            return False  # the file is encrypted and not in WAL mode, so neither kind of bridge can be built
         has_other_mode = bridge is not None and (bridge.has_other_mode or bridge.is_for_wal is is_rollback)
         if bridge is not None and not has_other_mode:
             if not bridge.is_impossible:

@@ -1,11 +1,13 @@
 """The moments of a rolling scan: a large file is read while it is written, and becomes one committed state.
 
-``core.rollback.rolling_scan`` has the rule. A moment is taken without reading a page of the file: what the journals
-name since the moment before is added to what is left to be read. In journal mode PERSIST each commit must be taken at
-its own moment, because the next one overwrites its journal. So moments are tried between the blocks of a pass, too.
+``core.rollback.rolling_scan`` has the rule. A moment is taken without reading a page of the file: the pages that the
+journals name since the previous moment are added to the pages that are left to be read. In journal mode PERSIST a
+moment must be taken after each commit, because the next commit overwrites the journal. So moments are also tried
+between the blocks of a pass.
 
-If the database is not in a committed state at a moment, the moment is tried again. The scan is over if the journals
-leave doubt at a moment: what was read may then be anything, and only a scan from the start tells.
+If the database is not in a committed state at a moment, the moment is tried again. If the journals leave doubt at a
+moment, the scan is over, because the pages that were read may then be of any state. Only a new scan can find a
+committed state.
 """
 
 from __future__ import annotations
@@ -34,17 +36,23 @@ class MomentProofs(Protocol):
         """Return what changed up to a moment whose page 1 is ``page_1``, or why that is not known."""
 
     def is_lost(self) -> bool:
-        """Whether no proof will be found any more."""
+        """Whether no later moment can be proven, whatever happens."""
 
     def are_complete(self) -> bool:
         """Whether the journals that ``prove`` has read were not used meanwhile."""
 
     def take(self) -> object:
-        """Count from the moment of the last ``prove``. Returns None if it has no place in the order of events."""
+        """Let later proofs begin at the moment of the last ``prove``.
+
+        Returns None if that moment has no place in the order of events.
+        """
 
 
 class RollingMoments:
-    """The moments since ``start``, whose place in the order of events ``proofs`` has taken. For the scan thread."""
+    """The moments of a rolling scan since ``start``. Only the thread that scans may use this.
+
+    ``proofs`` has already taken the place of ``start`` in the order of events.
+    """
 
     def __init__(self, proofs: MomentProofs, looks: FileLooks, start: MomentStart, scan: RollingScan) -> None:
         self._proofs = proofs
@@ -58,13 +66,13 @@ class RollingMoments:
         self._scan.begin_pass()
 
     def take(self) -> MomentStart | None:
-        """Take this moment. Returns None if it is none, or if the scan is over.
+        """Take the current moment. Returns None if the database is in no committed state now, or if the scan is over.
 
-        A scan stays over, even if a later moment leaves no doubt: the pass that was under way has ended too early.
+        A scan stays over, even if a later moment leaves no doubt, because its pass has ended too early.
         """
         if self.is_over:
             return None
-        if self._proofs.is_lost():  # a writer at full speed leaves no moment in which to see it
+        if self._proofs.is_lost():  # asked first, because a writer at full speed may leave no moment to prove
             self.hindrance, self.is_over = Hindrance.UNPROVEN, True
             return None
         start = begin_moment(self._looks)
@@ -91,12 +99,15 @@ class RollingMoments:
         return PageList(self._scan.left(), _NOTHING_BEYOND)
 
     def begin_pass(self) -> PageList:
-        """Begin a pass over the pages that are left. All of them must be read before the next pass, or the end."""
+        """Begin a pass over the pages that are left. The caller reads all of them before the next pass or the end."""
         return PageList(self._scan.begin_pass(), _NOTHING_BEYOND)
 
 
 def begin_rolling(proofs: MomentProofs, looks: FileLooks, start: MomentStart) -> RollingMoments | None:
-    """Begin at ``start``, if it still is a quiet moment after ``proofs`` has looked at the journals."""
+    """Begin a rolling scan at ``start`` if that is still a quiet moment after ``proofs`` has read the journals.
+
+    Returns None otherwise.
+    """
     header = parse_database_header(start.page_1)
     if header is None or not header.magic_ok or header.change_counter != header.version_valid_for:
         return None

@@ -1,6 +1,6 @@
-"""The scans of one database, one at a time: each is ordered by the follower, and its result is taken when it is there.
+"""Runs the scans of one database, one at a time. The follower orders each scan, and takes its result when it is done.
 
-Both the scans of a followed database and a bridge into rollback mode go this way.
+Both the scans of a followed database and the scan of a bridge into rollback mode run in this way.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ScanTools:
 
 
 class Scanning:
-    """At most one scan of ``tracked`` is under way. For the follower's thread."""
+    """The scans of ``tracked``, of which at most one is under way. Only the follower's thread may use this."""
 
     def __init__(self, tools: ScanTools, tracked: FollowedDatabase) -> None:
         self.tools = tools
@@ -53,7 +53,7 @@ class Scanning:
         self.hindrance: Hindrance | None = None
         """Why the last scan had no result, or None if it had one."""
         self._attempt = 0
-        """Counts the scans. The results of all but the last are void."""
+        """The number of scans so far. Only the result of the last scan is valid."""
         self._answer: Future[ScanResult] | None = None
         self._is_early = False
         self._is_here = False
@@ -77,7 +77,10 @@ class Scanning:
         return answer is not None and answer.done() and answer.exception() is None and not answer.result().hindrance
 
     def wait_s(self, *, is_early: bool = False) -> float:
-        """Return how long to wait before the next scan. ``is_early``: it will not read all pages of a large file."""
+        """Return for how many seconds to wait before the next scan.
+
+        ``is_early`` says that the scan will not read all pages of a large file.
+        """
         tracked = self.tracked
         now_ms, interval_ms = self._now_ms(), 1000 * tracked.spec.upload_interval_s
         is_asked = tracked.mailbox.asked() > 0
@@ -95,13 +98,13 @@ class Scanning:
         is_early: bool = False,
         is_short: bool = False,
     ) -> None:
-        """Order a scan. Its transaction follows ``stream``, and ships also what differs from ``other``.
+        """Order a scan. Its transaction follows ``stream``, and also ships the pages that differ from ``other``.
 
-        ``has_map`` is false if ``other`` is all that is known of the replica, because it has no page map yet.
-        ``is_early``: ``pages`` will not be all pages of a large file.
+        ``has_map`` is False if there is no page map yet, so that only ``other`` says what the replica holds.
+        ``is_early`` says that ``pages`` will not be all pages of a large file.
 
-        A scan that ``is_short`` is probably over within its first step. That is taken here, because to wake the scan
-        thread, and to be woken by it, costs as much as the step. What is left is the scan thread's.
+        A scan that ``is_short`` is probably over within its first step. That step is taken here, because waking the
+        scan thread, and being woken by it, costs as much as the step. The scan thread takes the remaining steps.
         """
         self._attempt, self._is_early = self._attempt + 1, is_early
         attempt, answer = self._attempt, Future[ScanResult]()
@@ -125,7 +128,7 @@ class Scanning:
             self.tools.queue.add(steps, urgent=True)
 
     def take(self) -> ScanResult:
-        """Take the result of the scan that is done. Raises what the scan met."""
+        """Take the result of the scan that is done. Raises the error that the scan met."""
         answer, self._answer = self._answer, None
         assert answer is not None
         found, now_ms, interval_ms = answer.result(), self._now_ms(), 1000 * self.tracked.spec.upload_interval_s
@@ -134,21 +137,21 @@ class Scanning:
             self.pace = self.pace.accepted(
                 now_ms, interval_ms, took_ms=took_ms, file_bytes=found.file_bytes, is_early=self._is_early
             )
-        elif not (self._is_early and found.hindrance is Hindrance.UNPROVEN):  # then the next one reads all pages
+        elif not (self._is_early and found.hindrance is Hindrance.UNPROVEN):  # otherwise the next scan reads all pages
             has_read = found.took_s > 0
             self.pace = self.pace.hindered(now_ms, took_ms=took_ms, file_bytes=found.file_bytes, has_read=has_read)
         return found
 
     def event_came(self) -> None:
-        """Try again soon, because what was in the way may be over."""
+        """Try again soon, because the hindrance may have ended."""
         self.pace = self.pace.woken(self._now_ms())
 
     def answer_requests(self) -> None:
-        """Answer those who asked for what was committed before the last scan began."""
+        """Answer the requests that were made before the last scan began."""
         self.tracked.answer(self.tracked.mailbox.asked_upto(self._ticket))
 
     def hindered_s(self) -> float:
-        """Return for how long no scan has had a result, or 0 if the last one had."""
+        """Return for how many seconds no scan has had a result, or 0 if the last scan had one."""
         return 0.0 if self.pace.since_ms is None else (self._now_ms() - self.pace.since_ms) / 1000
 
     def drop(self) -> None:
@@ -174,7 +177,7 @@ class Scanning:
                 page_map.close()
                 page_map = None
             known, extra = (page_map, other) if page_map is not None else (other, None)
-            if known is None or (page_map is None and has_map):  # it was lost, with what was shipped for a base
+            if known is None or (page_map is None and has_map):  # the map was lost, with what was shipped for a base
                 raise BridgeImpossibleError("there is no page map")
             return BridgeBody(
                 tools.journal,
@@ -190,12 +193,15 @@ class Scanning:
 
 
 def gap_of(hindrance: Hindrance | None) -> Gap | None:
-    """Return the gap if scans can't go on because of what the database has become, or None if they can."""
+    """Return the gap if scans can't continue because the database has changed its kind, or None if they can."""
     return Gap.of(GapKind.CHANGED, GAPS[hindrance]) if hindrance in GAPS else None
 
 
 def after_scan(state: FollowState, found: ScanResult) -> FollowState:
-    """Return the state after a scan that had a result. The file holds all that was shipped, so a base begins there."""
+    """Return the state after a scan that had a result.
+
+    A base may begin at this state, because the file holds everything that was shipped.
+    """
     assert found.stream is not None
     assert found.facts is not None
     stream = found.stream

@@ -1,7 +1,7 @@
-"""Reads a database without a WAL at a committed moment whose content is shipped: what the replica holds is known then.
+"""Reads a database without a WAL at a committed moment whose content is shipped, so that the file equals the replica.
 
-No event came since the scan that shipped last (``PageScans.is_shipped``), so the file is what the position after that
-scan restores. Such a moment comes soon after each scan, so the follower is asked for one.
+If no event came since the last scan that shipped pages (``PageScans.is_shipped``), the file equals what a restore to
+the position after that scan gives. Such a moment comes soon after each scan, so the follower is asked for a scan.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from walsyncd.errors import TransientError
 POLL_S = 0.005  # between two looks for the follower's scan; a busy writer leaves the file alone for some milliseconds
 
 T = TypeVar("T")
-# Reads what the caller needs of the file, whose page 1 is given. It waits for nothing but its turn.
+# Reads the pages of the file that the caller needs. The second argument is page 1. A reader waits only for its turn.
 Reader: TypeAlias = "Callable[[OpenFile, bytes], Generator[ScanWait, None, T]]"
 
 
 @dataclass(frozen=True, slots=True)
 class ShippedState(Generic[T]):
-    """The result of a read at a moment at which the file was what the position of ``state`` restores."""
+    """The result of a read at a moment at which the file equalled a restore to the position of ``state``."""
 
     state: FollowState
     read: T
 
 
 class ShippedMoments:
-    """For the thread that reads files, which runs the steps; ``request`` reaches the follower."""
+    """Reads databases at such moments. The thread that reads files runs the steps. ``request`` reaches the follower."""
 
     def __init__(self, environment: Environment, request: Request) -> None:
         self._environment = environment
@@ -49,9 +49,9 @@ class ShippedMoments:
     def read(
         self, tracked: FollowedDatabase, page_size: int, reader: Reader[T]
     ) -> Generator[ScanWait, None, ShippedState[T]]:
-        """Call ``reader`` at such a moment and return its result.
+        """Call ``reader`` at a committed moment whose content is shipped, and return its result.
 
-        Raises NoMomentError if there was none for a while.
+        Raises NoMomentError if there was no such moment for a while.
         """
         wait_s = self._environment.limits.shipped_moment_s
         until_s, reason = time.monotonic() + wait_s, "the database is written all the time"
@@ -77,7 +77,7 @@ class ShippedMoments:
         read: Callable[[OpenFile], T],
         pause: Callable[[float], None],
     ) -> tuple[FollowState, T]:
-        """Return the state at such a moment, and what ``read`` reads then. The calling thread waits with ``pause``."""
+        """Return the state at such a moment and what ``read`` returns then. The calling thread waits with ``pause``."""
 
         def reader(file: OpenFile, _page_1: bytes) -> Generator[ScanWait, None, T]:
             yield from ()
@@ -95,7 +95,7 @@ class ShippedMoments:
     def _now(
         self, tracked: FollowedDatabase, page_size: int, reader: Reader[T]
     ) -> Generator[ScanWait, None, ShippedState[T] | str]:
-        """Return what is read now, or why this is no such moment."""
+        """Return what ``reader`` reads now, or why this is not a committed moment whose content is shipped."""
         file = tracked.open()
         if file is None:
             raise TransientError(f"{tracked.path} does not exist")
@@ -109,7 +109,7 @@ class ShippedMoments:
                 raise TransientError("it has no page map, so only its next base holds what changed")
             if scans is None or not scans.is_shipped(start.events, facts):
                 return "what was written last is not shipped yet"
-            state = tracked.state  # this comes after the check: the state changes only with what is written later
+            state = tracked.state  # read after the check, because only later writes change the state
             if state is None or tracked.bridge is not None or state.mode != "rollback":
                 return "the database's history was broken off just now"
             if not state.file.is_file(facts):

@@ -1,7 +1,7 @@
-"""Keeps the reasons why scans read all pages of a large file instead of those that journals name.
+"""Keeps the reasons why scans read all pages of a large file instead of the pages that journals name.
 
-A large file that is read whole at each commit costs the disk and the CPU, and LAG grows where no pause is long enough.
-So the reason is counted for the metrics, and reported once it is steady.
+Reading a large file whole at each commit costs disk and CPU time, and LAG grows if no pause between commits is long
+enough. So each reason is counted for the metrics, and reported once it is steady.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from walsyncd.core.send.scan_pace import SMALL_BYTES
 from walsyncd.engine.follow.environment import Environment
 
-STEADY = 3  # scans in a row; one alone is usual, after a start or a miss
+STEADY = 3  # a reason is steady after this many scans in a row; a single scan is usual, after a start or a miss
 UNWATCHED = "no events tell of writes to it"
 _ADVICE = (
     "in journal_mode DELETE or PERSIST, with the default synchronous and locking_mode, a commit's journal names its "
@@ -18,14 +18,14 @@ _ADVICE = (
 
 
 class WholeScans:
-    """The scans of one database. For the follower's thread, and any may read ``words``."""
+    """The scans of one database that read all pages. The follower's thread uses this. Any thread may read ``words``."""
 
     def __init__(self, environment: Environment, name: str) -> None:
         self._environment = environment
         self._name = name
         self._in_a_row = 0
         self.words = ""
-        """Why the file is read whole at each change, and what helps. Empty if that happens never or seldom."""
+        """Why the file is read whole at each change, and the remedy. Empty if it is never or seldom read whole."""
 
     def accepted(self, reason: str | None, *, file_bytes: int, is_watched: bool) -> None:
         """Take in a scan whose result counts. ``reason`` is why it read all pages, or None if journals named them."""
