@@ -4,10 +4,11 @@ Layers. Imports point down, never up::
 
     cli ─> engine ─> adapters ─> core        errors are below all; config and log are leaves; demo plays it all
 
-``file_calls`` is a leaf, too. Each system call on a user's file is registered there while it lasts, because a dead file
-system may never answer one.
+``file_calls`` is a leaf, too. Each system call on a user's file is registered there while the call lasts, because a
+call on a dead file system may never return.
 
-Rooms. The folder says the verb, the file the noun; each folder's first line says what it is for::
+Folders. A folder's name says what is done, a file's name says with what. The first line in a folder's ``__init__.py``
+says what the folder is for::
 
     core/      pure: no clock, file, network, thread or log; bytes in, facts out. limits: what all parts share
         sqlite/    what SQLite writes                        wal  walindex  rollback_journal  dbheader
@@ -39,8 +40,8 @@ Rooms. The folder says the verb, the file the noun; each folder's first line say
     config/    the configuration file: schema, environment, errors that name the line
     demo/      the story that ``walsyncd demo`` plays
 
-Threads. Their number is fixed, whatever the number of databases; each storage that is in use has those of ship, base,
-upkeep and health for itself. Each of them writes only what its line says::
+Threads. The number of threads does not depend on the number of databases. Each storage that is in use has its own
+threads for ship, base, upkeep and health. Each thread writes only what its line says::
 
     thread        runs                                    writes
     main          daemon.serve: signals, reload           which databases and destinations there are
@@ -62,15 +63,15 @@ upkeep and health for itself. Each of them writes only what its line says::
     log           log.queue                               stderr
     hang watch    threads.hang_watch                      which threads hang in a call on a file, and are replaced
 
-They share the journal (one connection, one lock) and wake-ups. The inotify queue is read under one lock by whichever
-thread needs to know what it holds: the watcher when it is woken, the follower before it believes a header.
+The threads share the journal (one connection, one lock) and wake-ups. Two threads read the inotify queue, under one
+lock: the watcher when it is woken, the follower before it believes a header.
 
-The way of a commit. inotify wakes ``engine.follow.follower``. It reads the wal-index and the new frames
+The way of a commit. inotify wakes ``engine.follow.follower``. The follower reads the wal-index and the new frames
 (``engine.follow.look``), has ``core.follow.decision`` prove that nothing was missed, re-stamps the frames for the
-stored WAL (``core.stored.epoch``), and puts a segment and the follow state that it leads to into the journal in one
-transaction (``adapters.journal.journal``). ``engine.ship.uploader`` ships it.
+stored WAL (``core.stored.epoch``), and puts a segment and the resulting follow state into the journal in one
+transaction (``adapters.journal.journal``). ``engine.ship.uploader`` ships the segment.
 
-Where it is decided. Modules are named from ``walsyncd.`` on; a test checks that they have what is named here::
+Where it is decided. The names of modules omit the leading ``walsyncd.``. A test checks that they exist::
 
     a commit is read and proven         engine.follow.look.take_step ─> core.follow.decision
     a restart of the WAL is proven      core.follow.restart_seen.prove_restart, seen by engine.follow.wal_restart

@@ -1,6 +1,6 @@
 """What can go wrong, named for the choice that the caller has.
 
-A message is lower case and says what was being done and with which value; ``hint`` says the way out.
+A message is lower case. It says what was being done and with which value. ``hint`` says what to do about the error.
 Expected outcomes ("nothing new", "no such object") are values, not exceptions.
 """
 
@@ -8,7 +8,7 @@ import traceback
 
 
 class WalsyncdError(Exception):
-    """Base of all errors of walsyncd; ``exit_code`` is what a command ends with."""
+    """The base of all errors of walsyncd. ``exit_code`` is the exit code of a command that fails with the error."""
 
     exit_code = 1
 
@@ -32,27 +32,27 @@ class TransientError(WalsyncdError):
 
 
 class StateError(TransientError):
-    """Our own files can't be written or read now: somebody must make room; the storage is not away."""
+    """walsyncd's own files can't be written or read now. Somebody must make room. The storage is not at fault."""
 
 
 class UnresponsiveError(TransientError):
-    """A file system does not answer: nothing there is tried until it does."""
+    """A file system does not answer. No further call is made there until the file system answers again."""
 
 
 class CorruptStateError(WalsyncdError):
-    """Our own journal is damaged: no database and no object is at fault, and the process ends."""
+    """walsyncd's own journal is damaged. No database and no object is at fault. The process ends."""
 
 
 class RefusedError(WalsyncdError):
-    """The other side says no (permission, credentials, missing bucket): retry slowly and say so."""
+    """The other side refuses (permission, credentials, missing bucket). Retry slowly, and report the refusal."""
 
 
 class ImpossibleError(WalsyncdError):
-    """The other side will never take this very object: give the object up, say which."""
+    """The other side will never accept this particular object. Give the object up, and report which one it is."""
 
 
 class FaultError(WalsyncdError):
-    """Something failed that nobody foresaw: one thing is suspended by it, and tried again with a growing delay."""
+    """Something failed unexpectedly. The affected thing is suspended, and tried again with a growing delay."""
 
 
 class MissingError(WalsyncdError):
@@ -60,19 +60,19 @@ class MissingError(WalsyncdError):
 
 
 class CorruptError(WalsyncdError):
-    """Bytes are not what they must be."""
+    """Stored or local bytes are not what they must be."""
 
 
 class VanishedError(CorruptError):
-    """An object that a listing showed is not there any more: list again."""
+    """An object that a listing showed is not there any more. The caller must list again."""
 
 
 class NewerFormatError(CorruptError):
-    """Written by a newer walsyncd, in a form that this one can't read: nothing is wrong with it."""
+    """An object is intact, but a newer walsyncd wrote it in a format that this version can't read."""
 
 
 class ForkError(CorruptError):
-    """Two histories hold the same frames, and nothing shows which of them is the database's."""
+    """Two histories hold the same frames, and nothing shows which of the two histories is the database's."""
 
 
 class NothingToRestoreError(WalsyncdError):
@@ -82,20 +82,20 @@ class NothingToRestoreError(WalsyncdError):
 
 
 class TargetError(WalsyncdError):
-    """The target of a restore can't be reached; the message names the nearest positions."""
+    """The target of a restore can't be reached. The message names the nearest positions."""
 
     exit_code = 4
 
 
 class SuspectError(TargetError):
-    """What a restore would give is there, but it may be wrong: the message says since when and what is known."""
+    """A restore is possible, but its result may be wrong. The message says since when, and what is known about it."""
 
 
 STATE_ERRORS = (StateError, CorruptStateError)  # our own state is at fault, never the database or object in hand
 
 
 def printable(text: str) -> str:
-    """``text`` fit for a terminal: line feeds stay, other control characters and lone surrogates become escapes.
+    """Return ``text`` fit for a terminal. Line feeds stay; other control characters and lone surrogates are escaped.
 
     Otherwise a name that somebody else chose could move the cursor, change colours or overwrite lines.
     """
@@ -103,7 +103,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """``printable``, with line feeds as escapes too: for what has one line, as a name in a table."""
+    """Return ``text`` as ``printable`` does, but escape line feeds too. For texts of one line, such as table cells."""
     return printable(text).replace("\n", "\\n")
 
 
@@ -115,7 +115,7 @@ _PRINTED = {" ", "\n"}
 
 
 def forget_locals(error: BaseException) -> None:
-    """Empty the finished frames of its traceback, and of those behind it: they hold the buffers of what has failed."""
+    """Clear the locals in the tracebacks of ``error`` and of its causes, because they keep large buffers in memory."""
     chained: BaseException | None = error
     seen: set[int] = set()  # an error that is raised again may be its own cause
     while chained is not None and id(chained) not in seen:

@@ -1,7 +1,7 @@
 """System calls on the users' files. A dead file system may never answer one.
 
-A call on a mount whose server is gone (NFS, FUSE), or on a disk that does not answer, may last for ever, and nothing in
-this process can end it. So each of these calls is registered while it lasts::
+A call on a mount whose server is gone (NFS, FUSE), or on a disk that does not answer, may last for ever. Nothing in
+this process can end such a call. So each call on a user's file is registered while it lasts::
 
     with FileCall(path, "open"):
         descriptor = os.open(path, os.O_RDONLY)
@@ -10,12 +10,12 @@ this process can end it. So each of these calls is registered while it lasts::
 
 - The path becomes silent. Every further call on it raises UnresponsiveError at once, so that no other thread hangs.
 - Every ``RevocableLock`` that the thread holds is taken from it.
-- If the call returns after all, the path answers again, and the thread raises ThreadAbandonedError. Somebody else
-  does its work by then, so it must change nothing any more.
+- If the call returns after all, the path answers again, and the thread raises ThreadAbandonedError. Another thread
+  does the work by then, so the abandoned thread must change nothing any more.
 
-A path is silent with everything below it, and a database with its -wal, -shm and -journal. A mount may be silent as a
-whole (``FileCalls.silence``). Descriptors of a silent path are not closed, because that may hang, too. They are closed
-when it answers.
+If a path is silent, everything below the path is silent too. If a database is silent, its -wal, -shm and -journal are
+silent too. A mount may be silent as a whole (``FileCalls.silence``). Descriptors of a silent path are closed only when
+the path answers again, because closing may hang, too.
 
 This module is a leaf like ``errors``, because both the configuration and the adapters make such calls.
 """
@@ -38,7 +38,7 @@ HINT = "see whether its mount or its disk answers (`stat FILE`); the others go o
 class ThreadAbandonedError(BaseException):
     """The thread's call has hung.
 
-    Another thread does its work now, so this one has to end. No handler of errors sees it.
+    Another thread does the work now, so the abandoned thread has to end. No handler of errors catches this exception.
     """
 
 
@@ -71,18 +71,19 @@ class FileCall:
 class FileCalls:
     """All calls of this process, and which paths are silent. Any thread may use it.
 
-    ``lasting`` has the calls that have not returned, with their threads. Whoever removes a call from it has decided
-    whether it returned or was abandoned, because removing an entry of a dictionary is atomic.
+    ``lasting`` has the calls that have not returned, with their threads. A call leaves ``lasting`` either because it
+    returned or because it was abandoned. The thread that removes the call decides which, because removing an entry of
+    a dictionary is atomic.
     """
 
     def __init__(self) -> None:
         self.lasting: dict[FileCall, int] = {}
         self.silent: dict[str, str] = {}
-        """The silent paths, with what does not answer there."""
+        """The silent paths, each with the call that does not return there."""
         self.abandoned: set[int] = set()
         """The threads that were given up and have not ended."""
         self.is_unwatched = False
-        """Whether the watch sleeps, and is to be woken by the next call."""
+        """Whether the watch sleeps, so that the next call has to wake the watch."""
         self.woken = threading.Event()
         self._hanging: Counter[str] = Counter()
         self._held: dict[int, list[RevocableLock]] = {}
@@ -113,7 +114,7 @@ class FileCalls:
         return True
 
     def silence(self, path: str | Path, reason: str) -> None:
-        """Let no thread call anything below ``path`` until ``answers``."""
+        """Make every call below ``path`` fail until ``answers`` is called for ``path``."""
         with self._lock:
             self._silence(str(path), reason)
 
@@ -134,12 +135,12 @@ class FileCalls:
         self.wake()
 
     def returned(self, call: FileCall) -> None:
-        """Take in that an abandoned call has returned after all, and end its thread."""
+        """Note that an abandoned call has returned after all, and raise the exception that ends its thread."""
         self.answers(database_of(call.path))
         raise ThreadAbandonedError(f"{call.action} {call.path}")
 
     def ended(self, thread: int) -> None:
-        """Note that an abandoned thread has ended. Its number may be another thread's from now on."""
+        """Note that an abandoned thread has ended. From now on another thread may get the same thread number."""
         self.abandoned.discard(thread)
         self._held.pop(thread, None)
 
@@ -153,11 +154,11 @@ class FileCalls:
                 self._unclosed.append((path, descriptor))
 
     def is_abandoned(self) -> bool:
-        """Whether the calling thread was given up. Somebody else does its work, so it must change nothing."""
+        """Whether the calling thread was given up. Another thread does its work, so the caller must change nothing."""
         return threading.get_ident() in self.abandoned
 
     def take_answered(self) -> list[str]:
-        """Return the paths that answer again since the last call of this method."""
+        """Return the paths that began to answer again since the last call of this method."""
         with self._lock:
             answered, self._answered = self._answered, []
             return answered
@@ -178,7 +179,7 @@ class FileCalls:
 
 
 class RevocableLock:
-    """A lock that is taken from a thread that is abandoned while it holds it. The owner may take it again."""
+    """A lock that a thread loses when the thread is abandoned. The lock is reentrant."""
 
     __slots__ = ("_depth", "_lock", "_owner")
 
@@ -199,7 +200,7 @@ class RevocableLock:
     def __exit__(self, *_exception: object) -> None:
         me = threading.get_ident()
         if self._owner != me:
-            return  # it was taken from this thread
+            return  # the lock was taken from this thread
         self._depth -= 1
         if not self._depth:
             self._owner = 0
@@ -207,7 +208,7 @@ class RevocableLock:
             self._lock.release()
 
     def revoke(self, thread: int) -> None:
-        """Take the lock from a thread that is abandoned and can't release it."""
+        """Release the lock for an abandoned thread, which can't release the lock itself."""
         if self._owner == thread:
             self._owner = self._depth = 0
             self._lock.release()
@@ -220,7 +221,7 @@ def database_of(path: str | Path) -> str:
 
 
 def covers(silent: str, path: str | Path) -> bool:
-    """Whether a path is silent because ``silent`` is: the same database, or below it."""
+    """Whether ``path`` is silent because ``silent`` is: ``path`` is of the same database, or is below ``silent``."""
     database = database_of(path)
     return database == silent or database.startswith(silent.rstrip("/") + "/")
 

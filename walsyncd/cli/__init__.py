@@ -34,12 +34,12 @@ EXIT_CODES = """exit codes:
   4  the target can't be reached"""
 
 INTERRUPTED = 130  # 128 + SIGINT, as in shells
-GARBAGE_AFTER = 100_000  # new objects; most stay, and collecting among them takes a tenth of a command's time
+GARBAGE_AFTER = 100_000  # new objects; most of them stay, and collecting earlier takes a tenth of a command's time
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """The line of a command in the help. ``reads_config`` gives it ``--config``."""
+    """The line of a command in the help. If ``reads_config`` is set, the command has the option ``--config``."""
 
     summary: str
     example: str
@@ -104,14 +104,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has closed it. Python flushes stdout again at exit, which must not fail again.
+        # The reader has closed the pipe of our stdout. Python flushes stdout again at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
 
 
 def settings_from(args: argparse.Namespace) -> Settings:
-    """Return the configuration that ``--config`` names. Raises UsageError with what is wrong with it."""
+    """Return the configuration that ``--config`` names. Raises UsageError, which says what is wrong in the file."""
     from walsyncd.config import load  # noqa: PLC0415  see above
 
     config: Path | None = args.config
@@ -119,7 +119,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
 
 
 def build_parser(*chosen: str) -> argparse.ArgumentParser:
-    """Return the parser of all commands; only those that are ``chosen`` are imported and have their arguments."""
+    """Return the parser of all commands. Only the commands in ``chosen`` are imported and have their arguments."""
     parser = _Parser(
         prog="walsyncd",
         description="Replicates SQLite databases to object storage: every commit accounted for.",

@@ -1,4 +1,4 @@
-"""Limits the time that a command spends on files: a file system that does not answer costs one line."""
+"""Limits the time that a command waits for files. A file system that does not answer becomes one line of output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOLDER_HINT = "see whether its mount or its disk answers (`stat FOLDER`), and ru
 
 
 def searched(work: Callable[[], T]) -> T:
-    """Return what ``work`` finds. It is repeated without each path that does not answer, so it must change nothing."""
+    """Return what ``work`` finds. ``work`` is repeated without paths that do not answer, so it must change nothing."""
     from walsyncd.engine.threads.hang_watch import HangWatch  # noqa: PLC0415 - a command is light until it runs
 
     with HangWatch(logs=False) as hang_watch:
@@ -32,7 +32,7 @@ def looked(work: Callable[[], T]) -> T:
 
 
 def in_folder(folder: Path, action: str, work: Callable[[], T]) -> T:
-    """Return what ``work`` returns, which only uses files below ``folder``, such as the state directory.
+    """Return what ``work`` returns. ``work`` must only use files below ``folder``, for example the state directory.
 
     Raises UnresponsiveError, whose message begins with ``action``, if the folder's file system does not answer.
     """
@@ -49,14 +49,14 @@ def in_folder(folder: Path, action: str, work: Callable[[], T]) -> T:
 
 
 def asked(state_dir: Path, request: Mapping[str, Any], *, timeout_s: float) -> Mapping[str, Any] | None:
-    """Ask the daemon as ``ask_daemon`` does, also where the state directory does not answer."""
+    """Ask the daemon as ``ask_daemon`` does, but do not hang if the state directory's file system does not answer."""
     from walsyncd.adapters.system.control_socket import ask_daemon  # noqa: PLC0415
 
     return searched(lambda: ask_daemon(state_dir, request, timeout_s=timeout_s))
 
 
 def require_answer(folder: Path) -> None:
-    """Raise UnresponsiveError if a folder's file system does not answer. It need not exist."""
+    """Raise UnresponsiveError if a folder's file system does not answer. The folder need not exist."""
 
     def look() -> None:
         with suppress(OSError):

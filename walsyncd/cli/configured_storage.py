@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from walsyncd.config import StorageSettings
 
 
-FOLDERS_FILE = "storage-folders"  # in the state directory: lists the folders that were in use as storage
+FOLDERS_FILE = "storage-folders"  # a file in the state directory; it lists the folders that were used as storage
 
 
 def storage_from(
@@ -22,10 +22,10 @@ def storage_from(
     state_dir: Path | None = None,
     beat: Callable[[], None] = lambda: None,
 ) -> Storage:
-    """Return the storage of ``settings`` without making a request; ``connections_max`` threads can use it at once.
+    """Return the storage of ``settings`` without making a request. ``connections_max`` threads can use it at once.
 
-    With ``state_dir`` a folder that was in use and is gone counts as away, not as empty. ``beat`` is called while a
-    request of several seconds makes progress.
+    With ``state_dir`` a storage folder that was used before and is gone counts as away, not as empty. ``beat`` is
+    called while a request of several seconds makes progress.
     """
     from walsyncd.adapters.storage.open_storage import open_storage  # noqa: PLC0415  a command is light until it runs
 
@@ -34,7 +34,7 @@ def storage_from(
 
 
 def answering_storage(settings: StorageSettings, *, state_dir: Path | None = None) -> Storage:
-    """Return the same for a command. Raises UnresponsiveError if it is a folder whose file system does not answer."""
+    """Return the storage for a command. Raises UnresponsiveError if it is a folder that does not answer."""
     from walsyncd.cli.bounded import require_answer  # noqa: PLC0415
 
     if settings.url.startswith("file://"):

@@ -20,7 +20,7 @@ def call(state_dir: Path, request: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def told(answer: Mapping[str, Any] | None, whose: str) -> Mapping[str, Any]:
-    """Return the answer. Raises its error if it has one, or TransientError if there is no answer."""
+    """Return the answer. Raises the error in the answer if there is one, or TransientError without an answer."""
     if answer is None:
         raise TransientError(f"no daemon runs on {whose}", hint="systemctl start walsyncd, or `walsyncd run`")
     if "error" in answer:
@@ -29,7 +29,7 @@ def told(answer: Mapping[str, Any] | None, whose: str) -> Mapping[str, Any]:
 
 
 class Deadline:
-    """Waits in small steps until a time-out, in seconds (None: for ever)."""
+    """Waits in small steps until a time-out, in seconds. With None it waits for ever."""
 
     def __init__(self, timeout_s: float | None) -> None:
         self._end = None if timeout_s is None else time.monotonic() + timeout_s

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from walsyncd.engine.restore.restorer import BuildPlan, Progress
 
-LINE_EVERY_S = 5.0  # a log is read later: few lines, but enough to see that the restore works
+LINE_EVERY_S = 5.0  # often enough to see in a log that the restore works, without too many lines
 
 
 @contextmanager
@@ -83,7 +83,7 @@ class Lines:
 
 
 class DatabaseLines:
-    """Lines that count the databases of a restore of all. One that takes only seconds prints none."""
+    """Lines that count the databases of ``restore --all``. A command that takes only seconds prints no line."""
 
     def __init__(self, total: int) -> None:
         self._total = total

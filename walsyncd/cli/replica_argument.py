@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from walsyncd.config import DatabaseEntry, Settings
     from walsyncd.engine.restore.replica import Replica
 
-NAMES_SHOWN_MAX = 20  # in an error; `walsyncd ls` shows all
+NAMES_SHOWN_MAX = 20  # an error shows no more names; `walsyncd ls` shows all
 
 
 def is_url(text: str) -> bool:
@@ -29,7 +29,7 @@ def is_url(text: str) -> bool:
 
 
 def replica_from(args: argparse.Namespace) -> Replica:
-    """Return the replica that ``args.replica`` names. Raises UsageError with the known names if there is none."""
+    """Return the replica that ``args.replica`` names. If there is none, raises UsageError with the known names."""
     from walsyncd.engine.restore.replica import Replica  # noqa: PLC0415  a command is light until it runs
 
     if is_url(args.replica):
@@ -59,7 +59,7 @@ def storage_from_url(args: argparse.Namespace) -> Storage:
 
 
 def configured_entry(settings: Settings, name: str) -> DatabaseEntry | None:
-    """Return the entry that has that name, or a pattern that could match it.
+    """Return the entry with that name, or the entry of a pattern that could match a file with that name.
 
     The file need not exist on this machine.
     """

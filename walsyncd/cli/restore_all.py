@@ -1,8 +1,8 @@
 """``walsyncd restore --all``: restores every database of a storage, when a host was lost.
 
-Each database is restored to its name below the output folder. Many small ones and one large one are restored at a
-time. They share a fixed amount of memory, of which a large one takes most, and it keeps a disk busy by itself.
-A database that fails does not stop the others.
+The output folder gets one file for each database, at the database's name. Many small databases and one large one are
+restored at a time. They share a fixed amount of memory. A large database takes most of the memory, and keeps a disk
+busy by itself. A database that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from walsyncd.engine.restore.restorer import BuildPlan, Restored
 
 AT_ONCE = 8
-ROOM_BYTES = 96 << 20  # bytes of buffers; with all else that is loaded, the process stays below 256 MiB (measured: 249)
-LARGE_BYTES = 72 << 20  # the maximum of one restore's buffers; those of a small one are no larger than what it reads
+ROOM_BYTES = 96 << 20  # bytes of all buffers; the whole process then stays below 256 MiB (measured: 249)
+LARGE_BYTES = 72 << 20  # the maximum of one restore's buffers; a small restore's buffers only hold what it reads
 HEADINGS = ("DATABASE", "RESULT", "TIME", "SIZE", "POSITION OR REASON")
 
 
@@ -80,7 +80,7 @@ class _SharedMemory:
         self._condition = threading.Condition()
 
     def take(self, wanted: int) -> int:
-        """Wait until ``wanted`` bytes, at most all there are, are free. Returns how many were taken."""
+        """Wait until ``wanted`` bytes are free, or all bytes if ``wanted`` is more. Returns how many were taken."""
         taken = min(wanted, self._size)
         with self._condition:
             self._condition.wait_for(lambda: self._free >= taken)
@@ -97,7 +97,8 @@ class _SharedMemory:
 class _MemoryTurn:
     """One restore's share of the memory.
 
-    It is passed as the restore's progress. So it can make the restore wait for memory, and end it with the command.
+    The object is passed as the restore's progress. So it can make the restore wait for memory, and end the restore
+    when the command ends.
     """
 
     def __init__(self, room: _SharedMemory, stopped: threading.Event) -> None:
@@ -112,7 +113,7 @@ class _MemoryTurn:
         self.advance(0)
 
     def advance(self, raw_bytes: int) -> None:
-        """Raise KeyboardInterrupt once the command has ended, as the main thread did."""
+        """Raise KeyboardInterrupt if the command has been interrupted, so that this restore ends too."""
         if self._stopped.is_set():
             raise KeyboardInterrupt
 
@@ -141,7 +142,7 @@ def _restore_one(
         how = RestoreOptions(args.force, args.if_missing, create_folder=True, access=access, progress=drain)
         return DatabaseOutcome(name, path, restore_request(replica, request, path, how))
     except WalsyncdError as error:
-        forget_locals(error)  # errors are kept to the end
+        forget_locals(error)  # errors are kept until the command ends
         return DatabaseOutcome(name, path, error=error)
     except Exception as error:  # noqa: BLE001  a fault in one database must not stop the others
         forget_locals(error)

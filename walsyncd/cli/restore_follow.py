@@ -1,8 +1,8 @@
-"""``walsyncd restore --follow``: keeps a restored copy that others read current until it is stopped.
+"""``walsyncd restore --follow``: keeps a restored copy current, which others may read, until the command is stopped.
 
-It prints one line each time that the copy advances, with its lag: how long ago the commit that readers see now was
-observed at the application's database. SIGINT and SIGTERM end it between two transactions. The next run continues from
-there.
+The command prints one line each time that the copy advances. The line has the copy's lag, which is the age of the
+newest commit in the copy. The age counts from when the commit was observed at the application's database. SIGINT and
+SIGTERM end the command between two transactions. The next run continues after the last transaction.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
-    """Follow until a signal, and return 0."""
+    """Follow the replica until a signal arrives, and return 0."""
     from walsyncd.engine.restore.read_replica import ReadReplica  # noqa: PLC0415
     from walsyncd.engine.restore.restorer import RestoreOptions  # noqa: PLC0415  a command is light until it runs
 
@@ -52,9 +52,9 @@ def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
 
 
 def _look(copy: ReadReplica) -> tuple[Moved | None, str]:
-    """Return what advanced, or why nothing can now: the storage is away, or the disk is full.
+    """Return how the copy advanced, or why the copy can't advance now (the storage is away, or the disk is full).
 
-    It waits for both to end.
+    The caller tries again until the reason is gone.
     """
     try:
         return copy.look(), ""

@@ -19,9 +19,9 @@ from walsyncd.errors import UsageError
 if TYPE_CHECKING:
     from walsyncd.engine.daemon.database_status import DatabaseStatus
 
-NAMES_SHOWN_MAX = 20  # in an error; `walsyncd status` and `walsyncd ls` show all
+NAMES_SHOWN_MAX = 20  # an error shows no more names; `walsyncd status` and `walsyncd ls` show all
 
-# The states that most need attention come first; states that are not here come after these.
+# The states that most need attention come first. States that are missing here sort after all of these.
 _ORDER = (
     DatabaseState.REFUSED,
     DatabaseState.FAILING,
@@ -39,9 +39,9 @@ def is_pattern(word: str) -> bool:
 
 
 def select(items: Iterable[T], words: Sequence[str], *, name_of: Callable[[T], str]) -> list[T]:
-    """Return the items whose name is one of ``words`` or matches one; all items if there are no words.
+    """Return the items whose name equals or matches one of ``words``, or all items if there are no words.
 
-    Raises UsageError with a word that matches nothing, and the names that exist.
+    If a word matches nothing, raises UsageError with the word and the names that exist.
     """
     every = list(items)
     if not words:
@@ -77,7 +77,7 @@ def by_need(databases: Iterable[DatabaseStatus], now_ms: int) -> list[DatabaseSt
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The number of databases in each state, and the one with the greatest lag (``worst`` is "" if none has any)."""
+    """The number of databases in each state, and ``worst``, the database with the greatest lag ("" without a lag)."""
 
     databases: int
     states: dict[str, int]

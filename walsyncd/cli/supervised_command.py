@@ -1,7 +1,8 @@
 """``walsyncd exec``: runs a command and a daemon, for containers that hold one application.
 
-1. Missing databases are restored. If that fails the command is not started: it would begin an empty database.
-2. The daemon starts. The command starts when the daemon follows its databases, or without it after ``READY_S_MAX``.
+1. Missing databases are restored. If a restore fails, the command is not started, since it would create an empty
+   database.
+2. The daemon starts. The command starts when the daemon follows its databases, or after ``READY_S_MAX`` at the latest.
 3. Signals go to the command. If the daemon ends, the command continues, and the daemon is started again.
 4. When the command has ended the daemon ships what is left, for ``stop_timeout`` and a margin at most.
 """
@@ -23,7 +24,7 @@ from walsyncd.config import Settings
 
 READY_S_MAX = 10.0
 READY_POLL_S = 0.02
-STOP_MARGIN_S = 30.0  # what the daemon itself adds to stop_timeout for requests in flight, and for closing
+STOP_MARGIN_S = 30.0  # the daemon itself adds this to stop_timeout for requests in flight, and for closing
 RESTART_S, RESTART_S_MAX = 1.0, 60.0
 CALM_S = 60.0  # a daemon that ran for this long is restarted after a second
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as in shells
@@ -33,7 +34,7 @@ _STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP}
 
 
 class SupervisedCommand:
-    """``options`` are passed to every walsyncd command: ``--config FILE``, or nothing."""
+    """The command and the daemon. ``options`` go to every walsyncd command, and are ``--config FILE`` or nothing."""
 
     def __init__(self, settings: Settings, command: Sequence[str], options: Sequence[str]) -> None:
         self._settings = settings
@@ -116,7 +117,7 @@ class SupervisedCommand:
         self._started_s, self._restart_at_s = time.monotonic(), None
 
     def _note_exit(self, event: Exited) -> None:
-        """Note the end of a child. If it was the daemon, the command continues, and the daemon is to be restarted."""
+        """Note the end of a child. If the daemon ended, the command continues, and the daemon will be restarted."""
         if event.pid != self._daemon:
             return
         now_s = time.monotonic()
@@ -153,8 +154,8 @@ class SupervisedCommand:
     def _ship_and_stop(self) -> None:
         """Have the daemon ship what the command committed last.
 
-        What the daemon leaves, for example a base that is under way, is shipped by one more round in the remaining
-        time.
+        If the daemon leaves something, for example a base that is under way, one more run of the daemon ships it in the
+        remaining time.
         """
         deadline_s = time.monotonic() + self._settings.daemon.stop_timeout_s + STOP_MARGIN_S
         code: int | None = None
@@ -168,7 +169,7 @@ class SupervisedCommand:
             _say(f"not everything was shipped (exit code {code}): the next start with the same state directory does it")
 
     def _await_stop(self, pid: int, deadline_s: float) -> int:
-        """Return the daemon's exit code. It is killed when its time is over; another stop signal ends it sooner."""
+        """Return the daemon's exit code. The daemon is killed when its time is over, or by another stop signal."""
         steps = [(deadline_s, signal.SIGTERM), (deadline_s + KILL_S, signal.SIGKILL)]
         while True:
             wait_s = max(0.0, steps[0][0] - time.monotonic()) if steps else None
@@ -185,7 +186,7 @@ class SupervisedCommand:
 
 
 def _has_content(path: Path) -> bool:
-    """Whether there is a file that a restore would keep. One of 0 bytes may count as missing."""
+    """Whether there is a file that a restore would keep. A file of 0 bytes may count as missing."""
     try:
         return path.stat().st_size > 0
     except OSError:

@@ -12,14 +12,14 @@ from walsyncd.errors import one_line, printable
 
 
 def say(text: str, *, file: TextIO | None = None, flush: bool = False) -> None:
-    """Print a line for people. Foreign text in it (names, paths, a store's messages) can't control the terminal."""
+    """Print a line for people. Foreign text (names, paths, a store's messages) can't control the terminal."""
     print(printable(text), file=file, flush=flush)
 
 
 def json_text(facts: object, *, indent: int | None = 2) -> str:
-    """Return facts as JSON in which every letter is as it is, and what could control a terminal is an escape of JSON's.
+    """Return facts as JSON. Letters are not escaped, but characters that could control a terminal are JSON escapes.
 
-    A program reads the same text either way.
+    A program that parses the JSON gets the original text.
     """
     lines = json.dumps(facts, indent=indent, ensure_ascii=False).split("\n")
     return "\n".join(line if line.isprintable() else "".join(map(_json_letter, line)) for line in lines)
@@ -30,12 +30,12 @@ def _json_letter(letter: str) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """``1 object``, ``2 objects``."""
+    """Return a number with its noun, like ``1 object`` or ``2 objects``."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def is_too_wide(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether cells would have to be folded on this terminal. In a pipe lines have no limit."""
+    """Whether cells would have to be folded on this terminal. In a pipe the length of lines is not limited."""
     wanted = sum(_widths(headings, rows)) + 2 * (len(headings) - 1)
     return sys.stdout.isatty() and wanted > shutil.get_terminal_size().columns
 
@@ -70,7 +70,7 @@ def _rich_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))  # a name may hold what rich would take for markup
+        table.add_row(*map(Text, row))  # a name may contain characters that rich would interpret as markup
     console = Console()
     with console.capture() as captured:
         console.print(table)

@@ -1,9 +1,9 @@
 """Finds the databases that the entries of a configuration select on this disk, at this moment.
 
-An entry is a path or a pattern. A path selects its file whether or not it exists, since it may appear. A pattern
-selects the files that match it, without SQLite's own ``-wal``, ``-shm`` and ``-journal``. SQLite finds these beside the
-*resolved* path, and so do we. Symbolic links are followed in a path, and in the fixed part of a pattern: the operator
-wrote those. Below the fixed part there are none.
+An entry is a path or a pattern. A path selects its file even if the file does not exist yet, since it may appear. A
+pattern selects the files that match it, without SQLite's own ``-wal``, ``-shm`` and ``-journal``. SQLite looks for
+these side files beside the *resolved* path, and so does walsyncd. Symbolic links are followed in a path, and in the
+fixed part of a pattern, because the operator wrote those. Below the fixed part no link is followed.
 
 | what can't be replicated | named in the configuration | a match of a pattern |
 |---|---|---|
@@ -13,8 +13,8 @@ wrote those. Below the fixed part there are none.
 | the state directory below its folder: our own writes would wake us | error | error |
 | a link, a folder, a FIFO, somebody else's file, no file of SQLite's | tried again and again | suspended |
 
-An error makes ``check``, a reload and a start fail, since somebody reads their answer. If a named path becomes wrong
-while the daemon runs, that database alone is suspended.
+An error makes ``check``, a reload and a start fail, since somebody reads the answer of these commands. If a named path
+becomes wrong while the daemon runs, only the database of that path is suspended.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from walsyncd.core.stored.layout import check_name, default_name
 from walsyncd.errors import UnresponsiveError, UsageError
 from walsyncd.file_calls import FileCall
 
-SUSPENDED_MAX = 1000  # nobody reads more rows; the last one says how many more there are
+SUSPENDED_MAX = 1000  # nobody reads more rows; the last row says how many more there are
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
 _LEFTOVER = re.compile(r"\.before-restore-|^\..*\.(partial|next)$")
@@ -65,7 +65,7 @@ def _never() -> bool:
 def expand(settings: Settings) -> list[DatabaseSpec]:
     """Return the databases on this disk now, in the order of the entries, with a pattern's matches sorted.
 
-    Raises UsageError with every entry that can't be replicated, and why. Matches that can't be are left out.
+    Raises UsageError with every entry that can't be replicated, and why. Matches that can't be replicated are left out.
     """
     return find_databases(settings).checked(settings)
 
@@ -73,7 +73,7 @@ def expand(settings: Settings) -> list[DatabaseSpec]:
 def check_named(settings: Settings) -> None:
     """Raise UsageError if a path that the configuration names can't be replicated.
 
-    Patterns are not searched: what they match is never an error of the configuration.
+    Patterns are not searched, because a match is never an error of the configuration.
     """
     search = _Search(settings, _take_all, ())
     for number, entry in enumerate(settings.databases):
@@ -89,10 +89,10 @@ def find_databases(
     followed: Collection[str] = (),
     is_stopped: Callable[[], bool] = _never,
 ) -> Found:
-    """Look for all databases. ``examine`` returns why a match is no database, by its content and its owner.
+    """Look for all databases. ``examine`` returns why a match is not a database, judging by its content and owner.
 
-    A database whose name is in ``followed`` is not examined, and goes before other matches of the same file. Raises
-    SearchStoppedError as soon as ``is_stopped`` returns True.
+    A database whose name is in ``followed`` is not examined, and takes precedence over other matches of the same file.
+    Raises SearchStoppedError as soon as ``is_stopped`` returns True.
     """
     search = _Search(settings, examine, followed)
     for number, entry in enumerate(settings.databases):
@@ -107,7 +107,8 @@ def find_databases(
 class _Candidate:
     """A file that may be a database.
 
-    ``number`` is that of its entry. ``link`` is the symbolic link that a match is, or is behind, or "".
+    ``number`` is the number of its entry. ``link`` is the symbolic link that the match is, or that leads to the match.
+    Without a link it is "".
     """
 
     number: int
@@ -116,7 +117,7 @@ class _Candidate:
 
 
 def _resolved(folder: Path) -> Path:
-    """Return the resolved path of a folder, or the path as it is if its file system does not answer."""
+    """Return the resolved path of a folder, or the unresolved path if its file system does not answer."""
     try:
         with FileCall(folder, "resolve"):
             return Path(os.path.realpath(folder))
@@ -146,7 +147,7 @@ class _Search:
         """Add a path that the configuration names."""
         try:
             resolved = resolve(entry.path)
-        except UnresponsiveError as error:  # nothing is wrong with the configuration
+        except UnresponsiveError as error:  # the configuration is not at fault
             self._suspend(entry.key, entry.path, error.message, error.hint, name=entry.name or "")
             return
         self._watch_links(resolved)
@@ -175,7 +176,7 @@ class _Search:
             self._suspend(entry.key, entry.path, "the pattern has too many names to look at; not all were", hint)
 
     def found(self) -> Found:
-        """Return the result, after everything was added."""
+        """Return the result. Must be called after everything was added."""
         accepted = [candidate for candidate in self._ordered() if self._accept(candidate)]
         self._check_state_dir()
         specs = [each.spec for each in sorted(accepted, key=lambda each: (each.number, each.spec.configured_as))]
@@ -183,7 +184,7 @@ class _Search:
         return Found(specs, _cut(self._suspended), self._problems, watched)
 
     def _ordered(self) -> list[_Candidate]:
-        """Return named paths, then followed databases, then the others. The first of them has the file and the name."""
+        """Return named paths, then followed databases, then the others. If two share a file or name, the first wins."""
 
         def rank(each: _Candidate) -> tuple[bool, bool]:
             return each.spec.is_match, each.spec.name not in self._followed
@@ -193,7 +194,7 @@ class _Search:
     def _accept(self, candidate: _Candidate) -> bool:
         spec = candidate.spec
         if spec.is_match and spec.path in self._taken:
-            return False  # another entry says how it is replicated
+            return False  # another entry already selects this file
         error = self._objection(candidate)
         if error is None:
             self._taken |= dict.fromkeys(_identities(spec), spec)
@@ -263,7 +264,7 @@ class _Search:
         shown = _printable(path)
         name = _printable(name) or default_name(shown)
         if name in self._taken:
-            name = f"{name} ({entry})"  # another database has the row of that name
+            name = f"{name} ({entry})"  # another database already has a row with that name
         self._suspended.append(Suspended(name, shown, entry, cause, remedy, _changed_ms(path)))
 
     def _watch_links(self, resolved: Resolved) -> None:
@@ -321,7 +322,7 @@ def _identities(spec: DatabaseSpec) -> Iterator[object]:
 
 
 def _kind_of(path: Path) -> str:
-    """Return in words what the path names if it is no file, or "" if it is a file or is gone."""
+    """Return in words what is at the path if it is not a regular file, or "" if it is one or is gone."""
     try:
         with FileCall(path, "look at"):
             mode = path.lstat().st_mode

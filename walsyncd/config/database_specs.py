@@ -13,7 +13,7 @@ from walsyncd.config.settings import WAL_BYTES_MAX, Keep, Settings
 
 @dataclass(frozen=True, slots=True)
 class DatabaseSpec:
-    """One database to replicate. ``path`` is resolved; ``configured_as`` is the path before that.
+    """One database to replicate. ``configured_as`` is the path as configured; ``path`` is the same path, resolved.
 
     ``name`` is the folder of the replica in ``storage`` (the name of a ``[storage.NAME]``, empty for ``[storage]``).
     ``entry`` is the name of the entry in messages (``database[2]``).
@@ -32,7 +32,7 @@ class DatabaseSpec:
     verify_interval_s: float | None = None
     scrub_interval_s: float | None = None
     is_match: bool = False
-    """Whether a pattern matched it, so that nobody has named this very file."""
+    """Whether a pattern matched the file, so that the configuration does not name this particular file."""
     storage: str = ""
     backpressure: bool = False
     wal_bytes_max: int = WAL_BYTES_MAX
@@ -40,10 +40,10 @@ class DatabaseSpec:
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """Something that is configured and can't be replicated, and why; ``name`` and ``path`` can be printed.
+    """A configured path that can't be replicated, and the reason. ``name`` and ``path`` are safe to print.
 
-    ``since_ms`` (since 1970) is when the file last changed, so it has been like this at most since then. It is 0 if
-    that is not known.
+    ``since_ms`` (since 1970) is when the file last changed. The reason has existed since then at most. ``since_ms`` is
+    0 if the time is not known.
     """
 
     name: str
@@ -56,16 +56,16 @@ class Suspended:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the entries select now; ``problems`` are those of named paths, whose rows are in ``suspended`` too."""
+    """What the entries select now. ``problems`` are about named paths only, which are in ``suspended`` too."""
 
     specs: list[DatabaseSpec]
     suspended: list[Suspended]
     problems: list[Problem]
     watched: Mapping[Path, frozenset[NewNames]]
-    """The folders in which another match, or another way of a path, would appear as one of these names."""
+    """The folders to watch, with new names. If such a name appears in its folder, paths or matches have changed."""
 
     def checked(self, settings: Settings) -> list[DatabaseSpec]:
-        """Return the databases. Raises UsageError if a named path can't be one of them."""
+        """Return the databases. Raises UsageError if a path that the configuration names can't be replicated."""
         if self.problems:
             raise error_of(settings.file, self.problems)
         return self.specs

@@ -1,9 +1,9 @@
 """Checks that retention, keep rules, ``delete`` and ``expire_after`` do not contradict each other.
 
-A lifecycle rule (``delete = false``) removes objects by age alone. The oldest moment of the promised span needs the
-base before it, which is up to ``snapshot_interval`` older. It also needs frames that are older than that by up to the
-length of an epoch. All of these have to outlive the span with a margin, so ``expire_after`` must be longer than twice
-the sum of ``retention`` and ``snapshot_interval``.
+A lifecycle rule (``delete = false``) removes objects by age alone. To restore the oldest moment of the promised span,
+the base before the moment is needed, which is up to ``snapshot_interval`` older. Frames are needed, too, that are older
+than the base by up to the length of an epoch. All of these objects have to outlive the span with a margin, so
+``expire_after`` must be longer than twice the sum of ``retention`` and ``snapshot_interval``.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Resolves a configured path, and finds the symbolic links on the way.
 
-A path is followed, not the file that it once named: whoever watches the folder of each of these links hears when one
-of them is switched.
+walsyncd follows the path, not the file that the path once named. A watch on the folder of each of these links reports
+when a link is switched to another file.
 
-The operator wrote the path, and not every link on it. A link that only root or walsyncd's own user can have made is
-followed wherever it leads. A link of another user is followed only to a file of that user, who can read it anyway, or
-to a name in a folder of that user, who could as well move its content to where the link is. So the user who deploys may
-make the links, and the application's user the database. Otherwise the owner of a folder could have any file of the
-system copied to a replica, and get it back by a restore. Such a link stays in the resolved path, where nobody follows
-it (``adapters.files.safe_open``).
+The operator wrote the path, but perhaps not every link on it. A link that only root or walsyncd's own user can have
+made is followed wherever it leads. A link of another user is followed only to a file of the same user, who can read the
+file anyway, or to a name in a folder of the same user, who could as well move the folder's content to the link's place.
+So the user who deploys may make the links, and the application's user the database. Without this rule the owner of a
+folder could have any file of the system copied to a replica, and get the file back by a restore. A link that breaks the
+rule stays in the resolved path, and nothing follows it there (``adapters.files.safe_open``).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from pathlib import Path
 
 from walsyncd.file_calls import FileCall
 
-NOBODY = -1  # the owner of a name that does not exist, who owns no link
+NOBODY = -1  # the owner of a name that does not exist; no link has this owner
 _HERE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 LINKS_MAX = 40  # the kernel's limit (path_resolution(7)); more links are a circle, which leads nowhere
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """``path`` holds no link that may be followed (but in a circle).
+    """A resolved path. ``path`` contains no link that may be followed, unless the links form a circle.
 
-    ``links`` are where links were found, by their resolved paths.
+    ``links`` are the links that were found, each as a resolved path.
     """
 
     path: Path
@@ -75,10 +75,10 @@ def _owner(path: str) -> int:
 
 
 def _link(path: str) -> tuple[str, int] | None:
-    """Return what a link leads to, and its owner, or None if there is no link.
+    """Return what a link leads to, and the link's owner, or None if there is no link.
 
-    Both are read by one descriptor, which is reached without following a link. Otherwise the owner of a folder on the
-    way could put a file of root's in the link's place between the two, or a link to another folder in a folder's place.
+    Both are read through one descriptor, which is opened without following a link. With two look-ups the owner of a
+    folder on the way could put a file of root's in the link's place between the two, or a link in a folder's place.
     """
     try:
         with FileCall(path, "resolve"):
@@ -88,12 +88,12 @@ def _link(path: str) -> tuple[str, int] | None:
                 return os.readlink("", dir_fd=descriptor), os.fstat(descriptor).st_uid
             finally:
                 os.close(descriptor)
-    except OSError:  # no link, or nothing that can be read
+    except OSError:  # it is not a link, or it can't be read
         return None
 
 
 def _descriptor(path: str) -> int:
-    """Return a descriptor (O_PATH) of what is at an absolute path. A link that is not at the end is ENOTDIR."""
+    """Return a descriptor (O_PATH) of what is at an absolute path. A link before the last part raises ENOTDIR."""
     descriptor = os.open("/", _HERE)
     for part in path.split("/")[1:]:
         above = descriptor

@@ -1,4 +1,4 @@
-"""Makes ``Settings`` of a TOML file, the environment and systemd's credentials. Reports all problems at once."""
+"""Makes ``Settings`` from a TOML file, the environment and systemd's credentials. Reports all problems at once."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ FILE_VARIABLE = "WALSYNCD_CONFIG"
 def load(path: Path | None) -> Settings:
     """Return the configuration in ``path``, else in ``$WALSYNCD_CONFIG``, else in ``/etc/walsyncd/config.toml``.
 
-    Raises UsageError, which names the file and every wrong key, with its value and what to do.
+    Raises UsageError, which names the file and, for each wrong key, the value and what to do.
     """
     file = find_file(path)
     return _settings(file, _read(file))
 
 
 def storage_at(url: str, path: Path | None) -> StorageSettings:
-    """Return how to reach ``url``: with the settings of the storage that contains it, else with those of ``[storage]``.
+    """Return how to reach ``url``: by the settings of the storage that contains it, else by those of ``[storage]``.
 
-    This is for commands that are given a replica's URL. They work on a machine without any configuration.
+    Commands that are given a replica's URL use this. Such commands work on a machine without any configuration.
     """
     file = find_file(path)
     content = _read(file, missing_ok=file == DEFAULT_FILE)
@@ -53,7 +53,7 @@ def storage_at(url: str, path: Path | None) -> StorageSettings:
 
 
 def secrets_in(file: Path) -> list[str]:
-    """Return the keys in this file that are secret. The environment is not looked at."""
+    """Return the names of the secret keys that this file sets. Secrets in the environment do not count."""
     content = _read(file)
     storage, notify = content.get("storage", {}), content.get("notify", {})
     of_storage = ("secret_access_key", "session_token")

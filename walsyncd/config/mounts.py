@@ -1,7 +1,7 @@
 """Finds network file systems in the kernel's mount table (``/proc/self/mountinfo``, man 5 proc).
 
-A database on one can't be followed: the wal-index is memory shared on one machine, and inotify sees only the changes
-of this one.
+A database on a network file system can't be followed. The wal-index is memory shared within one machine, and inotify
+reports only the changes that this machine makes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def read_mounts() -> dict[Path, str]:
 def parse_mounts(text: str) -> dict[Path, str]:
     """Return the mounts in the text of a mount table: the kind of file system by the folder.
 
-    Field 5 is the folder, the first field after a lone ``-`` the kind. The last mount over a folder is the visible one.
+    Field 5 is the folder. The first field after a lone ``-`` is the kind. Of several mounts on one folder, the last
+    one is visible.
     """
     mounts = {}
     for line in text.splitlines():
@@ -69,12 +70,12 @@ def parse_mounts(text: str) -> dict[Path, str]:
 
 
 def mount_of(path: Path) -> Path:
-    """Return the folder where the file system of an absolute path is mounted. It reads nothing but the mount table."""
+    """Return the folder where the file system of an absolute path is mounted. Only the mount table is read."""
     mounts = read_mounts()
     return next((folder for folder in (path, *path.parents) if folder in mounts), Path("/"))
 
 
 def network_mount(path: Path, mounts: Mapping[Path, str]) -> str:
-    """Return the network file system that ``path`` (resolved) is on, as ``nfs4 at /mnt``, or "" if it is on none."""
+    """Return the network file system of ``path`` (resolved), like ``nfs4 at /mnt``, or "" if ``path`` is on none."""
     folder = next((folder for folder in (path, *path.parents) if folder in mounts), None)
     return f"{mounts[folder]} at {folder}" if folder and mounts[folder] in _NETWORK_TYPES else ""

@@ -1,11 +1,11 @@
-"""Finds the files that a pattern matches, and the new names, by folder, with which it would match more.
+"""Finds the files that a pattern matches, and for each folder the names that would match if they appeared there.
 
 ``*``, ``?`` and ``[…]`` stand for characters of one name, ``**`` for folders of any depth. As in a shell, a name that
-begins with a dot is matched only by a part that does. For ``/srv/tenants/*/data.db`` the folders to watch are
-``/srv/tenants`` (another tenant may come) and every folder in it (its ``data.db`` may come).
+begins with a dot is matched only by a part that begins with a dot. For ``/srv/tenants/*/data.db`` the folders to watch
+are ``/srv/tenants`` (another tenant may appear) and every folder in it (a ``data.db`` may appear there).
 
-Below the fixed part, ``/srv/tenants``, tenants may do as they like. So no symbolic link there is followed, because it
-may lead elsewhere, or back to a folder above it. A link that matches is reported as a match that can't be taken.
+Below the fixed part, ``/srv/tenants``, tenants may do as they like. So no symbolic link there is followed, because a
+link may lead elsewhere, or back to a folder above it. A link that matches is reported as a match that can't be used.
 A search looks at no more than ``ENTRIES_MAX`` names, and ``exclude`` cuts off whole folders.
 """
 
@@ -36,7 +36,7 @@ class SearchStoppedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NewNames:
-    """The new names in ``folder`` that matter: ``names`` of whatever it is, ``folders`` of folders only."""
+    """The new names in ``folder`` that matter. ``names`` match anything, ``folders`` match only folders."""
 
     folder: str
     names: frozenset[str]
@@ -53,7 +53,7 @@ class NewNames:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One match, with ``link``, the symbolic link that it is or is behind, or "" if there is none."""
+    """One match. ``link`` is the symbolic link that the match is, or that leads to it, or "" if there is none."""
 
     path: str
     link: str = ""
@@ -61,7 +61,7 @@ class Match:
 
 @dataclass(slots=True)
 class Matches:
-    """All that a pattern matches; ``unlisted`` are the folders that could not be listed, with the reason."""
+    """All that a pattern matches. ``unlisted`` has the folders that could not be listed, each with the reason."""
 
     found: list[Match] = field(default_factory=list)
     watched: list[NewNames] = field(default_factory=list)
@@ -76,7 +76,7 @@ def is_pattern(path: str) -> bool:
 
 
 def fixed_part(pattern: str) -> str:
-    """The folder that the pattern's first part with a wildcard is in."""
+    """Return the folder that contains the pattern's first part with a wildcard."""
     return _split(pattern)[0]
 
 
@@ -88,7 +88,7 @@ def matches_part(name: str, part: str) -> bool:
 
 
 def is_excluded(path: str, exclude: Sequence[str]) -> bool:
-    """Whether one of these patterns matches the path, or a folder that it is in."""
+    """Whether one of these patterns matches the path, or a folder above the path."""
     return any(_matches_parts(path.split("/")[1:], pattern.split("/")[1:]) for pattern in exclude)
 
 
@@ -133,7 +133,7 @@ class _Walk:
             folders = frozenset({part})
         self.matches.watched.append(NewNames(folder, names, folders, self._exclude))
         if part == _ANY_FOLDERS and not is_last:
-            self._waiting.append((folder, at + 1))  # it stands for no folder as well
+            self._waiting.append((folder, at + 1))  # `**` also matches zero folders
         for path, mode in self._entries(folder, part):
             if is_excluded(path, self._exclude):
                 continue
@@ -149,7 +149,7 @@ class _Walk:
                 self._behind(path, at + 1)
 
     def _behind(self, link: str, at: int) -> None:
-        """A link where a folder should be: it is a match if what it leads to would make one."""
+        """Report a link that is in the place of a folder, if following the link would give a match."""
         rest = self._parts[at:]
         path = _join(link, *rest) if not any(map(is_pattern, rest)) else link
         with suppress(UnresponsiveError), FileCall(path, "look at"):
@@ -162,7 +162,7 @@ class _Walk:
             self.matches.found.append(Match(path, link))
 
     def _entries(self, folder: str, part: str) -> Iterator[tuple[str, int]]:
-        """Yield path and kind (as a mode) of each name in the folder that the part matches."""
+        """Yield path and kind (as a mode) of each entry of ``folder`` whose name matches ``part``."""
         try:
             if not is_pattern(part):
                 self._count()
@@ -213,7 +213,7 @@ def _split(pattern: str) -> tuple[str, list[str]]:
 
 
 def _matches_parts(names: Sequence[str], parts: Sequence[str]) -> bool:
-    """Whether the parts match all names, or only the first ones, which then are a folder's."""
+    """Whether the parts match all names, or only the first ones, because an excluded folder excludes its content."""
     if not parts:
         return True
     if parts[0] == _ANY_FOLDERS:

@@ -23,7 +23,7 @@ _MISSING_HINTS = {
     "path": "each [[database]] needs the path of a SQLite file",
 }
 
-# By pydantic's error type. The braces are filled from the error's context.
+# Messages and hints by pydantic's error type. The braces are filled from the error's context.
 _MESSAGES = {
     "string_type": "must be text in quotes",
     "string_too_short": "must not be empty",
@@ -40,7 +40,7 @@ _MESSAGES = {
 }
 
 
-# Of a URL, which may lack its scheme. A password may contain "/" and "@".
+# Matches the user and password of a URL, which may lack its scheme. A password may contain "/" and "@".
 _CREDENTIALS = re.compile(r"""(//|(?<=['"])(?=[^/]*:(?!//)))\S+@""")
 
 
@@ -59,7 +59,7 @@ class Problem:
 
 
 def error_of(file: Path, problems: Sequence[Problem]) -> UsageError:
-    """Return all problems of ``file`` as one error. If there are several, their hints are in its text."""
+    """Return all problems of ``file`` as one error. If there are several, the error's text includes their hints."""
     if len(problems) == 1:
         return UsageError(f"configuration {file}: {problems[0]}", hint=problems[0].hint)
     lines = [f"{problem} (hint: {problem.hint})" if problem.hint else str(problem) for problem in problems]
@@ -67,7 +67,7 @@ def error_of(file: Path, problems: Sequence[Problem]) -> UsageError:
 
 
 def problem_of(details: ErrorDetails) -> Problem:
-    """Return a validation error in the words of this configuration."""
+    """Return the problem that describes a validation error in the words of this configuration."""
     location = details["loc"]
     message, hint = _explain(details)
     is_secret = not _SECRETS.isdisjoint(map(str, location)) or not _is_of_one_key(details)
@@ -76,7 +76,7 @@ def problem_of(details: ErrorDetails) -> Problem:
 
 
 def _is_of_one_key(details: ErrorDetails) -> bool:
-    """Whether the value is that of a single key. A section that is wrong as a whole may contain a secret."""
+    """Whether the error is about a single key. The value of a whole section may contain a secret."""
     value = details["input"]
     return len(details["loc"]) > 1 and all(map(_is_scalar, value if isinstance(value, list) else [value]))
 
@@ -100,7 +100,7 @@ def _is_clash(details: ErrorDetails) -> bool:
 
 
 def format_value(value: object) -> str:
-    """Return the value roughly as TOML writes it (single quotes are valid too), without the user of a URL."""
+    """Return the value roughly as TOML writes it (single quotes are valid too), without the user part of a URL."""
     return str(value).lower() if isinstance(value, bool) else _CREDENTIALS.sub(r"\1…@", repr(value))
 
 
@@ -115,7 +115,7 @@ def unknown_variables() -> Iterator[Problem]:
 
 
 def name_key(location: Sequence[int | str]) -> str:
-    """Return the name of a key, ``database[2].path``, counted from 1. Names the variable if the value came from one."""
+    """Return the name of a key, ``database[2].path``, counted from 1, or the environment variable that set the key."""
     section = f"{ENVIRONMENT_PREFIX}{location[0]}"
     text = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in location)[1:]
     for depth in range(len(location), 1, -1):
@@ -126,7 +126,7 @@ def name_key(location: Sequence[int | str]) -> str:
 
 
 def _set_variable(name: str) -> str:
-    """Return the name of a variable as it is set, in upper or lower case, or "" if it is not set."""
+    """Return the variable's name in the case in which the variable is set, or "" if it is not set."""
     return next((known for known in os.environ if known.casefold() == name.casefold()), "")
 
 

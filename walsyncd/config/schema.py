@@ -1,7 +1,7 @@
 """The configuration file's schema: sections, keys, defaults and limits.
 
 The file is TOML, and the environment overrides it: ``WALSYNCD_STORAGE__URL`` is ``url`` of ``[storage]``. The sections
-and their keys are the classes below. A key that is in none of them is an error, since a misspelt ``retention`` must not
+and their keys are the classes below. A key that no class has is an error, since a misspelt ``retention`` must not
 silently mean the default.
 """
 
@@ -24,47 +24,47 @@ ENVIRONMENT_PREFIX = "WALSYNCD_"
 # A century. Anything longer may exceed the range of dates, and means "for ever" anyway.
 DURATION_MAX_S = 36_525 * 86_400.0
 
-# One frame with a page of the largest size (65536) has to fit, with a margin.
+# One frame with a page of the largest size (65536 bytes) has to fit, with a margin.
 SPOOL_BYTES_MIN = 128 << 10
 
-# SQLite's own checkpoint comes after 1000 pages, which are 4 MiB: backpressure would never hold what is smaller.
+# SQLite's own checkpoint comes after 1000 pages, which are 4 MiB. So backpressure would never hold a smaller WAL.
 WAL_BYTES_MIN = 4 << 20
 
-# Bytes a second: the one page of the smallest commit, every four seconds.
+# In bytes a second: enough for one page, the smallest commit, every four seconds.
 UPLOAD_RATE_MIN = 1 << 10
 
-# The result of a probe is not worth more requests than that.
+# Probing more often is not worth the requests.
 PROBE_INTERVAL_MIN_S = 1.0
 PORT_MAX = 65_535
 
-# Receivers count in minutes, and some refuse requests that come too often.
+# Receivers of heartbeats count in minutes, and some refuse requests that come too often.
 HEARTBEAT_INTERVAL_MIN_S = 10.0
 
-# Each upload is a thread and a connection; more than this only queues in the kernel.
+# Each upload is a thread and a connection; more uploads than this only queue in the kernel.
 UPLOADS_MAX = 256
 
 # About a century of days.
 KEEP_MAX = 36_525
 
-# Below the minimum, bases would be most of what is stored. Above the maximum, a restore would read too much WAL.
+# Below the minimum, most of the stored bytes would be bases. Above the maximum, a restore would read too much WAL.
 WAL_RATIO_MIN, WAL_RATIO_MAX = 0.1, 1000.0
 
-# A small request that is under way when a stop begins has to end within the stop. Connecting takes up to 5 s more.
+# A small request that is under way when the daemon begins to stop has to end in this time. Connecting adds up to 5 s.
 STORE_TIMEOUT_MIN_S, STORE_TIMEOUT_MAX_S = 1.0, 25.0
 
-# Classes whose objects have to be thawed for minutes or hours before they can be read.
+# Storage classes whose objects have to be thawed for minutes or hours before the objects can be read.
 _ARCHIVES = ("GLACIER", "DEEP_ARCHIVE", "SNOW", "COLD_ARCHIVE")
 _STORAGE_CLASS_PATTERN = re.compile("[A-Z][A-Z0-9_-]{1,63}")
 _ROLE_ARN_PATTERN = re.compile(r"arn:[a-z0-9-]*:(iam|sts):[a-z0-9-]*:[0-9A-Za-z-]*:.*[^/]")
 
 
 def _refuse(message: str, hint: str) -> PydanticCustomError:
-    """Return an error that pydantic collects with the others instead of stopping at it."""
+    """Return an error that pydantic collects together with other errors instead of stopping at the first."""
     return PydanticCustomError("walsyncd", "{message}", {"message": message, "hint": hint})
 
 
 def _duration(value: object, other: str = "") -> float:
-    """Return the seconds of a duration. ``other`` completes the hint with the other values that the key takes."""
+    """Return the seconds of a duration. ``other`` adds to the hint which other values the key accepts."""
     try:
         seconds = parse_duration(str(value))
     except UsageError as error:
@@ -227,7 +227,7 @@ class DestinationSection(_Section):
 
 
 class StorageSection(DestinationSection):
-    """``[storage]``: the storage of every database that names no other. A table in it is a ``[storage.NAME]``."""
+    """``[storage]``: the storage of every database that selects no other. A table in it is a ``[storage.NAME]``."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, DestinationSection] = Field(init=False)
@@ -272,7 +272,7 @@ class DefaultsSection(_Section):
 
 
 class DatabaseSection(_Section):
-    """One ``[[database]]``. Keys that it leaves out come from ``[defaults]``."""
+    """One ``[[database]]``. The values of omitted keys come from ``[defaults]``."""
 
     path: AbsolutePath
     exclude: list[AbsolutePath] = Field(default_factory=list)
@@ -320,7 +320,7 @@ class ConfigFile(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the environment, then the file, nothing else (no .env of a working directory, no secrets folder)."""
+        """Return only the environment, then the file. pydantic's other sources (.env, secrets folder) are not used."""
         return env_settings, init_settings
 
 

@@ -12,19 +12,19 @@ from typing import Any, Literal
 
 from walsyncd.config.patterns import is_pattern
 
-WAL_BYTES_MAX = 256 << 20  # with it, a gap is bridged in seconds, and no small disk is filled by one WAL
+WAL_BYTES_MAX = 256 << 20  # with this limit a gap is bridged in seconds, and one WAL does not fill a small disk
 
 
 @dataclass(frozen=True, slots=True)
 class StorageSettings:
     """A storage: where replicas are, and how to access them.
 
-    ``name`` is that of a ``[storage.NAME]``, empty for ``[storage]`` itself. ``url`` has no trailing slash:
-    ``s3://bucket/prefix`` or ``file:///folder``. Without ``delete`` walsyncd removes nothing. The store does that
-    itself after ``expire_after_s``.
+    ``name`` is the NAME of ``[storage.NAME]``, and empty for ``[storage]`` itself. ``url`` has no trailing slash:
+    ``s3://bucket/prefix`` or ``file:///folder``. Without ``delete`` walsyncd removes nothing. Then the store removes
+    objects itself after ``expire_after_s``.
 
-    ``options`` are for the backend of the URL's scheme alone, which declares what they mean (``s3.s3_settings``). Some
-    are secrets, so they are not in the value's repr, and so not in logs and tracebacks.
+    Only the backend of the URL's scheme reads ``options``, and it declares what they mean (``s3.s3_settings``). Some
+    options are secrets, so ``repr`` omits all options. So they do not get into logs and tracebacks either.
     """
 
     url: str
@@ -35,7 +35,7 @@ class StorageSettings:
 
     @property
     def section(self) -> str:
-        """The name, in messages, of the section that it comes from."""
+        """The name that messages use for the section which configures this storage."""
         return f"storage.{self.name}" if self.name else "storage"
 
     @property
@@ -46,7 +46,7 @@ class StorageSettings:
 
 @dataclass(frozen=True, slots=True)
 class DaemonSettings:
-    """The daemon as a whole. ``spool_bytes_max`` limits what waits on disk for storage.
+    """Settings of the daemon as a whole. ``spool_bytes_max`` limits how many bytes wait on disk for storage.
 
     ``upload_bytes_per_second_max`` is None if there is no limit. ``probe_interval_s`` is None if an idle daemon makes
     no requests. ``metrics_listen`` is ``host:port``.
@@ -66,7 +66,7 @@ class DaemonSettings:
 
 @dataclass(frozen=True, slots=True)
 class NotifySettings:
-    """The URLs to which the daemon reports its state. A URL is None if nothing is sent there. The URLs are secrets."""
+    """The URLs to which the daemon reports its state. An unused URL is None. The URLs are secrets."""
 
     heartbeat_url: str | None = field(default=None, repr=False)
     heartbeat_interval_s: float = 60.0
@@ -91,9 +91,9 @@ class Keep:
 class DatabaseEntry:
     """One ``[[database]]`` as configured. ``path`` is absolute and may be a pattern.
 
-    ``key`` is the name of the entry in messages, ``database[2]``, counted from 1. ``storage`` is the name of a
-    ``[storage.NAME]``, empty for ``[storage]``. ``verify_interval_s`` is None if there are no drills.
-    ``scrub_interval_s`` is None if nothing is scrubbed unless asked for.
+    ``key`` is the name of the entry in messages, for example ``database[2]``, counted from 1. ``storage`` is the NAME
+    of a ``[storage.NAME]``, and empty for ``[storage]``. ``verify_interval_s`` is None if there are no drills.
+    ``scrub_interval_s`` is None if only the command ``scrub`` compares.
     """
 
     key: str
@@ -109,7 +109,7 @@ class DatabaseEntry:
     scrub_interval_s: float | None = None
     storage: str = ""
     exclude: tuple[str, ...] = ()
-    """Patterns of what ``path``, a pattern, is not to match."""
+    """If ``path`` is a pattern, files and folders that match one of these patterns are left out."""
     backpressure: bool = False
     wal_bytes_max: int = WAL_BYTES_MAX
 
@@ -121,7 +121,7 @@ class DatabaseEntry:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A whole configuration, with the file that it came from. ``others`` are the ``[storage.NAME]``."""
+    """A whole configuration, and the file that it was read from. ``others`` are the ``[storage.NAME]`` sections."""
 
     file: Path
     storage: StorageSettings
@@ -136,5 +136,5 @@ class Settings:
         return (self.storage, *self.others)
 
     def storage_of(self, name: str) -> StorageSettings:
-        """Return the storage of that name, which must be from an entry of this configuration."""
+        """Return the storage called ``name``, which must come from an entry of this configuration."""
         return next(each for each in self.storages if each.name == name)

@@ -28,11 +28,11 @@ from walsyncd.config.settings import StorageSettings
 
 URL_HINT = "s3://bucket/prefix for object storage, file:///folder for a folder"
 
-DEFAULT_NAME = "default"  # a [[database]] selects [storage] by it if [defaults] selects another
+DEFAULT_NAME = "default"  # a [[database]] uses this name to select [storage] if [defaults] selects another storage
 
-# Names must also work in the environment, where they have no case and two underscores begin the next part.
+# Names must also work in environment variables, which ignore case and begin the next part after two underscores.
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]|_(?!_))*")
-# Keys that no backend gets as they are.
+# These keys are not passed to the backend as they are.
 _NO_OPTIONS = {"url", "delete", "expire_after", "timeout", "sse_c_key_file"}
 _KEY_NAMES = ("access_key_id", "secret_access_key", "session_token")
 _SSE_C_KEY_BYTES = 32  # AES-256
@@ -74,7 +74,7 @@ def all_storages(section: StorageSection) -> tuple[list[StorageSettings], list[P
 
 
 def _key(destination: str, key: str) -> str:
-    """Return the name of a key of a section in messages. If ``key`` is empty, it is the beginning of that name."""
+    """Return the name that messages use for a section's key. If ``key`` is empty, return only the section's prefix."""
     location = ("storage", destination, key) if destination else ("storage", key)
     return name_key(location) if key else f"{'.'.join(location)}"
 
@@ -97,7 +97,7 @@ def _credentials(section: DestinationSection, destination: str) -> tuple[dict[st
 
 
 def _lone_keys(section: DestinationSection, destination: str) -> Iterator[Problem]:
-    """Yield the keys that have no effect without another one, which their author did not expect."""
+    """Yield a problem for each key that has no effect because another key is missing, and for SSE-C without TLS."""
     needs = (
         ("kms_key_id", 'encryption = "sse-kms"', section.encryption == "sse-kms"),
         ("sse_c_key_file", 'encryption = "sse-c"', section.encryption == "sse-c"),
@@ -134,7 +134,7 @@ def _encryption_key(section: DestinationSection, destination: str) -> tuple[byte
 
 
 def _unpacked(content: bytes) -> bytes | None:
-    """Return the key in a file's content, or None if there is none."""
+    """Return the encryption key in a file's content, or None if the content is not a key."""
     if len(content) == _SSE_C_KEY_BYTES:
         return content
     try:
@@ -145,7 +145,7 @@ def _unpacked(content: bytes) -> bytes | None:
 
 
 def _systemd_credentials(destination: str) -> tuple[dict[str, str | None], list[Problem]]:
-    """Return the keys in ``$CREDENTIALS_DIRECTORY``, None for those that are missing, and what is wrong with them."""
+    """Return the keys in ``$CREDENTIALS_DIRECTORY`` (None for missing ones), and what is wrong with the keys."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     keys: dict[str, str | None] = dict.fromkeys(_KEY_NAMES)
     problems = []
@@ -162,7 +162,7 @@ def _systemd_credentials(destination: str) -> tuple[dict[str, str | None], list[
 
 
 def _key_problems(keys: Mapping[str, str | None], where: str) -> Iterator[Problem]:
-    """Yield what is missing: a key id and its secret need each other, and a session token needs both."""
+    """Yield what is missing. A key id and its secret need each other, and a session token needs the two."""
     if not any(keys.values()):
         return
     for name in ("access_key_id", "secret_access_key"):

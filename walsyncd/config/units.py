@@ -9,8 +9,7 @@ size      B, KiB MiB GiB TiB (1024),    ``"64KiB"``       bytes, an int
 ========  ============================  ================  =====================
 
 The text is a number, then one unit. A size without a unit counts bytes. A duration without a unit is refused, since it
-could mean seconds or milliseconds. Durations are exact to the millisecond, sizes to the byte. Upper and lower case are
-the same.
+could mean seconds or milliseconds. Durations are exact to the millisecond, sizes to the byte. Case does not matter.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _QUANTITY_PATTERN = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]*)")
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of ``"500ms"``, ``"1s"``, ``"7d"``. Raises UsageError, which names the form."""
+    """Return the seconds of ``"500ms"``, ``"1s"``, ``"7d"``. Raises UsageError, whose message shows the valid form."""
     match = _QUANTITY_PATTERN.fullmatch(text.strip())
     scale_ms = _DURATION_UNITS_MS.get(match[2].lower()) if match else None
     if match is None or scale_ms is None:
@@ -50,7 +49,7 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Inverse of ``parse_duration``, rounded to the millisecond, in the largest unit that divides it."""
+    """Invert ``parse_duration``. The duration is rounded to the millisecond, in the largest unit that divides it."""
     total_ms = round(seconds * 1000)
     for unit, scale_ms in reversed(_DURATION_UNITS_MS.items()):
         if total_ms and total_ms % scale_ms == 0:

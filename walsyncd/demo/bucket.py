@@ -12,7 +12,7 @@ from walsyncd.core.stored.position import Position
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The objects of a database's folder, counted, and their bytes. ``stored`` is the last position that they reach."""
+    """The number of objects in a database's folder, and their bytes. ``stored`` is their newest position."""
 
     objects: int
     size: int

@@ -25,7 +25,7 @@ def format_entry(entry: Entry) -> str:
 
 
 def parse_diary(text: str) -> list[Entry]:
-    """Inverse of ``format_entry`` for all lines. The last line counts only if it was written completely."""
+    """Parse the lines of ``format_entry``. The last line counts only if it was written completely."""
     lines = text.split("\n")[:-1]
     return [Entry(int(counter), int(time_ms)) for counter, time_ms in (line.split(" ") for line in lines)]
 

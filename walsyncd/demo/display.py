@@ -19,7 +19,7 @@ REFRESHES_PER_S = 8
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What changes while the story plays. ``stored`` is the position that the bucket reaches."""
+    """The numbers that change while the demo runs. ``stored`` is the newest position in the bucket."""
 
     commits: int
     objects: int
@@ -30,7 +30,7 @@ class Counters:
 
 
 class PlainDisplay:
-    """Prints a line when a phase has ended: seconds since the start, title, result."""
+    """Prints a line when a phase has ended, with the seconds since the start, the title and the result."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -43,7 +43,7 @@ class PlainDisplay:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """Do nothing: every line is written already."""
+        """Do nothing, because every line is written already."""
 
     def begin(self, title: str) -> None:
         """Begin a phase."""

@@ -1,4 +1,4 @@
-"""Compares a restored database with the original: page by page, by the application's counter, and by SQLite's check."""
+"""Compares a restored database with the original: page by page, by the application's counter, by SQLite's check."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PAGES_SHOWN_MAX = 5
 class Comparison:
     """The result of comparing a restored database with the expected one.
 
-    ``pages_differing`` are counted from 1, as in SQLite. A page that only one of the two has differs. ``integrity`` is
-    the result of SQLite's integrity check.
+    ``pages_differing`` are counted from 1, as SQLite does. A page that only one of the two databases has counts as
+    different. ``integrity`` is the result of SQLite's integrity check.
     """
 
     what: str
@@ -51,9 +51,9 @@ class Comparison:
 
 
 def settled_copy(database: Path, target: Path) -> Path:
-    """Copy a database, checkpoint the copy's WAL into it, and return the copy. The original is only read.
+    """Copy a database, checkpoint the copy's WAL into the copy, and return the copy. The original is only read.
 
-    Nobody may write to the original meanwhile. Connections may be open.
+    Connections to the original may be open, but nothing may be written to it meanwhile.
     """
     target.write_bytes(database.read_bytes())
     wal = Path(f"{database}-wal")
@@ -80,7 +80,7 @@ def _pages(path: Path) -> list[bytes]:
 
 
 def _ask(path: Path) -> tuple[int, str]:
-    """Return the counter, or -1 if it can't be read, and the result of the integrity check."""
+    """Return the counter (or -1 if the counter can't be read), and the result of the integrity check."""
     try:
         with closing(sqlite3.connect(path)) as connection:
             lines = [line for (line,) in connection.execute("PRAGMA integrity_check")]

@@ -31,7 +31,7 @@ from walsyncd.errors import WalsyncdError
 
 NAME = "app.db"
 COMMAND_TIMEOUT_S = 60.0  # enough for a slow machine
-WAIT_TIMEOUT_S = 240.0  # see SYNC_TIMEOUT
+WAIT_TIMEOUT_S = 240.0  # the same as SYNC_TIMEOUT
 STOP_TIMEOUT_S = 40.0  # the daemon takes up to 30 s to upload the rest
 POLL_S = 0.05
 LOG_LINES_SHOWN = 5
@@ -53,7 +53,7 @@ name = "{name}"
 
 
 class Stage:
-    """The folder and the processes of the demo, as a context. Leaving it ends the processes, and keeps the folder.
+    """The folder and the processes of the demo. Leaving the context ends the processes, but keeps the folder.
 
     ``kills`` counts the kills of the daemon so far, and ``equal`` the comparisons that found no difference.
     """
@@ -101,7 +101,7 @@ class Stage:
             )
 
     def tell(self, command: str) -> None:
-        """Make the application do something else from now on (see ``writer``). Returns when it does."""
+        """Send the application a command (see ``writer``). Returns when the application obeys it."""
         application = self._application
         assert application is not None
         assert application.stdin is not None
@@ -163,7 +163,7 @@ class Stage:
         self.wait_until(lambda: time.monotonic() >= end, "the time is up")
 
     def wait_until(self, is_so: Callable[[], bool], what: str) -> None:
-        """Wait for something. Raises WalsyncdError if the daemon ended (unless it was killed) or it takes too long."""
+        """Wait for a condition. Raises WalsyncdError after too long, or if the daemon ended without being killed."""
         deadline = time.monotonic() + WAIT_TIMEOUT_S
         while not is_so():
             if self._daemon is not None and self._daemon.returncode is None:
@@ -214,7 +214,7 @@ class Stage:
 def _close_pipes(process: subprocess.Popen[str] | None) -> None:
     for pipe in (process.stdin, process.stdout) if process is not None else ():
         if pipe is not None:
-            with suppress(BrokenPipeError):  # nobody reads the last command any more
+            with suppress(BrokenPipeError):  # the application may have ended without reading its last command
                 pipe.close()
 
 
@@ -224,9 +224,9 @@ def _python(module: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Return our environment without settings that would lead the demo to somebody's bucket.
+    """Return this process's environment without settings that would lead the demo to somebody's bucket.
 
-    The processes find this walsyncd in it.
+    The environment also makes the demo's processes import this same walsyncd.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("WALSYNCD_")}
     inherited.pop("RUNTIME_DIRECTORY", None)

@@ -5,9 +5,9 @@ Three moments are marked meanwhile, each in a pause of the application. They are
 ==================  ==========================  ==================================================================
 mark                restored with               why the application pauses
 ==================  ==========================  ==================================================================
-before the kills    ``--position``              so that its files can be copied and compared page by page
-between             ``--at``                    … and because walsyncd sees a commit a moment after it was made
-the head            no option                   it has ended
+before the kills    ``--position``              its files are copied, to be compared page by page
+between             ``--at``                    the same, and walsyncd sees a commit a moment after the commit
+the head            no option                   the application has ended
 ==================  ==========================  ==================================================================
 """
 
@@ -26,7 +26,7 @@ from walsyncd.demo.stage import NAME, Stage
 
 SHORT_S, LONG_S = 1.0, 2.0  # how long the application works between two events
 SYNC_TIMEOUT = "4m"  # usually seconds; a new generation waits for its delay and its base
-MARGIN_S = 0.05  # between a moment to restore and the next commit, since --at is exact to the millisecond
+MARGIN_S = 0.05  # the time between a moment to restore and the next commit, since --at is exact to the millisecond
 
 
 class Display(Protocol):
@@ -41,7 +41,7 @@ class Display(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A moment to be restored: the options that ask for it, a copy of the database as it was, and its last commit."""
+    """A moment to restore, with restore's options for it, a copy of the database at that time, and its last commit."""
 
     what: str
     question: tuple[str, ...]
@@ -51,7 +51,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of the demo in numbers. ``size`` is the bucket's, in bytes.
+    """The result of the demo in numbers. ``size`` is the size of the bucket in bytes.
 
     ``generations`` has, for each unbroken history, the reason why it began. There should be only one.
     """
@@ -70,7 +70,7 @@ class Outcome:
 
 
 def play(stage: Stage, display: Display) -> Outcome:
-    """Play all phases. Raises WalsyncdError if one can't continue. All processes have ended when it returns."""
+    """Play all phases. Raises WalsyncdError if a phase can't continue. Afterwards all processes have ended."""
     with stage:
         _begin(stage, display)
         marks = [_mark_position(stage, display)]
@@ -115,7 +115,7 @@ def _mark_position(stage: Stage, display: Display) -> Mark:
 def _mark_moment(stage: Stage, display: Display) -> Mark:
     display.begin("a quiet moment to come back to")
     stage.tell("pause")
-    _sync(stage)  # a commit has the time at which walsyncd saw it, and by now it has seen all of them
+    _sync(stage)  # walsyncd dates a commit when it sees the commit; after the sync it has seen all commits
     time_ms = time.time_ns() // 1_000_000
     expected = settled_copy(stage.database, stage.folder / "restored" / "expected-moment.db")
     counter = counter_at(stage.diary(), time_ms)
@@ -181,5 +181,5 @@ def _finish(stage: Stage, display: Display) -> tuple[str, ...]:
 
 
 def _sync(stage: Stage) -> str:
-    """Wait until everything is stored, and return the position that is reached."""
+    """Wait until everything is stored, and return the position of the newest stored commit."""
     return stage.run("sync", NAME, "--timeout", SYNC_TIMEOUT).split()[-1]

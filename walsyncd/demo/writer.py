@@ -1,7 +1,7 @@
 """The demo's application, a process of its own: ``python -m walsyncd.demo.writer DATABASE DIARY``.
 
-It knows nothing of walsyncd. It reads commands from stdin, one word on a line. It answers each with the same word on
-stdout as soon as it obeys it. It ends at the end of stdin, so it never outlives its parent.
+The application knows nothing of walsyncd. It reads commands from stdin, one word on a line. As soon as it obeys a
+command, it writes the command's word to stdout. It ends at the end of stdin, so it never outlives its parent.
 
 =========  =========================================================================================
 command    what it does from then on
@@ -13,8 +13,8 @@ command    what it does from then on
 ``pause``  nothing: the connection stays open
 =========  =========================================================================================
 
-It checkpoints only after ``stir``, and only after an idle moment. A WAL that restarts twice before the daemon looks
-can't be proven complete, and costs a new generation.
+The application checkpoints only after ``stir``, and only after an idle moment. If a WAL restarts twice before the
+daemon looks, the daemon can't prove that it saw every frame, and has to begin a new generation.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ IDLE_S = 0.1
 CACHE_PAGES = 40  # so that a transaction of LARGE_ROWS is in the WAL before it commits
 LARGE_ROWS = 300
 ROW_BYTES_MAX = 3000
-ROWS_MAX = 2000  # then the oldest half is deleted: about 3 MB stay
+ROWS_MAX = 2000  # with more rows the oldest half is deleted, so that about 3 MB stay
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS counter (value INTEGER NOT NULL);
@@ -70,7 +70,7 @@ class Application:
         self._rounds = 0
 
     def close(self) -> None:
-        """Close the connection. It is the last one, so SQLite checkpoints and deletes the WAL."""
+        """Close the connection, which is the last one, so that SQLite checkpoints and deletes the WAL."""
         self._connection.close()
 
     def reopen(self) -> None:
@@ -89,7 +89,7 @@ class Application:
             self._insert(self._connection, self._chance.randint(1, 4))
 
     def large(self) -> None:
-        """Commit a transaction that does not fit into the cache, so its pages reach the WAL before it commits."""
+        """Commit a transaction that is larger than the cache, so that its pages reach the WAL before the commit."""
         with self._transaction(self._connection):
             self._insert(self._connection, LARGE_ROWS)
 
@@ -108,7 +108,7 @@ class Application:
                 self._connection.execute(f"DELETE FROM note WHERE id IN ({half})", [rows // 2])  # noqa: S608
 
     def change_its_mind(self) -> None:
-        """Roll back a large transaction, then commit a larger one, which takes its place in the WAL."""
+        """Roll back a large transaction, then commit a larger one, which overwrites the frames of the first one."""
         self._connection.execute("BEGIN IMMEDIATE")
         self._insert(self._connection, LARGE_ROWS // 2)
         self._connection.execute("ROLLBACK")

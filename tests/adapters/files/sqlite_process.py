@@ -32,9 +32,11 @@ class SqliteError(Exception):
 
 
 class SqliteProcess:
-    """One connection to ``path`` (a file, or a ``file:`` URI); it lives until ``close`` (a clean one) or ``kill``.
+    """One connection to ``path`` (a file, or a ``file:`` URI). It lives until ``close``, which is clean, or
+    ``kill``.
 
-    ``module`` is ``sqlite3``, ``apsw`` or another with the calls of either; ``environment`` replaces our own.
+    ``module`` is ``sqlite3``, ``apsw`` or another module with the calls of either. ``environment`` replaces our own
+    environment.
     """
 
     def __init__(self, path: Path | str, *, module: str = "sqlite3", environment: dict[str, str] | None = None) -> None:

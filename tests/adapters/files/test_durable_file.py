@@ -27,7 +27,10 @@ from walsyncd.errors import ImpossibleError, MissingError, RefusedError, Transie
     ],
 )
 def test_translation(code: int, read: type[WalsyncdError], written: type[WalsyncdError]) -> None:
-    """Each errno has its class. For conflicts of file and folder it depends on reading or writing."""
+    """Each errno has its class.
+
+    For conflicts of file and folder the class depends on whether the call reads or writes.
+    """
     with pytest.raises(read, match=r"^read object /a: "), reading("read object", Path("/a")):
         raise OSError(code, os.strerror(code))
     with pytest.raises(written, match=r"^write object /a: "), writing("write object", Path("/a")):

@@ -24,7 +24,7 @@ def descriptors(tmp_path: Path) -> Iterator[tuple[int, int]]:
 
 
 def test_lock_is_in_the_way_of_another_descriptor(descriptors: tuple[int, int]) -> None:
-    """A lock conflicts only where ranges meet, and until it is released. Its holder has no pid."""
+    """A lock conflicts only with overlapping ranges, and until it is released. The holder of such a lock has no pid."""
     one, other = descriptors
     assert lock_bytes(one, fcntl.F_WRLCK, 100, 10)
     assert not lock_bytes(other, fcntl.F_RDLCK, 109, 1)
@@ -35,7 +35,7 @@ def test_lock_is_in_the_way_of_another_descriptor(descriptors: tuple[int, int]) 
 
 
 def test_lock_outlives_other_descriptors_of_the_file(tmp_path: Path, descriptors: tuple[int, int]) -> None:
-    """A POSIX lock would not outlive them."""
+    """The lock stays when another descriptor of the file is closed. A POSIX lock would not."""
     one, other = descriptors
     assert lock_bytes(one, fcntl.F_RDLCK, 0, 1)
     os.close(os.open(tmp_path / "file", os.O_RDONLY))

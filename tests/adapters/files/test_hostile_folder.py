@@ -151,7 +151,7 @@ def test_side_files_and_partial_files_that_are_links(victim: Path, tenant: Path)
 
 
 def test_special_bits_are_not_set(tenant: Path) -> None:
-    """The old file's owner may have set them, and nobody may get a program that runs as somebody else."""
+    """The old file's owner may have set these bits, and nobody may get a program that runs as somebody else."""
     path = tenant / "app.db"
     path.touch()
     os.chown(path, TENANT, TENANT)
@@ -163,7 +163,9 @@ def test_special_bits_are_not_set(tenant: Path) -> None:
 
 
 def test_nothing_is_given_to_who_came_first(place: Path) -> None:
-    """The file stays root's in a folder that everybody can write to, and in one that a stranger made there."""
+    """The restored file stays root's in a folder that everybody can write to, and in a folder that a stranger made
+    there.
+    """
     shared = place / "shared"
     shared.mkdir()
     shared.chmod(0o1777)

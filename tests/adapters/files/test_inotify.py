@@ -128,7 +128,10 @@ def test_counted_writes_to_a_journal_are_not_merged(watcher: InotifyReader, tmp_
 
 
 def test_a_long_transaction_does_not_fill_the_queue(watcher: InotifyReader, tmp_path: Path) -> None:
-    """Its writes are no longer counted after a while. Those after another request are."""
+    """After a while the writes of a long transaction are no longer counted.
+
+    After another request they are counted again.
+    """
     path, journal = tmp_path / "app.db", tmp_path / "app.db-journal"
     watcher.add(path)
     with journal.open("wb", buffering=0) as file:
@@ -297,7 +300,7 @@ def test_a_wait_for_nothing_ends(watcher: InotifyReader) -> None:
 
 
 def test_two_threads_drain(watcher: InotifyReader, tmp_path: Path) -> None:
-    """Events drained by two threads at once are neither lost nor doubled."""
+    """If two threads drain the queue at once, no event is lost or doubled."""
     listed = tmp_path
     watcher.add_directory(listed)
     drained: list[Event] = []

@@ -23,7 +23,7 @@ def database(tmp_path: Path) -> Path:
 
 
 def test_sound_file_is_sound_and_untouched(database: Path) -> None:
-    """This holds in WAL mode, too. No file appears beside it."""
+    """A sound file is reported as sound, in WAL mode, too. No file appears beside it."""
     before = database.read_bytes()
     assert check_integrity(database) == Integrity()
     assert [path.name for path in database.parent.iterdir()] == [database.name]

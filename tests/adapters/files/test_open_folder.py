@@ -30,7 +30,7 @@ def opened_path(path: Path) -> Path:
 
 
 def test_own_links_are_followed_and_the_path_has_none(tmp_path: Path) -> None:
-    """This holds for absolute and relative links and for several in a row.
+    """Absolute and relative links are followed, and several links in a row.
 
     ``..`` is the parent of the folder, not of the link.
     """
@@ -42,7 +42,7 @@ def test_own_links_are_followed_and_the_path_has_none(tmp_path: Path) -> None:
 
 
 def test_relative_path_begins_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The beginning is the working directory, as for any program."""
+    """A relative path begins in the working directory, as for any program."""
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
     assert opened_path(Path()) == tmp_path / "below"
@@ -50,7 +50,7 @@ def test_relative_path_begins_in_the_working_directory(tmp_path: Path, monkeypat
 
 
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
-    """The error is the system's own."""
+    """Links in a circle give the system's own error."""
     (tmp_path / "one").symlink_to("other")
     (tmp_path / "other").symlink_to("one")
     with pytest.raises(OSError, match="symbolic links"):

@@ -65,7 +65,7 @@ def seen(path: Path) -> str:
 
 
 def test_update_is_seen_when_it_is_committed(path: Path, standby: ReplicaFile) -> None:
-    """The update is not visible before that. This works any number of times, also after the WAL was emptied."""
+    """An update is not visible before its commit. Any number of updates works, also after the WAL was emptied."""
     for number in range(5):
         text = f"stat {number}"[:6]
         rows, count = rows_of(path, text)
@@ -131,7 +131,7 @@ def test_commit_of_somebody_else_is_noticed(path: Path, standby: ReplicaFile) ->
 
 
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
-    """An encrypted database looks like a file that is none."""
+    """A file that is not a database is refused. So is an encrypted database, which looks the same."""
     (tmp_path / "noise.db").write_bytes(bytes(range(256)) * 32)
     with pytest.raises(RefusedError, match="encrypted"), opened(tmp_path / "noise.db"):
         pass
@@ -238,7 +238,10 @@ def test_copy_that_a_reader_recovered_is_gone_on_with(path: Path) -> None:
 
 
 def test_rollback_mode_is_left_before_the_first_update(path: Path) -> None:
-    """This works for a reader that had looked at the file before, too. While somebody reads the file, it is refused."""
+    """The change works for a reader that had looked at the file before, too.
+
+    While somebody reads the file, it is refused.
+    """
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
     with SqliteProcess(f"file:{path}?mode=ro") as reader:
@@ -277,7 +280,7 @@ def test_link_is_not_followed(path: Path, tmp_path: Path, suffix: str) -> None:
 
 
 def test_files_are_removed_at_the_end_unless_somebody_reads(path: Path) -> None:
-    """SQLite's last connection removes them, too."""
+    """The -wal and -shm are removed at the end, as SQLite's last connection does."""
     with SqliteProcess(f"file:{path}?mode=rw") as reader:
         assert reader.execute("SELECT a FROM t") == [["before"]]
         with opened(path) as file:

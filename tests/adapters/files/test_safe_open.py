@@ -53,7 +53,7 @@ def failure(path: Path) -> str:
 
 @pytest.mark.usefixtures("way")
 def test_files_are_opened_by_their_folder(tmp_path: Path) -> None:
-    """This works at any depth, and a missing file is reported as missing."""
+    """Files are opened at any depth, and a missing file is reported as missing."""
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "file").write_bytes(b"x")
     assert read(tmp_path / "a" / "b" / "file") == b"x"

@@ -94,7 +94,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["file", "nothing", "link", "folder"])
 def test_a_link_is_refused_whatever_it_leads_to(tmp_path: Path, target: str) -> None:
-    """The path was resolved before, so a link in the place of the file or of a folder is newer, and is not followed."""
+    """A path is resolved before. A link in the place of the file or of a folder is newer, and is not followed."""
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").touch()

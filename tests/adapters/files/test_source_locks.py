@@ -104,7 +104,7 @@ def test_locks_beside_the_dms_byte_do_not_count(tmp_path: Path) -> None:
 
 
 def test_database_locks(tmp_path: Path) -> None:
-    """In rollback mode a reader's transaction is SHARED, a writer's is WRITER from RESERVED on."""
+    """In rollback mode a reader's transaction is SHARED. A writer's transaction is WRITER from RESERVED on."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("CREATE TABLE t (x)")

@@ -123,7 +123,10 @@ def test_folder_that_lets_its_group_in_says_so_for_the_file(tmp_path: Path) -> N
 
 
 def test_owner_and_mode_that_were_asked_for(tmp_path: Path) -> None:
-    """They take precedence over those of the replaced file. A user who may not give files away is refused."""
+    """Requested owner and mode take precedence over those of the replaced file.
+
+    A user who may not change owners is refused.
+    """
     path = tmp_path / "app.db"
     path.touch(0o644)
     build(path, b"new", access=Access(mode=0o400))
@@ -138,7 +141,7 @@ def test_owner_and_mode_that_were_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, TransientError])
 def test_large_file_is_kept_when_interrupted_and_gone_on_with(tmp_path: Path, error: type[BaseException]) -> None:
-    """For the same content the next restore uses what was written. For another content it is removed."""
+    """The next restore of the same content continues with the partial file. For another content the file is removed."""
 
     def interrupted(tag: str) -> None:
         with Target(tmp_path / "app.db").building(tag, kept_bytes_min=4096) as descriptor:

@@ -102,7 +102,7 @@ def test_frames_are_copied_back_as_sqlite_does(source: Path) -> None:
 
 
 def test_wal_that_ends_too_early_is_an_error(source: Path) -> None:
-    """Somebody truncated the WAL, and nothing is made up for it."""
+    """If somebody truncated the WAL, the copy fails, and no content is invented."""
     wal, database = os.open(f"{source}-wal", os.O_RDWR), os.open(source, os.O_RDWR)
     os.ftruncate(wal, 10_000)
     with pytest.raises(OSError, match="ends before"):

@@ -89,7 +89,7 @@ def test_a_wal_that_is_emptied_after_its_header_was_read(tmp_path: Path, monkeyp
 
 
 def test_a_device_that_fails(tmp_path: Path) -> None:
-    """The error names the file."""
+    """If the device fails, the error names the file."""
     path = tmp_path / "app.db"
     with wal_database(path), opened(path, Role.SHM) as shm:
         wal = opened(path, Role.WAL)

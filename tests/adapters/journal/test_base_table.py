@@ -37,14 +37,14 @@ def test_a_base_is_durable_before_its_upload(journal: Journal) -> None:
 
 
 def test_the_first_base_notes_the_run_that_claims_its_database(journal: Journal) -> None:
-    """In one transaction with its row."""
+    """The run is noted in the same transaction as the row of the base."""
     begin(journal, run_id="run-1")
     row = journal.database_by_id(1)
     assert (row.owner_run, row.owner_next) == (None, "run-1")
 
 
 def test_a_run_that_may_have_written_is_not_forgotten_for_a_base(journal: Journal) -> None:
-    """Its ``owner.json`` would be taken for another daemon's."""
+    """Without the note the run's ``owner.json`` would be taken for another daemon's."""
     begin(journal, run_id="run-1")
     begin(journal, "base-2", run_id="run-2")
     assert journal.database_by_id(1).owner_next == "run-1"
@@ -73,7 +73,10 @@ def test_a_stored_base_waits_for_its_manifest(journal: Journal) -> None:
 
 
 def test_a_dropped_base_is_to_be_aborted(journal: Journal) -> None:
-    """This holds whether its upload id is known or not. A base that is stored has no open upload."""
+    """The upload of a dropped base is aborted, whether its upload id is known or not.
+
+    A stored base has no open upload.
+    """
     known, unknown, stored = (begin(journal, key) for key in ("k", "u", "s"))
     journal.upload_opened(known.id, "upload-1", 8)
     journal.base_stored(stored.id, etag="e", size=1)

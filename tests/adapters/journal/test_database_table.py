@@ -99,7 +99,7 @@ def test_a_generation_has_a_base_once_a_manifest_of_it_is_stored(journal: Journa
 
 
 def test_an_ended_generation_is_followed_by_nothing_until_the_next(journal: Journal) -> None:
-    """Its rows stay, its follow state is removed, and its reason is not overwritten."""
+    """The rows of an ended generation stay, its follow state is removed, and its reason is not overwritten."""
     row = journal.database("app", "/srv/app.db")
     journal.begin_generation(row.id, G1, "first", "{}", 10)
     journal.advance([Advance(row.id, "{}", (segment(1, 1),))])
@@ -112,7 +112,9 @@ def test_an_ended_generation_is_followed_by_nothing_until_the_next(journal: Jour
 
 
 def test_a_generation_seen_in_the_bucket_raises_the_bar(journal: Journal) -> None:
-    """The next generation id is greater than it, but never smaller than it would have been."""
+    """The next generation id is greater than the one in the bucket, but never smaller than it would have been without
+    it.
+    """
     row = journal.database("app", "/srv/app.db")
     journal.note_last_generation(row.id, G2)
     journal.note_last_generation(row.id, G1)

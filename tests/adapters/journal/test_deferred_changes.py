@@ -55,7 +55,7 @@ def test_a_transaction_that_fails_keeps_them() -> None:
 
 
 def test_a_query_waits_only_for_what_it_must_find_made() -> None:
-    """Until that is committed. A change that nobody awaits is made with the others."""
+    """A query waits until such changes are committed. A change that no query awaits is made with the others."""
     made: list[str] = []
     changes, connection = DeferredChanges(Clock()), sqlite3.connect(":memory:")
     changes.add(adding(made, "a"), is_awaited=False)
@@ -71,7 +71,7 @@ def test_a_query_waits_only_for_what_it_must_find_made() -> None:
 
 
 def test_they_are_due_soon_after_the_first() -> None:
-    """They are also due a moment after a failure."""
+    """Deferred changes are due soon after the first of them. They are also due a moment after a failure."""
     clock = Clock()
     changes = DeferredChanges(clock)
     assert changes.due_s() is None
@@ -86,7 +86,7 @@ def test_they_are_due_soon_after_the_first() -> None:
 
 
 def test_deferring_is_worth_while_among_many_transactions() -> None:
-    """A single change would only be later, and wake a thread."""
+    """Deferring a single change would only make it later, and wake a thread."""
     clock, connection = Clock(), sqlite3.connect(":memory:")
     changes = DeferredChanges(clock)
     assert not changes.is_worthwhile()

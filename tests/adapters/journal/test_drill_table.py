@@ -9,7 +9,7 @@ from walsyncd.adapters.journal.journal import Journal, reader
 
 
 def test_last_drill_is_remembered(tmp_path: Path) -> None:
-    """A later drill replaces it. One that failed proves nothing, and what was proven before stays."""
+    """A later drill replaces the last one. A failed drill proves nothing, and what was proven before stays."""
     with Journal.open(tmp_path) as journal:
         row = journal.database("app", "/app.db")
         assert journal.last_drill(row.id) is None

@@ -14,7 +14,7 @@ from walsyncd.errors import UsageError
 
 
 def test_a_state_directory_is_made(tmp_path: Path) -> None:
-    """It has a spool folder, and only its owner may use it."""
+    """The state directory has a spool folder, and only its owner may use it."""
     Journal.open(tmp_path / "a" / "b").close()
     assert (tmp_path / "a" / "b" / "spool").is_dir()
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
@@ -30,7 +30,7 @@ def test_a_state_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_one_daemon_has_a_state_directory(tmp_path: Path) -> None:
-    """The second daemon gets an error that names the first. It gets the directory when the first has ended."""
+    """The second daemon gets an error that names the first. When the first has ended, the second gets the directory."""
     with lock_state_dir(tmp_path), pytest.raises(UsageError, match=f"process {os.getpid()} has it"):
         lock_state_dir(tmp_path)
     lock_state_dir(tmp_path).close()

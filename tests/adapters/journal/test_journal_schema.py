@@ -102,7 +102,7 @@ def test_a_broken_journal_says_the_way_out(tmp_path: Path, content: bytes) -> No
 
 
 def test_damage_found_later_is_corruption_too(tmp_path: Path) -> None:
-    """It is not reported as a bug, and the daemon is told, whatever the caller does with the error."""
+    """Damage is not reported as a bug, and the daemon is told, whatever the caller does with the error."""
     path = tmp_path / "j.db"
     with closing(connect(path)) as connection:
         size = connection.execute("PRAGMA page_size").fetchone()[0]

@@ -75,7 +75,7 @@ def test_small_bodies_make_no_file(journal: Journal, tmp_path: Path) -> None:
 
 
 def test_a_streamed_body_is_taken_over(journal: Journal, tmp_path: Path) -> None:
-    """Five gigabytes need not fit into memory."""
+    """The journal takes over the file of a streamed body, so five gigabytes need not fit into memory."""
     with journal.spool_file_writer() as writer:
         writer.write(LARGE)
         writer.write(b"end")
@@ -94,7 +94,7 @@ def test_only_the_first_object_leaves_at_once(journal: Journal) -> None:
 
 
 def test_an_ended_generation_takes_nothing_more(journal: Journal, tmp_path: Path) -> None:
-    """It takes neither objects nor follow state, and no file stays."""
+    """An ended generation takes neither objects nor follow state, and no file stays."""
     journal.end_generation(1, Gap.of(GapKind.OTHER, "a gap"), 5)
     assert spool(journal, segment(1, 1, body=LARGE)) == []
     assert journal.advance([Advance(1, "late", ())]) == []
@@ -187,7 +187,7 @@ def test_what_was_begun_is_never_merged(journal: Journal) -> None:
 
 
 def test_changed_bytes_are_seen(journal: Journal, tmp_path: Path) -> None:
-    """They are noticed in a file and before a merge. A missing file is damage, and a dropped row is not."""
+    """Changed bytes are noticed in a file and before a merge. A missing file is damage, and a dropped row is not."""
     spool(journal, segment(1, 1, body=LARGE), segment(2, 2))
     rows = journal.pending()
     (file,) = (tmp_path / "spool").iterdir()
@@ -205,7 +205,10 @@ def test_changed_bytes_are_seen(journal: Journal, tmp_path: Path) -> None:
 
 
 def test_a_lost_generation_leaves_the_others(journal: Journal, tmp_path: Path) -> None:
-    """Its rows and bodies are deleted, it ends with the reason, and the answer says whether it was the current one."""
+    """The rows and bodies of a lost generation are deleted, and it ends with the reason.
+
+    The call returns whether it was the current one.
+    """
     spool(journal, segment(1, 1, body=LARGE))
     journal.begin_generation(1, G2, "a gap", "{}", 5)
     spool(journal, segment(1, 1, generation=G2))
@@ -263,7 +266,7 @@ def test_what_is_not_begun_is_taken_back(journal: Journal, tmp_path: Path) -> No
 
 
 def test_nothing_is_taken_back_where_all_of_it_was_begun(journal: Journal) -> None:
-    """Nothing can be taken back, so its generation must end."""
+    """If all objects were begun, nothing can be taken back, so the generation must end."""
     rows = journal.advance([Advance(1, "one", (segment(1, 2),), begin=True)])
     assert journal.take_back(1) is None
     assert journal.pending(1) == rows
@@ -271,7 +274,7 @@ def test_nothing_is_taken_back_where_all_of_it_was_begun(journal: Journal) -> No
 
 
 def test_what_is_left_of_older_generations_is_taken_back_too(journal: Journal) -> None:
-    """It needs room, and nothing will follow it."""
+    """What is left of older generations needs room, and nothing will follow it."""
     journal.advance([Advance(1, "one", (segment(1, 2),))])
     journal.begin_generation(1, G2, "again", "{}", T0)
     journal.advance([Advance(1, "two", (segment(1, 2, generation=G2),))])

@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_was_written_is_read(path: Path) -> None:
-    """Any number of entries can be read from any page on. There are none past the size."""
+    """Any number of entries can be read from any page on. There are no entries past the size."""
     with opened(path) as file:
         assert (file.counter, file.page_size, file.pages()) == (0, 4096, 1500)
         assert file.read(1, 3).tolist() == [2, 3, 4]

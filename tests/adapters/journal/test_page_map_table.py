@@ -93,7 +93,7 @@ def test_a_generation_takes_its_map_along(journal: Journal, how: str) -> None:
 
 
 def test_a_map_that_is_made_needs_what_came_after_its_start(journal: Journal) -> None:
-    """Rows up to its start are deleted. A map of a generation that has ended is refused."""
+    """Rows up to the map's start are deleted. A map of a generation that has ended is refused."""
     spool(journal, 1, 2, 3)
     assert not journal.page_map_made(1, G2, MAP_ID, 4096, Position(G2, 1, 1))
     assert journal.page_map_made(1, G1, MAP_ID, 4096, Position(G1, 1, 1))

@@ -15,7 +15,7 @@ from walsyncd.errors import MissingError, TransientError
 
 @pytest.mark.parametrize("is_open", [True, False], ids=["beside a daemon", "without one"])
 def test_a_reader_reads_and_leaves_no_trace(tmp_path: Path, is_open: bool) -> None:
-    """This holds while a daemon's -wal and -shm exist, and after a clean end. The reader can't write."""
+    """A reader reads while a daemon's -wal and -shm exist, and after a clean end. The reader can't write."""
     path = tmp_path / "j.db"
     with Connection(connect(path), path) as writer:
         with writer._transaction() as connection:

@@ -50,7 +50,7 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(row=rows, blob=st.none() | st.binary(max_size=20))
 def test_a_row_comes_back_as_it_was_entered(connection: sqlite3.Connection, row: ObjectRow, blob: bytes | None) -> None:
-    """This holds for all values, under a new id or the one that the row had."""
+    """All values come back, under a new id or under the id that the row had."""
     connection.execute("DELETE FROM object")
     made = insert(connection, row, blob)
     assert fetch(connection, made.id) == made == replace(row, id=made.id)

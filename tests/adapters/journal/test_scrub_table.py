@@ -9,7 +9,7 @@ from walsyncd.adapters.journal.scrub_table import ScrubRow
 
 
 def test_last_scrub_is_remembered(tmp_path: Path) -> None:
-    """A later scrub replaces it, and differences add up. A skipped one changes neither."""
+    """A later scrub replaces the last one, and differences add up. A skipped scrub changes neither."""
     with Journal.open(tmp_path) as journal:
         row = journal.database("app", "/app.db")
         assert journal.last_scrub(row.id) is None

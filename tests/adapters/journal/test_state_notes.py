@@ -16,7 +16,7 @@ FOLLOWING, MISSING = DatabaseState.FOLLOWING, DatabaseState.MISSING
 
 
 def test_states_are_written_in_one_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last state of a database is the one that stays. If the journal is full, they are written later."""
+    """The last state of a database is the one that stays. If the journal is full, the states are written later."""
     written: list[Sequence[StateNote]] = []
     note_states = Journal.note_states
 

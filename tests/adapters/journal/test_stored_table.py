@@ -41,7 +41,7 @@ def commits(journal: Journal) -> list[str]:
 def test_what_is_deferred_is_in_the_next_transaction(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is on the disk at the latest when the next row is begun."""
+    """A deferred change is on the disk at the latest when the next row is begun."""
     monkeypatch.setattr(DeferredChanges, "is_worthwhile", lambda _self: True)
     (first,) = journal.advance([Advance(1, "{}", (segment(1, 4),), begin=True)])
     committed = commits(journal)
@@ -58,9 +58,9 @@ def test_what_is_deferred_is_in_the_next_transaction(
 
 
 def test_who_reads_finds_what_is_deferred(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is noted before the read.
+    """A deferred change is noted before a query reads.
 
-    Without room for that, the reader gets what is on the disk, and it is noted later.
+    If the disk has no room, the query gets what is on the disk, and the change is noted later.
     """
     monkeypatch.setattr(DeferredChanges, "is_worthwhile", lambda _self: True)
     (row,) = journal.advance([Advance(1, "{}", (segment(1, 4),), begin=True)])
@@ -75,7 +75,7 @@ def test_who_reads_finds_what_is_deferred(journal: Journal, monkeypatch: pytest.
 def test_a_claim_is_noted_with_the_next_transaction(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No query asks for it: until then the run is one that may have written, as after a kill."""
+    """No query asks for a claim. Until the claim is noted, the run is one that may have written, as after a kill."""
     monkeypatch.setattr(DeferredChanges, "is_worthwhile", lambda _self: True)
     journal.claim_begun(1, "run-1")
     committed = commits(journal)
@@ -93,7 +93,7 @@ def test_a_claim_is_noted_with_the_next_transaction(
 def test_a_claim_among_no_other_transactions_is_noted_at_once(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing else would note it soon."""
+    """Without other transactions, nothing else would note the claim soon."""
     monkeypatch.setattr(DeferredChanges, "is_worthwhile", lambda _self: False)
     journal.claim_begun(1, "run-1")
     journal.claimed_deferred(1, "run-1")
@@ -108,7 +108,10 @@ def full(journal: Journal | None = None) -> Iterator[None]:
 
 
 def test_what_was_dropped_is_not_noted_as_stored(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This holds in either order. What was stored before the drop is noted, because the store has it."""
+    """A dropped object is not noted, in either order.
+
+    What was stored before the drop is noted, because the store has it.
+    """
     monkeypatch.setattr(DeferredChanges, "is_worthwhile", lambda _self: True)
     (row,) = journal.advance([Advance(1, "{}", (segment(1, 4),), begin=True)])
     journal.drop_spool(1)
@@ -162,7 +165,7 @@ def test_the_body_of_a_row_that_leaves_at_once_is_held_until_it_is_read(journal:
 def test_a_row_never_gets_the_body_of_one_whose_transaction_failed(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same id is used again."""
+    """A later row gets the same id, but not the body."""
     failed: list[ObjectRow] = []
 
     def fail(rows: list[ObjectRow], bodies: object) -> None:

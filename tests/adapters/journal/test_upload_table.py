@@ -54,7 +54,7 @@ def test_a_forgotten_upload_keeps_its_parts_sizes(journal: Journal, row: ObjectR
 
 
 def test_a_dropped_row_takes_nothing_more(journal: Journal, row: ObjectRow) -> None:
-    """The uploader is told, and an upload that may be open is aborted later."""
+    """The uploader is told that the row was dropped, and an upload that may be open is aborted later."""
     journal.upload_opened(row.id, "upload-1", 20)
     journal.drop_spool(1)
     assert not journal.upload_opened(row.id, "upload-2", 20)

@@ -37,7 +37,7 @@ def test_blocks_become_one_object(storage: DirectoryStorage, root: Path) -> None
 
 
 def test_blocks_that_are_not_what_they_should_be_are_not_stored(storage: DirectoryStorage, root: Path) -> None:
-    """Neither are those that can't be read to their end. No temporary file is left."""
+    """Blocks that can't be read to their end are not stored either. No temporary file is left."""
 
     def unreadable() -> Iterator[bytes]:
         yield b"first"

@@ -16,7 +16,7 @@ from walsyncd.errors import TransientError
 
 
 def test_a_lock_that_somebody_holds_is_waited_for_with_a_limit(tmp_path: Path) -> None:
-    """The error names the file, and leaves it as it was. Only the daemon's user may open the file."""
+    """The error names the lock file and leaves the file as it was. Only the daemon's user may open the file."""
     storage = DirectoryStorage(tmp_path, lock_s_max=0.05)
     assert storage.put_if("app/owner.json", b"1", etag=None)
     lock = tmp_path / ".walsyncd" / "lock"

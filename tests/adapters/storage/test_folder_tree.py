@@ -195,7 +195,7 @@ def test_what_is_no_file_is_not_opened(tree: FolderTree, tmp_path: Path, monkeyp
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_what_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
-    """So an administrator's command does not lock the daemon's user out of its storage."""
+    """Otherwise an administrator's command would lock the daemon's user out of its storage."""
     root = tmp_path / "root"
     root.mkdir()
     os.chown(root, 65534, 65534)

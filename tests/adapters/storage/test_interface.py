@@ -96,7 +96,10 @@ def test_head_names_our_object(storage: Storage) -> None:
 
 
 def test_absent_object(storage: Storage) -> None:
-    """HEAD of an absent object is None, reading it is a MissingError that names it, deleting it is fine."""
+    """HEAD of an absent object is None.
+
+    Reading an absent object is a MissingError with its key. Deleting it is no error.
+    """
     put(storage, "there")
     assert storage.head("db/absent") is None
     with pytest.raises(MissingError, match="db/absent"):
@@ -121,7 +124,7 @@ def test_list_by_prefix(storage: Storage) -> None:
 
 
 def test_list_in_key_order(storage: Storage, store: Store | None) -> None:
-    """The order is that of whole keys, byte by byte, not of folders: ``a-b/`` and ``a.db/`` before ``a/``."""
+    """LIST sorts by whole keys, byte by byte, and not by folders: ``a-b/`` and ``a.db/`` come before ``a/``."""
     need(store, "byte order")
     wanted = ["a-b/1", "a.db/1", "a/1", "a/b-c", "a/b/1", "a0", "é/1", "\U0001f600"]
     put(storage, *reversed(wanted))
@@ -132,7 +135,7 @@ def test_list_in_key_order(storage: Storage, store: Store | None) -> None:
 
 
 def test_keys_of_any_letters(storage: Storage) -> None:
-    """Names of databases are file names: spaces, percent and plus signs, quotes, other alphabets."""
+    """Names of databases are file names, so keys may have spaces, percent and plus signs, quotes, other alphabets."""
     strange = ["home/Jörg Ä/my app+1 (2).db", "100%25/~x&y=z;'\"#?", "日本/テスト", "<a>&amp;"]
     for key in strange:
         storage.put(key, key.encode(), metadata={})
@@ -163,7 +166,7 @@ def test_folders(storage: Storage) -> None:
 
 
 def test_folder_goes_with_its_last_object(storage: Storage, store: Store | None) -> None:
-    """There is no folder without an object in it."""
+    """A folder does not exist without an object in it."""
     need(store, "folders go at once")
     put(storage, "b/gen/1", "a/gen/1", "a/gen/2")
     storage.delete(["a/gen/1", "a/gen/2"])
@@ -184,7 +187,7 @@ def test_put_if(storage: Storage) -> None:
 
 
 def test_put_if_has_one_winner(storage: Storage, store: Store | None) -> None:
-    """If eight clients claim an absent key at once, one gets it."""
+    """If eight clients claim an absent key at once, exactly one succeeds."""
     need(store, "conditions")
     won: list[int] = []
     lost: list[str] = []
@@ -206,7 +209,7 @@ def test_put_if_has_one_winner(storage: Storage, store: Store | None) -> None:
 
 
 def test_where_no_upload_ever_was_none_is_open(storage: Storage) -> None:
-    """Some stores call this an error."""
+    """Listing the uploads gives nothing, although some stores answer with an error."""
     assert storage.list_uploads("") == []
     assert storage.list_uploads("db/") == []
 
@@ -238,7 +241,7 @@ def test_part_etag_is_its_md5(storage: Storage) -> None:
 
 
 def test_part_sent_again(storage: Storage, store: Store | None) -> None:
-    """A part may be sent again with other bytes; Complete takes the one it names."""
+    """A part may be sent again with other bytes. Complete takes the version whose ETag it names."""
     need(store, "parts sent again")
     upload = storage.create_upload("db/base.zst", metadata={})
     storage.upload_part("db/base.zst", upload, 1, b"old")
@@ -263,7 +266,7 @@ def test_complete_with_a_wrong_part(storage: Storage, store: Store | None) -> No
 
 
 def test_unknown_upload(storage: Storage, store: Store | None) -> None:
-    """After an abort the upload is unknown. Aborting it again is fine."""
+    """After an abort the upload is unknown. Aborting the upload again is no error."""
     put(storage, "there")
     upload = storage.create_upload("db/base.zst", metadata={})
     etag = storage.upload_part("db/base.zst", upload, 1, b"part")
@@ -281,7 +284,7 @@ def test_unknown_upload(storage: Storage, store: Store | None) -> None:
 
 
 def test_uploads_by_prefix(storage: Storage) -> None:
-    """Open uploads are listed by prefix; one lost its id with the journal and is found by its key."""
+    """Open uploads are listed by prefix. An upload whose id was lost with the journal is found by its key."""
     first = storage.create_upload("db/a", metadata={})
     second = storage.create_upload("db/b", metadata={})
     assert {open_.upload_id for open_ in storage.list_uploads("db/")} == {first, second}

@@ -33,6 +33,6 @@ def test_url(url: str, kind: type, canonical: str) -> None:
     "url", ["", "bucket", "gs://bucket", "S3:/bucket", "s3://", "s3:///key", "file://srv/replica", "/srv/replica"]
 )
 def test_url_that_is_none(url: str) -> None:
-    """Anything else is a usage error that shows a correct url."""
+    """Any other text is a usage error that shows a correct url."""
     with pytest.raises(UsageError, match=r"s3://bucket|file:///"):
         open_storage(url, {})

@@ -22,7 +22,7 @@ def inner(tmp_path: Path) -> DirectoryStorage:
 
 
 def test_bytes_take_their_time(inner: DirectoryStorage) -> None:
-    """Two reads take the time of both, also if they run at once."""
+    """Two reads take as long as both together at the given pace, also if they run at once."""
     waits: list[float] = []
     storage = PacedReads(inner, 100.0, waits.append, lambda: 5.0)
     assert len(storage.get("a/one", length=300)) == 300

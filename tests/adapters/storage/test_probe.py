@@ -88,7 +88,7 @@ def test_nothing_is_believed(script: ScriptedStore) -> None:
 
 @pytest.mark.parametrize(("ahead_s", "words"), [(-3600, "3600 s behind"), (600, "600 s ahead of")])
 def test_a_clock_that_is_off(script: ScriptedStore, ahead_s: int, words: str) -> None:
-    """The store's Date reveals it before the store refuses anything."""
+    """The store's Date reveals a wrong clock before the store refuses anything."""
     now_s = 1_795_341_600.0
     date = formatdate(now_s - ahead_s, usegmt=True)
     script.will_say(Answer(403, headers={"Date": date}))
@@ -106,7 +106,10 @@ def test_a_clock_that_is_right(script: ScriptedStore) -> None:
 
 
 def test_another_region_is_a_note(script: ScriptedStore) -> None:
-    """It works, since the store names the region. With that region in the configuration there is one request less."""
+    """Another region works, since the store names it.
+
+    With that region in the configuration there is one request less.
+    """
     moved = Answer(301, refusal(301, "PermanentRedirect").body, {"x-amz-bucket-region": "eu-west-3"})
     said = _probe(script, moved, DENIED)
     assert not said["region"].is_problem
@@ -115,6 +118,9 @@ def test_another_region_is_a_note(script: ScriptedStore) -> None:
 
 
 def test_where_nothing_is_ever_deleted_the_check_does_not_try(tmp_path: Path) -> None:
-    """Write-only keys are fine there. The object of the check stays until the lifecycle rule deletes it."""
+    """With ``delete = false`` write-only keys are enough.
+
+    The check's object stays until the lifecycle rule deletes it.
+    """
     assert probe(DirectoryStorage(tmp_path / "replica"), deletes=False) == []
     assert len(list((tmp_path / "replica").glob(".walsyncd-check-*"))) == 1

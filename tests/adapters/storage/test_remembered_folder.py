@@ -56,7 +56,7 @@ def test_the_next_run_remembers(tmp_path: Path) -> None:
 
 
 def test_nothing_is_read_from_nor_made_in_a_folder_that_is_away(tmp_path: Path) -> None:
-    """Each operation of the storage reports it. When the folder is back, all is as it was."""
+    """Each operation of the storage reports that the folder is away. When the folder is back, all is as it was."""
     root, elsewhere = tmp_path / "replica", tmp_path / "elsewhere"
     storage = DirectoryStorage(root, tmp_path / "folders")
     storage.put("db/a", b"a", metadata={})

@@ -17,7 +17,10 @@ def script(code: str) -> list[str]:
 
 
 def test_a_child_that_ends_is_told_with_its_code() -> None:
-    """For a child that a signal ended, the code is 128 plus the signal's number, as in shells."""
+    """A child's end is reported with its exit code.
+
+    After a signal the code is 128 plus the signal's number, as in shells.
+    """
     with ChildProcesses() as children:
         pid = children.start(script("raise SystemExit(7)"))
         assert children.wait(WAIT_S_MAX) == Exited(pid, 7)

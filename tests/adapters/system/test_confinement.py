@@ -48,7 +48,10 @@ thread.join()
 
 
 def test_confined_process_writes_below_its_folders_only(tmp_path: Path) -> None:
-    """This also holds for a thread that it starts later. It may write to what it makes in its folders."""
+    """A thread that the process starts later is confined, too.
+
+    The process may write to what it makes in its folders.
+    """
     if ctypes.CDLL(None, use_errno=True).syscall(444, None, ctypes.c_size_t(0), 1) < 1:
         pytest.skip("this kernel has no Landlock")
     inside, outside = tmp_path / "inside", tmp_path / "outside"

@@ -107,7 +107,7 @@ def test_quick_answers_do_not_wait_for_slow_ones() -> None:
 
 
 def test_a_request_has_a_deadline_and_so_has_the_taking_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection is closed. A byte now and then does not extend the request's deadline."""
+    """After the deadline the connection is closed. A byte now and then does not extend the request's deadline."""
     closed, close = threading.Semaphore(0), ConnectionServer._close
 
     def noted(server: ConnectionServer, client: connections._Client) -> None:
@@ -126,7 +126,7 @@ def test_a_request_has_a_deadline_and_so_has_the_taking_of_an_answer(monkeypatch
 
 
 def test_more_clients_than_are_served_cost_the_oldest_silent_one() -> None:
-    """A client that asks at once is answered, however many connections are open."""
+    """A client that sends its request at once is answered, however many connections are open."""
     served = serving(limits=ConnectionLimits(clients_max=3))
     with served as address, connect(address) as oldest, connect(address) as second, connect(address) as third:
         assert ask(address, b"hello\n") == b"hello\n"
@@ -154,7 +154,7 @@ def test_what_is_no_request_is_told_so() -> None:
 
 
 def test_a_fault_costs_the_connection_and_no_thread() -> None:
-    """This holds in the quick thread and in a slow one."""
+    """A fault while a request is answered closes only its connection, in the quick thread and in a slow one."""
 
     def fail() -> bytes:
         raise ValueError("too late")
@@ -166,7 +166,7 @@ def test_a_fault_costs_the_connection_and_no_thread() -> None:
 
 
 def test_a_client_that_goes_away_before_its_answer_harms_nobody() -> None:
-    """Its answer is dropped."""
+    """The answer to such a client is dropped."""
     asked, go_on = threading.Event(), threading.Event()
 
     def compute() -> bytes:

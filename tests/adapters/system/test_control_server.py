@@ -23,7 +23,7 @@ def say(path: Path, request: bytes) -> bytes:
 
 @pytest.mark.parametrize("document", [b"[]", b"5", b"{", b"[" * 200_000, b"\xff", b"1" * 100_000])
 def test_every_document_has_an_answer(tmp_path: Path, document: bytes) -> None:
-    """A request that is not JSON, and JSON that is no object, get an error in words."""
+    """A request that is not JSON, and JSON that is not an object, get an error in words."""
     path = socket_path(tmp_path)
     with serving(path):
         answer = parse_message(say(path, HEADER.pack(b"WSY1", len(document)) + document + b"\n"))
@@ -32,14 +32,14 @@ def test_every_document_has_an_answer(tmp_path: Path, document: bytes) -> None:
 
 
 def test_a_request_has_a_greatest_length(tmp_path: Path) -> None:
-    """Its header is enough to refuse it before the rest has arrived."""
+    """The header of a longer request is enough to refuse the request before the rest has arrived."""
     path = socket_path(tmp_path)
     with serving(path):
         assert b"are allowed" in say(path, HEADER.pack(b"WSY1", 2**32 - 1))
 
 
 def test_what_is_no_message_is_told_so(tmp_path: Path) -> None:
-    """The first answer says so, and the server continues."""
+    """The first answer reports that the bytes are not a message, and the server continues."""
     path = socket_path(tmp_path)
     with serving(path):
         assert b"does not begin like a message" in say(path, b"not a message\n")

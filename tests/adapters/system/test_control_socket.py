@@ -41,7 +41,7 @@ def serving(path: Path, answer: Callable[[object], Answer] = answer_to) -> Itera
 
 @contextmanager
 def listening(path: Path, answer: bytes) -> Iterator[None]:
-    """Start a server that reads a line and answers this, as daemons did before there were frames."""
+    """Start a server that reads a line and sends the given answer, as daemons did before there were frames."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -100,7 +100,7 @@ def test_a_daemon_of_another_version_is_told_apart_from_none(tmp_path: Path, ans
 
 
 def test_a_daemon_that_does_not_answer_is_told_apart_from_none(tmp_path: Path) -> None:
-    """The command waits up to its limit."""
+    """The command waits up to its limit, and then reports a daemon that does not answer."""
     path = socket_path(tmp_path)
     go_on = threading.Event()
 
@@ -130,7 +130,7 @@ def test_a_deep_folder_is_no_obstacle(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_refused_with_the_reason(tmp_path: Path) -> None:
-    """The daemon reports an error. For a client it means that no daemon is running."""
+    """The daemon reports an error. For a client a missing folder means that no daemon is running."""
     with pytest.raises(TransientError, match=r"listen on .*No such file"):
         ControlServer(tmp_path / "absent" / "control.sock", answer_to)
     assert ask(tmp_path / "absent" / "control.sock", {}, timeout_s=1) is None

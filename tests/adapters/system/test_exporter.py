@@ -29,7 +29,7 @@ walsyncd_gaps_total 3.0
 
 
 def test_a_file_for_node_exporter_is_written_whole(tmp_path: Path) -> None:
-    """It is written at once, and then a few times a minute. Readers never see it half written."""
+    """The file is written at once, and then a few times a minute. Readers never see it half written."""
     file = tmp_path / "walsyncd.prom"
     exporter = Exporter(lambda: METRICS)
     assert exporter.due_s() is None
@@ -42,7 +42,7 @@ def test_a_file_for_node_exporter_is_written_whole(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cant_be_written_is_an_error_with_a_way_out(tmp_path: Path) -> None:
-    """It is not tried again before its time."""
+    """The error has a hint. The file is not tried again before the next regular time."""
     exporter = Exporter(lambda: METRICS)
     exporter.settle(listen=None, textfile=tmp_path / "absent" / "walsyncd.prom")
     with pytest.raises(UsageError, match=r"write metrics to .*/absent/walsyncd.prom: .* \(hint: .*ReadWritePaths="):
@@ -66,7 +66,7 @@ def test_an_address_that_is_taken_is_refused_and_nothing_changes() -> None:
 
 
 def test_who_shows_no_metrics_does_not_load_their_library() -> None:
-    """A daemon without metrics needs as little memory as possible."""
+    """A daemon without metrics does not load the library, because it should need as little memory as possible."""
     script = "import sys, walsyncd.engine.daemon.daemon; print([name for name in sys.modules if 'prometheus' in name])"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"

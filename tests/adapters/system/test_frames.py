@@ -16,7 +16,7 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_parsing_is_the_inverse_of_formatting(document: object) -> None:
-    """This holds for all that JSON can express."""
+    """Every document that JSON can express is parsed back."""
     assert parse_message(format_message(document)) == document
 
 
@@ -29,7 +29,7 @@ def test_the_length_is_known_from_the_header_on() -> None:
 
 @pytest.mark.parametrize("held", [b"{", b"WSY2", b"GET / HTTP/1.1", b"\0", b"WSX1\0\0\0\1"])
 def test_other_bytes_are_no_message(held: bytes) -> None:
-    """The first wrong byte is enough to refuse them."""
+    """The first wrong byte is enough to refuse the bytes."""
     with pytest.raises(NoMessageError, match="does not begin"):
         message_size(held, size_max=100)
 

@@ -19,7 +19,7 @@ def current_class() -> int:
 
 @pytest.mark.skipif(platform.machine() not in IOPRIO_GET, reason="the number of the system call is not known")
 def test_the_thread_that_asks_is_idle() -> None:
-    """No other thread is."""
+    """Only the calling thread gets the idle class."""
     seen: list[int] = []
 
     def ask() -> None:

@@ -1,4 +1,4 @@
-"""Tests of what the service manager is told. It does not matter if it does not listen."""
+"""Tests of what the service manager is told. A service manager that does not listen causes no error."""
 
 from __future__ import annotations
 

@@ -20,7 +20,10 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_what_is_sent(receiver: Receiver) -> None:
-    """The request is a plain GET, or a POST of JSON in UTF-8, with a User-Agent. A password is sent in its header."""
+    """A request is a plain GET, or a POST of JSON in UTF-8, with a User-Agent.
+
+    The URL's password is sent in a header.
+    """
     get(f"{receiver.url}/ping/token?run=1")
     post(f"http://user:pass@127.0.0.1:{receiver.port}/report", {"text": "naïve"})
     (method, path, headers, body), second = receiver.requests
@@ -33,7 +36,7 @@ def test_what_is_sent(receiver: Receiver) -> None:
 
 @pytest.mark.parametrize("status", [301, 404, 500])
 def test_every_other_answer_is_an_error_without_the_secret(receiver: Receiver, status: int) -> None:
-    """The error names the host, but neither the path nor the password."""
+    """The error names the receiver's host, but neither the path nor the password."""
     receiver.status = status
     with pytest.raises(TransientError) as error:
         get(f"http://user:geheim@127.0.0.1:{receiver.port}/token?key=geheim")
@@ -44,7 +47,7 @@ def test_every_other_answer_is_an_error_without_the_secret(receiver: Receiver, s
 
 
 def test_a_dead_and_a_silent_receiver_are_errors_in_time(receiver: Receiver) -> None:
-    """Nobody listens, or nobody answers. The secret is not in the cause either."""
+    """The receiver refuses connections, or does not answer. The error's cause does not have the secret either."""
     release = threading.Event()
     receiver.before = lambda: release.wait(60)
     for port in (free_ports(1)[0], receiver.port):
@@ -64,7 +67,7 @@ def test_a_dead_and_a_silent_receiver_are_errors_in_time(receiver: Receiver) -> 
     ],
 )
 def test_the_suffix_comes_before_the_query(url: str, failed: str) -> None:
-    """Receivers of heartbeats expect this."""
+    """The suffix is added to the URL's path, because receivers of heartbeats expect this."""
     assert with_suffix(url, "/fail") == failed
 
 

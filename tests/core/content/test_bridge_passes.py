@@ -26,7 +26,7 @@ def listed(found: PageList, size: int) -> set[int]:
 
 
 def test_one_pass_within_one_incarnation() -> None:
-    """Each page in its last version, in the order of the frames, up to the size at the last commit."""
+    """The pass has each page in its last version, in the order of the frames, up to the size at the last commit."""
     passes = BridgePasses(4096)
     passes.saw_frames(1, pages(1, 2, 7))
     passes.saw_commit(7)
@@ -164,8 +164,8 @@ class Database:
 
 @pytest.mark.parametrize("seed", range(300))
 def test_what_a_bridge_makes_is_the_database(seed: int) -> None:
-    """The bridge is the database, whatever writers, checkpoints, restarts and gaps do while its pages are read one by
-    one.
+    """Applying the bridge gives the database, whatever writers, checkpoints, restarts and gaps do while the bridge's
+    pages are read one by one.
     """
     chance = random.Random(seed)
     database, passes = Database(chance), BridgePasses(4096)

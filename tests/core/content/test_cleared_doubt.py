@@ -25,7 +25,7 @@ def found(*pages: int, is_whole: bool = True) -> LastVersions:
 @pytest.mark.parametrize("now", [None, Cursor((1, 2), None, 0, (0, 0))])
 @pytest.mark.parametrize("old", [None, AT])
 def test_without_frames_the_file_alone_says_it(old: Cursor | None, now: Cursor | None) -> None:
-    """If no WAL holds a commit now, the file alone clears the doubt, whatever the WAL was at the position."""
+    """If no WAL holds a commit now, the file alone clears the doubt, whatever the WAL held at the position."""
     assert clears_doubt(old, now, found(), SAME)
 
 
@@ -60,7 +60,7 @@ def test_a_page_that_is_not_there_is_no_page_that_is_the_same() -> None:
 
 
 def test_the_lock_page_is_never_there() -> None:
-    """The lock page is never in the map. The file may end before it, and then nothing is missing."""
+    """The lock page is never in the map. If the file ends before the lock page, nothing is missing."""
     lock = 0x40000000 // PAGE_SIZE + 1
     assert clears_doubt(AT, None, found(), replace(SAME, pages=lock - 1, size=lock))
 

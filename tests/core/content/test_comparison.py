@@ -53,8 +53,8 @@ def test_a_cipher_that_encrypts_anew() -> None:
     ],
 )
 def test_it_is_known_by_what_it_does(tally: PageTally, page_1: bytes, cipher: Cipher) -> None:
-    """Such a cipher is recognised if all pages by frames differ, none by the file does, and pages have room for a
-    nonce.
+    """A cipher that encrypts pages again is recognised if all pages from frames differ, no page from the file differs,
+    and pages have room for a nonce.
     """
     assert cipher_of(Cipher.UNKNOWN, tally, page_1) is cipher
     assert cipher_of(Cipher.STABLE, tally, page_1) is Cipher.STABLE

@@ -95,7 +95,7 @@ def built(frames: Frames, *cuts: int) -> Redo:
 def test_a_row_does_what_its_frames_do(
     before: list[Transaction], transactions: list[Transaction], seed: int, data: st.DataObject
 ) -> None:
-    """However the frames are cut into runs: a page past a commit's size is forgotten, the last version counts."""
+    """A row has the effect of its frames, however these are cut into runs. A page past a commit's size is forgotten."""
     model = Model()
     for frames_in in (before, transactions):
         frames, contents = frames_of(frames_in, seed)
@@ -113,7 +113,7 @@ def test_a_row_does_what_its_frames_do(
 
 @given(runs=st.lists(TRANSACTIONS, min_size=1, max_size=4), seed=st.integers(0, 1000))
 def test_rows_add_up(runs: list[list[Transaction]], seed: int) -> None:
-    """One row that is the sum of all rows does what they do one after the other, in blocks of any size."""
+    """One row that is the sum of all rows has the effect of the rows one after the other, in blocks of any size."""
     rows = [built(frames_of(run, seed + number)[0]) for number, run in enumerate(runs)]
     entries = entries_of_pages(random.Random(seed).randbytes(PAGES * PAGE_SIZE), PAGE_SIZE)
     one_by_one = entries
@@ -171,7 +171,7 @@ def test_nothing_changes_nothing() -> None:
 
 @pytest.mark.parametrize("count", [redo._LOOP_PAGES_MAX, redo._LOOP_PAGES_MAX + 1, 1000])
 def test_the_last_content_of_each_page_of_few_frames_and_of_many(count: int) -> None:
-    """Both ways of finding each page's last content, for few frames and for many, give the same result."""
+    """The two ways to find each page's last content, for few and for many frames, give the same result."""
     pages = np.array([random.Random(count).randint(1, count // 3) for _ in range(count)], np.uint32)
     different, last = redo._last_of_each(pages)
     expected = {int(page): at for at, page in enumerate(pages)}

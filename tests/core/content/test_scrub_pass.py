@@ -54,9 +54,9 @@ def test_the_lock_page_is_never_different() -> None:
 
 
 def test_a_cipher_that_encrypts_again() -> None:
-    """If a cipher encrypts pages again, those that came with frames prove nothing.
+    """If a cipher encrypts pages again, pages that came with frames prove nothing.
 
-    Those of the file are still compared.
+    Pages that came from the file are still compared.
     """
     scrub = ScrubPass(4096)
     scrub.take(numbers(1, 2, 3), entries(FRAME, FRAME, FILE), entries(OTHER, OTHER, FILE))

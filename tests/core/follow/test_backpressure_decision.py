@@ -91,7 +91,7 @@ def test_nothing_is_taken_on_an_idle_wal() -> None:
 
 
 def test_it_is_kept_until_everything_is_copied_and_the_wal_may_restart() -> None:
-    """That all is copied is not enough, because the next commits would be lost.
+    """The lock stays even if all is copied, because the next commits would be lost.
 
     The WAL must be able to restart, too.
     """
@@ -121,7 +121,7 @@ def test_a_checkpoint_past_half_of_the_last_size_ends_it() -> None:
 
 
 def test_the_first_frame_may_change_the_salts() -> None:
-    """A WAL that had no frame has not restarted when its first frame changes the salts.
+    """If the first frame of a WAL changes the salts, the WAL has not restarted.
 
     The lock that was taken before stays, and the next restart counts.
     """
@@ -183,7 +183,7 @@ def test_time_and_size_end_it() -> None:
     ],
 )
 def test_it_is_given_up_at_once(change: dict[str, Any]) -> None:
-    """The lock is given up at once, and taken again at a later look if all is well again."""
+    """The lock is released at once, and taken again at a later look if all is well again."""
     decision = looked(HOLDING, replace(SEEN, **change))
     assert isinstance(decision, ReleaseMark)
     assert not decision.is_over

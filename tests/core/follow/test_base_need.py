@@ -19,7 +19,7 @@ from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
     ],
 )
 def test_when_a_base_can_begin(need: BaseNeed, start_epoch: int, *, can_begin: bool) -> None:
-    """If it waits for a restart, it begins in the epoch in which the WAL's incarnation began."""
+    """A base that waits for a restart of the WAL begins in the epoch in which the WAL's incarnation began."""
     state = FollowState(Stream("g", epoch=2), None, start_epoch, 0, FileFacts(1, 2, None, "boot"))
     assert need.can_begin(state) is can_begin
     assert not need.can_begin(None)
@@ -27,6 +27,9 @@ def test_when_a_base_can_begin(need: BaseNeed, start_epoch: int, *, can_begin: b
 
 
 def test_only_the_epoch_that_was_begun_for_a_base_holds_pages_again() -> None:
-    """They follow its start, and a base from any later position does not need them."""
+    """The pages that are stored again follow the start of that epoch.
+
+    A base from a later position does not need them.
+    """
     need = BaseNeed(begun_epoch=7, begun_bytes=1000)
     assert [need.begun_for_base(*start) for start in [(7, 0), (7, 5), (8, 0)]] == [1000, 0, 0]

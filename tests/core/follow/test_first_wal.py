@@ -89,26 +89,26 @@ def test_what_a_look_has_to_do(seen: Observation, pair: PairHistory, decision: F
 
 @pytest.mark.parametrize("holder", [DmsHolder.SETTING_UP, DmsHolder.LEAVING])
 def test_states_that_pass(holder: DmsHolder) -> None:
-    """They are looked at again, whatever else is seen."""
+    """States that pass are looked at again, whatever else is seen."""
     assert isinstance(decide_first(FirstSeen(observed(holder), UNCOUNTED, was_ended=False)), Again)
 
 
 @pytest.mark.parametrize("seen", [TORN_INDEX, TORN_WAL, observed(wal=replace(HEADER, salt1=11))])
 def test_headers_that_do_not_belong_together(seen: Observation) -> None:
-    """They are looked at again. In a deleted WAL they no longer change, so it is a gap."""
+    """Such headers are looked at again. In a deleted WAL the headers no longer change, so there they are a gap."""
     assert isinstance(decide_first(FirstSeen(seen, PAIR, was_ended=False)), Again)
     assert says(decide_first(FirstSeen(seen, ENDED, was_ended=True)), "^a WAL was deleted, and the")
 
 
 @pytest.mark.parametrize("seen", [observed(), UNUSED, TORN_INDEX, observed(index=EMPTY_INDEX)])
 def test_a_wal_that_is_deleted_during_the_look(seen: Observation) -> None:
-    """What was read may be older than the last commit, so the look is repeated."""
+    """What was read may be older than the last commit of the deleted WAL, so the look is repeated."""
     assert decide_first(FirstSeen(seen, ENDED, was_ended=False)) == Repeat()
 
 
 @pytest.mark.parametrize("pair", [DISORDERLY, replace(DISORDERLY, announced=False, written=False)])
 def test_a_wal_that_is_not_deleted_as_sqlite_does_it(pair: PairHistory) -> None:
-    """It is a gap whose text names the setting that helps, unless nothing was ever written."""
+    """Such a deletion is a gap whose text names the setting that helps, unless nothing was ever written."""
     decision = decide_first(FirstSeen(observed(), pair, was_ended=True, advice="keep it open"))
     assert says(decision, "created and deleted")
     assert isinstance(decision, Gap)
@@ -125,12 +125,12 @@ def test_a_wal_that_is_not_deleted_as_sqlite_does_it(pair: PairHistory) -> None:
     ],
 )
 def test_commits_that_may_have_been_overwritten(seen: Observation, pair: PairHistory, text: str) -> None:
-    """Nothing counts them, or the wal-index has counted commits that are missing."""
+    """Nothing counts the commits, or the wal-index has counted commits that are missing."""
     assert says(decide_first(FirstSeen(seen, pair, was_ended=False)), text)
 
 
 def test_what_a_search_has_found() -> None:
-    """Frames are read if there is a commit. A WAL without one has ended only if it had before the look."""
+    """If a commit was found, frames are read. A WAL without a commit has ended only if it had ended before the look."""
     first = FirstSeen(UNUSED, PAIR, was_ended=False)
     assert decide_searched(first, 2) == ReadFirst(CURSOR, None)
     assert decide_searched(first, 0) == NothingYet()
@@ -140,7 +140,10 @@ def test_what_a_search_has_found() -> None:
 
 
 def test_when_the_file_matters() -> None:
-    """It matters if the events do not show what happened before. Beside an empty WAL it matters only if they would."""
+    """The file matters if the events do not show what happened before.
+
+    Beside an empty WAL it matters only if they would.
+    """
     unknown = replace(PAIR, known_since=False)
     assert file_matters("wal", unknown)
     assert not file_matters("wal", PAIR)
@@ -184,7 +187,7 @@ SCANNED = replace(READ, index=None, held=0, tally=EMPTY_TALLY, after=UNUSED)
     ],
 )
 def test_a_wal_that_holds_all_that_happened(read: FirstFrames, accepted: Accepted) -> None:
-    """It is accepted with the count before its first frame, if that is known. Pad frames can't be counted."""
+    """The WAL is accepted with the count before its first frame, if that is known. Pad frames can't be counted."""
     assert accept(read) == accepted
 
 
@@ -217,5 +220,5 @@ def test_a_wal_that_does_not_stay_the_same(read: FirstFrames) -> None:
     ],
 )
 def test_a_wal_that_may_lack_something(read: FirstFrames, text: str) -> None:
-    """It is a gap, and the text has the reason."""
+    """A WAL that may lack something is a gap, and the gap's text has the reason."""
     assert says(accept(read), text)

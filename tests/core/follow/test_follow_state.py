@@ -89,7 +89,7 @@ def test_the_next_epoch() -> None:
 
 
 def test_which_file_it_is() -> None:
-    """A file is identified by device, inode and birth time. Neither its facts nor the WAL's inode count."""
+    """A file is identified by device, inode and birth time. The file's facts and the WAL's inode do not count."""
     assert FACTS.is_file(replace(FACTS, wal_inode=9, size=9, mtime_ns=9, ctime_ns=9, boot_id="other"))
     for other in (replace(FACTS, device=9), replace(FACTS, inode=9), replace(FACTS, birth_ns=None)):
         assert not FACTS.is_file(other)
@@ -132,7 +132,7 @@ def test_what_explains_a_write_to_the_file(before: Any, now: Any, explains: bool
 
 
 def test_another_incarnation_hides_no_page() -> None:
-    """Pages that somebody wrote over beside the earlier WAL have no other version."""
+    """In the new incarnation no frame hides pages that somebody wrote over beside the earlier WAL."""
     state = replace(STATE, overwritten=Overwritten((1, 2), 5))
     assert state.entered(None).overwritten is None
     cursor = Cursor((5, 6), None, 0, (0, 0))

@@ -13,7 +13,7 @@ from walsyncd.core.follow.look_pace import (
 
 
 def test_looking_again_doubles_its_pause_and_ends() -> None:
-    """The pause is 1, 2, 4 … ms, up to that of a slow look. An event starts again at the shortest."""
+    """The pause is 1, 2, 4 … ms, up to the pause of a slow look. After an event it starts again at the shortest."""
     pace, pauses = LookPace(), []
     while (pause := pace.relook_s(0.0)) is not None:
         pauses.append(pause)
@@ -38,7 +38,7 @@ def test_a_busy_database_is_looked_at_less_eagerly() -> None:
 
 
 def test_much_at_once_shortens_the_pauses() -> None:
-    """With that much at once, the WAL would restart between two looks."""
+    """If one look finds much, the pauses become shorter, since the WAL would restart between two looks."""
     busy = LookPace(streak=10)
     assert busy.found(BUSY_FRAMES + 1, 0.0).rest_until_s < busy.found(1, 0.0).rest_until_s
 

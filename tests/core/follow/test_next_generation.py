@@ -33,7 +33,7 @@ def test_a_delay_outlives_a_generation_that_is_not_much_longer() -> None:
 
 
 def test_what_it_waits_for_is_asked_once() -> None:
-    """A beginning ends the condition, and the next end brings its own."""
+    """When a generation begins, the condition that it waited for ends. The next end brings its own condition."""
     waiting = NextGeneration().after_end("the spool was full", 0.0, may_begin=lambda: False)
     assert not waiting.may_begin()
     assert waiting.after_begin(1.0).may_begin()

@@ -27,7 +27,7 @@ def index(backfilled: int, *, last: int = 9, salts: tuple[int, int] = SALTS) -> 
     ],
 )
 def test_what_is_certainly_in_the_file(header: IndexHeader | None, cursor: Cursor | None, frames: int) -> None:
-    """Frames of the same incarnation are in the file as far as they are followed and nBackfill covers them."""
+    """Frames of the same incarnation are in the file if the follower has read them and nBackfill covers them."""
     assert copied_back(header, cursor) == frames
 
 

@@ -31,7 +31,10 @@ def test_beside_a_process_both_are_taken_one_after_the_other() -> None:
 
 @pytest.mark.parametrize("others", [Others.NOBODY, Others.DAEMON, Others.SETTING_UP])
 def test_never_first(others: Others) -> None:
-    """A lock of nobody, of another walsyncd, or of a process that sets up the wal-index proves nothing about it."""
+    """Another process must hold a lock first.
+
+    A lock of nobody, another walsyncd, or a process that sets up is not enough.
+    """
     assert isinstance(decide(HeldLocks.NOTHING, replace(SEEN, others=others)), GiveUp)
     assert isinstance(decide(HeldLocks.DMS, replace(SEEN, others=others)), GiveUp)
 
@@ -54,12 +57,12 @@ def test_who_wants_the_database_for_himself_goes_first() -> None:
 @pytest.mark.parametrize("held", HeldLocks)
 @pytest.mark.parametrize("change", [{"named": False}, {"fits": False}, {"hot_journal": True}])
 def test_what_ends_it_at_once(held: HeldLocks, change: dict[str, bool]) -> None:
-    """Another file, another WAL in place, or a hot journal ends it, whatever is held and whoever else is there."""
+    """Another file, another WAL in place, or a hot journal ends presence, whatever is locked and whoever is there."""
     assert isinstance(decide(held, replace(SEEN, **change)), GiveUp)  # type: ignore[arg-type]
 
 
 def test_nothing_is_ever_taken_without_a_process_or_out_of_order() -> None:
-    """This is checked for every combination of what can be seen."""
+    """The rule is checked for every combination of what can be seen."""
     flags = (False, True)
     for held, others, named, fits, claimed, hot, alone_ms in itertools.product(
         HeldLocks, Others, flags, flags, flags, flags, (0, ALONE_MS)

@@ -123,7 +123,7 @@ def test_pad_frames_make_a_count_doubtful(where: str) -> None:
 
 
 def test_the_end_of_the_old_incarnation_is_in_sight() -> None:
-    """A third incarnation begins right after the old one's tail, so the old one went no further."""
+    """A third incarnation begins right after the old one's tail, so the old incarnation ended there."""
     assert by_remains(tail=commits(22, 25, behind=OLDER)) == RestartProof(25, "remains")
     assert by_remains(tail=commits(behind=OLDER)) == RestartProof(20, "remains")
     assert by_remains(tail=commits(behind=OLDER), new_last=20) == RestartProof(20, "remains")
@@ -131,8 +131,8 @@ def test_the_end_of_the_old_incarnation_is_in_sight() -> None:
 
 @pytest.mark.parametrize("behind", [None, OLD, NEW, (0, 0)])
 def test_the_end_is_not_in_sight(behind: tuple[int, int] | None) -> None:
-    """The file's end, a broken chain of its own, the new incarnation, or bytes never written do not show where it
-    ended.
+    """The file's end, a broken chain of the old incarnation, new frames, or bytes never written do not show where the
+    old incarnation ended.
     """
     assert says(by_remains(tail=commits(22, behind=behind)), "can't be seen")
 
@@ -171,7 +171,7 @@ def left(salts: Salts, ichange: int, max_frame: int = 0) -> IndexHeader:
 
 
 def test_a_wal_that_was_emptied_right_behind_the_cursor() -> None:
-    """What is left of the emptied WAL has no commit since the mark, and shows that this was the very next restart."""
+    """The rest of the emptied WAL has no commit since the mark, and shows that this was the very next restart."""
     mark = CounterMark(ichange=7, seen_ms=0, shm_serial=1)
     assert prove_emptied(CURSOR, mark, left(NEW, 7))
     assert not prove_emptied(CURSOR, mark, left(NEW, 8)), "a commit came after the cursor"
@@ -223,7 +223,7 @@ def test_the_old_incarnation_is_whole_if_nothing_was_copied_back_after_its_tail(
 
 
 def test_the_old_incarnation_is_whole_if_a_third_one_is_right_behind_it() -> None:
-    """It is also required that our frame was not overwritten and that nothing came between."""
+    """The proof also requires that our frame was not overwritten and that nothing came between."""
     assert whole(commits(21, behind=OLDER))
     assert not whole(commits(21, behind=OLDER), stands=False)
     assert not whole(commits(21, behind=OLDER), salts=LATER)

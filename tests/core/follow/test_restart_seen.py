@@ -94,8 +94,8 @@ def says(found: object, text: str) -> bool:
 
 
 def test_what_was_read_of_both_is_good() -> None:
-    """It is good if the incarnation was the same after the tail and after everything, and all of its frames could be
-    read.
+    """A reading is good if the incarnation was the same after the tail and after everything, and if all frames of the
+    new incarnation could be read.
     """
     assert settle_restart(READ) is None
     assert settle_restart(replace(READ, after_tail=unused(), after=unused())) is None
@@ -113,12 +113,12 @@ def test_what_was_read_of_both_is_good() -> None:
     ],
 )
 def test_a_restart_during_the_look(read: RestartRead) -> None:
-    """Whatever was read, it proves nothing then."""
+    """If the WAL restarts during a look, whatever the look has read proves nothing."""
     assert isinstance(settle_restart(read), Again)
 
 
 def test_an_old_tail_that_is_too_long() -> None:
-    """It is a gap that names the limit. A tail of exactly the limit is not too long."""
+    """A tail that is too long is a gap, which names the limit. A tail of exactly the limit is not too long."""
     kept = tail_frames((3, 0, b"a" * 8), (4, 9, b"b" * 8))
     old = OldTail((kept,), EMPTY_TALLY, len(kept.data))
     assert not old.is_too_long
@@ -135,9 +135,9 @@ def test_new_frames_that_can_not_be_read() -> None:
 
 
 def test_how_far_the_new_frames_came() -> None:
-    """The wal-index that was read after the old tail shows it, or else a search.
+    """The wal-index that was read after the old tail, or else a search, shows how far the new frames came.
 
-    It is never less than what was counted.
+    The number of new frames is never less than what was counted.
     """
     assert SEEN.reached == 3
     assert replace(SEEN, read=replace(READ, after_tail=observed(max_frame=21))).reached == 21
@@ -158,7 +158,7 @@ def test_the_count_proves_it() -> None:
 
 
 def test_the_new_frames_passed_the_cursor() -> None:
-    """What was read of the old tail before that does not count, because the frames may have been new ones."""
+    """What was read of the old tail after that does not count, because the frames may have been new ones."""
     new = NewFrames(30, 30, CommitTally((1, 2, 30), None, doubtful=False))
     passed = replace(READ, old=tail(22), new=new, before=observed(ichange=104), behind=OLDER)
     assert passed.tail == EMPTY_TALLY
@@ -170,7 +170,7 @@ def test_the_new_frames_passed_the_cursor() -> None:
 
 
 def test_new_frames_that_came_while_the_tail_was_read() -> None:
-    """They are not counted, but they may have overwritten the tail."""
+    """Such new frames are not counted, but they may have overwritten the tail."""
     read = replace(READ, old=tail(22), before=observed(ichange=104), after_tail=observed(max_frame=21))
     assert says(prove_restart(replace(SEEN, read=read)), "new frames reached frame 21")
     no_counter = replace(SEEN, read=read, counter=replace(SEEN.counter, mark=None), tail=None)
@@ -178,7 +178,7 @@ def test_new_frames_that_came_while_the_tail_was_read() -> None:
 
 
 def test_old_frames_behind_the_new_ones_that_nothing_counts() -> None:
-    """The new frames passed the cursor, so no chain shows whether these were committed."""
+    """The new frames passed the cursor, so no chain shows whether the old frames behind them were committed."""
     new = NewFrames(30, 30, CommitTally((1, 2, 30), None, doubtful=False))
     passed = replace(READ, new=new, behind=OLD)
     assert says(prove_restart(replace(SEEN, read=passed)), "frames of the old incarnation follow frame 20")
@@ -187,14 +187,17 @@ def test_old_frames_behind_the_new_ones_that_nothing_counts() -> None:
 
 @pytest.mark.parametrize("events", [ShmEvidence(), CLOSED])
 def test_a_tail_that_is_complete(events: ShmEvidence) -> None:
-    """The count is then believed for good, even if the wal-index was closed. This is noted only if it was."""
+    """With a complete tail the count is believed for good, even if the wal-index was closed.
+
+    Only such a close is noted.
+    """
     shown = TailEvidence(stands=False, index_bytes=INDEX_BYTES, index_reads=(index(OLD, max_frame=20),))
     seen = replace(SEEN, tail=shown, counter=replace(SEEN.counter, events=events))
     assert prove_restart(seen) == RestartProof(20, "count_tail" if events.closed else "count")
 
 
 def test_a_third_incarnation_right_behind_the_tail() -> None:
-    """It shows that nothing of the old incarnation is hidden, if our frame still exists."""
+    """A third incarnation there shows that nothing of the old one is hidden, if our frame still exists."""
     read = replace(READ, old=tail(22, behind=OLDER), before=observed(ichange=104))
     closed = replace(SEEN, read=read, counter=replace(SEEN.counter, events=CLOSED))
     assert prove_restart(closed) == RestartProof(22, "count_tail")
@@ -215,7 +218,7 @@ def test_a_third_incarnation_right_behind_the_tail() -> None:
     ],
 )
 def test_where_the_counter_can_not_be_used(seen: RestartSeen) -> None:
-    """What remains has to prove the restart. That needs the same boot, and pages of the database."""
+    """Without a counter, what remains has to prove the restart. That needs the same boot, and pages of the database."""
     assert says(prove_restart(replace(seen, is_same_boot=False)), "across a reboot")
     assert says(prove_restart(seen), "where the old one ended can't be seen")
     in_sight = replace(seen, read=replace(seen.read, old=tail(behind=OLDER)))
@@ -232,7 +235,7 @@ def digest(content: bytes) -> bytes:
 
 
 def test_the_pages_that_would_prove_it() -> None:
-    """They are the last versions up to the last commit, without pages that it has cut off."""
+    """The pages that prove a restart are the last versions up to the last commit, without pages that it has cut off."""
     kept = tail_frames((3, 0, A), (4, 0, A), (5, 7, B), (3, 4, C), (4, 0, D))
     old = OldTail((kept,), CommitTally((23, 24), OLDER, doubtful=False), 1000)
     wanted = prove_restart(replace(NO_COUNTER, read=replace(READ, old=old)))
@@ -240,7 +243,7 @@ def test_the_pages_that_would_prove_it() -> None:
 
 
 def test_pages_that_the_database_holds() -> None:
-    """All of them prove it, except those that the new incarnation has.
+    """All pages of the tail, except those that the new incarnation has, prove the restart if the database holds them.
 
     A page that is missing belongs to a failed commit.
     """

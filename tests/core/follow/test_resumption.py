@@ -59,7 +59,7 @@ def test_our_last_frame_is_enough_in_the_same_boot_and_wal() -> None:
 
 
 def test_frames_after_a_reboot_count_once_nobody_has_used_them_for_a_while() -> None:
-    """The wait begins when they are seen first, and continues across looks."""
+    """The wait begins when the frames are first seen, and continues across looks."""
     assert decide_resume(REBOOTED) == WaitForQuiet(50_000)
     early = replace(REBOOTED, quiet_since_ms=50_001 - QUIET_AFTER_REBOOT_MS)
     assert decide_resume(early) == WaitForQuiet(50_001 - QUIET_AFTER_REBOOT_MS)
@@ -69,14 +69,14 @@ def test_frames_after_a_reboot_count_once_nobody_has_used_them_for_a_while() -> 
 
 @pytest.mark.parametrize("resume", [RESUMED, REBOOTED, OTHER_WAL])
 def test_another_incarnation_is_proven_elsewhere(resume: ResumeSeen) -> None:
-    """Nothing of it is verified or waited for. A WAL whose salts are not known is verified later."""
+    """Nothing of another incarnation is verified or waited for. A WAL whose salts are not known is verified later."""
     assert decide_resume(replace(resume, seen=OTHER_SALTS)) == OtherIncarnation(is_known=True)
     assert decide_resume(replace(resume, seen=replace(UNUSED, wal=None))) == OtherIncarnation(is_known=False)
 
 
 @pytest.mark.parametrize("seen", [UNUSED, LIVE, OTHER_SALTS])
 def test_a_database_that_is_another_one_or_was_written(seen: Observation) -> None:
-    """It is a gap, whatever the WAL says, unless a checkpoint explains the write."""
+    """Such a database is a gap, whatever the WAL says, unless a checkpoint explains the write."""
     other = replace(RESUMED, seen=seen, file_now=replace(FILE, inode=9), beside_wal_now=None)
     assert says(decide_resume(other), "^another file")
     written = replace(RESUMED, seen=seen, beside_wal_now=replace(BESIDE_WAL, mtime_ns=2))

@@ -54,7 +54,10 @@ def test_databases_that_are_due_together_drift_apart() -> None:
 
 
 def anew(now_ms: int, **changes: object) -> bool:
-    """Ask for a generation and epoch of day 0, with the last base a day before ``now_ms`` and expiry after 20 days."""
+    """Ask whether a generation must begin.
+
+    Its epoch is of day 0, the last base a day before ``now_ms``, expiry 20 days.
+    """
     given: dict[str, object] = {
         "now_ms": now_ms,
         "epoch_began_ms": T0,
@@ -78,7 +81,7 @@ def test_a_base_that_needs_old_segments_is_not_taken() -> None:
 
 
 def test_a_base_that_can_not_begin_is_given_up_when_it_is_an_interval_late() -> None:
-    """The WAL may restart at any moment. Without any base the generation's begin counts."""
+    """The base can begin when the WAL restarts. Without any base the generation's begin counts."""
     now_ms = T0 + 5 * DAY_MS
     assert not anew(now_ms, can_begin=False, base_ms=now_ms - 2 * DAY_MS + 1)
     assert anew(now_ms, can_begin=False, base_ms=now_ms - 2 * DAY_MS)
@@ -196,7 +199,7 @@ def test_what_is_promised_outlives_any_rule_by_age(
 
 
 def test_an_idle_database_begins_anew_about_twice_in_an_age() -> None:
-    """Its WAL is stored again no more often than necessary. A database without a WAL is never stored again."""
+    """The WAL of an idle database is stored again only if necessary. A database without a WAL is never stored again."""
     for commits, generations in ((1, 9), (0, 1)):
         each = Expiring(DAY_MS, 7 * DAY_MS, 0, Random(1))
         each.tick()
@@ -217,7 +220,7 @@ def test_a_size_class_reaches_to_sixteen_times_its_least() -> None:
 
 
 def test_a_base_of_a_clock_that_was_ahead_has_any_age() -> None:
-    """Its age counts as due. Otherwise no base would follow until that date."""
+    """A base with a time in the future counts as due. Otherwise no base would follow until that date."""
     assert age_s(T0, T0 + 1500) == 1.5
     assert age_s(T0 + CLOCK_OFF_MS, T0) == -CLOCK_OFF_MS / 1000
     assert age_s(T0 + CLOCK_OFF_MS + 1, T0) == math.inf

@@ -71,6 +71,6 @@ def test_a_drill_that_was_noted_ahead_delays_none(name: str, ahead_ms: int, hour
 
 @given(name=NAMES, behind_ms=st.integers(0, 400 * DAY_MS))
 def test_no_moment_is_later_than_in_an_interval(name: str, behind_ms: int) -> None:
-    """This holds whatever the clock said at the last drill, and says now."""
+    """The next drill is at most an interval away, whatever the clock said at the last drill, and says now."""
     now_ms = NOW_MS - behind_ms
     assert due_ms(name, now_ms=now_ms) <= now_ms + DAY_MS

@@ -128,7 +128,7 @@ def test_history_ends_at_the_base_before_the_span() -> None:
 
 
 def test_an_hour_of_grace() -> None:
-    """Objects that have just left the span stay for an hour, so that a restore within the promise can end."""
+    """Objects that have just left the span stay for an hour, so that a restore that is under way can finish."""
     world = days(9)
     (second,) = manifests(world)[1:2]
     world.now_ms = world.stored[second].modified_ms + POLICY.retention_ms + GRACE_MS - 1
@@ -165,7 +165,7 @@ def test_a_kept_base_can_be_restored_and_nothing_behind_it() -> None:
 
 
 def test_the_base_that_a_drill_passed_stays() -> None:
-    """It is kept until a base that is kept anyway has passed a drill."""
+    """A base that passed a drill is kept until a base that is kept anyway has passed a drill."""
     world = days(30)
     first, *_, last = manifests(world)
     alone = world.decide(proven=frozenset({first}))

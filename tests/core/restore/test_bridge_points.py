@@ -21,14 +21,14 @@ HEALED = StoredBridge(
 
 
 def test_a_moment_is_inside_between_the_proof_and_the_commit() -> None:
-    """At the last proof the old position is right, and at the commit the bridge is."""
+    """At the moment of the last proof the old position is restored, and at that of the commit the bridge."""
     assert [GAP.hides(ms) for ms in (4_999, 5_000, 5_001, 8_999, 9_000)] == [False, False, True, True, False]
     assert not any(HEALED.hides(ms) for ms in range(8_990, 9_010))
     assert (GAP.is_gap, HEALED.is_gap) == (True, False)
 
 
 def test_positions_after_the_last_good_scan_are_suspect() -> None:
-    """The scan's own position is not suspect, and neither is the bridge that heals. A gap makes nothing suspect."""
+    """The scan's own position and the bridge that heals are not suspect. A gap makes no position suspect."""
     places = [(2, 3), (2, 4), (4, 9), (5, 1), (5, 2), (5, 3)]
     assert [HEALED.suspects(Position(G1, *place)) for place in places] == [False, True, True, True, False, False]
     assert not any(GAP.suspects(Position(G1, *place)) for place in places)
@@ -36,7 +36,7 @@ def test_positions_after_the_last_good_scan_are_suspect() -> None:
 
 @given(st.tuples(st.integers(1, 6), st.integers(0, 12)))
 def test_the_first_bridge_that_heals_after_a_position_decides(place: tuple[int, int]) -> None:
-    """Later ones are not asked."""
+    """Later bridges that heal are not considered."""
     position = Position(G1, *place)
     later = replace(HEALED, after=Point(Position(G1, 6, 1), 10_000))
     wide = replace(later, span=replace(later.span, suspect=SuspectSpan(1, 0, 1, 1)))

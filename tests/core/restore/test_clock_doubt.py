@@ -18,7 +18,7 @@ def at(number: int, time_ms: int, *, stored_ms: int | None = None) -> TimedObjec
 
 
 def test_times_of_a_right_clock_are_trusted() -> None:
-    """They are trusted even if an outage delayed the upload, or the clocks differ by some minutes."""
+    """Times are trusted even if an outage delayed the upload, or if the clocks differ by some minutes."""
     objects = [at(1, NOON_MS), at(2, NOON_MS + 1, stored_ms=NOON_MS + DAY_MS), at(3, NOON_MS + 2, stored_ms=NOON_MS)]
     assert doubtful_spans(objects) == []
     assert doubtful_spans([at(1, NOON_MS + CLOCK_OFF_MS, stored_ms=NOON_MS)]) == []
@@ -75,7 +75,10 @@ def test_no_moment_of_a_clock_that_was_ahead_is_believed(
 
 
 def test_times_that_fall_tell_of_a_clock_that_was_ahead() -> None:
-    """This holds even if the store's times reveal nothing. All times after the one to which they fall are doubtful."""
+    """Falling times show it even if the store's times reveal nothing.
+
+    Times later than the one to which they fall are doubtful.
+    """
     objects = [
         at(1, NOON_MS),
         at(2, NOON_MS + 7, stored_ms=0),
@@ -95,7 +98,10 @@ def test_times_that_fall_by_less_than_clocks_may_differ_tell_nothing() -> None:
 
 
 def test_a_commit_with_a_time_of_its_own_after_a_span_can_be_asked_for() -> None:
-    """It is in the object after the span. A commit that carries the doubtful time on was seen at an unknown time."""
+    """The commit is in the object after the span.
+
+    A commit that repeats the doubtful time was seen at an unknown time.
+    """
     wrong, right = at(2, NOON_MS + DAY_MS, stored_ms=NOON_MS), at(5, NOON_MS + DAY_MS + 9)
     (span,) = doubtful_spans([at(1, NOON_MS), wrong, right])
     assert span.ends_before((1, 4), NOON_MS + DAY_MS + 3)

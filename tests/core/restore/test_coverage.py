@@ -99,7 +99,7 @@ def test_epoch_is_covered_from_its_first_frame_stored() -> None:
 
 @given(histories(), st.sets(st.integers(0, 12), max_size=3))
 def test_coverage_is_what_is_held_without_a_hole(history: History, lost: set[int]) -> None:
-    """Whatever is lost: all frames up to the end are held, the next one is not, and each object adds frames."""
+    """Whatever is lost, all frames up to the end are held, the next frame is not, and each object adds frames."""
     history = history.lose(lost)
     (part,) = history.listing().generations
     for manifest in part.finished:

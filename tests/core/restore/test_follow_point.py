@@ -17,13 +17,13 @@ POINT = FollowPoint(
 
 
 def test_parse_is_the_inverse_of_format() -> None:
-    """What was noted is parsed back."""
+    """A formatted position is parsed back."""
     assert parse_follow_point(format_follow_point(POINT)) == POINT
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'{"format": 2}'])
 def test_what_is_none_is_refused(data: bytes) -> None:
-    """The error says what to do."""
+    """If the text is not a position, the error says what to do."""
     with pytest.raises(CorruptError, match="how far the copy has come") as caught:
         parse_follow_point(data)
     assert "--force" in caught.value.hint

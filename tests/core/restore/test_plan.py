@@ -42,7 +42,7 @@ def refused(where: Listing, target: Target, *, generation: str | None = None) ->
 
 
 def test_head_takes_the_newest_base() -> None:
-    """The newest base, its epoch from the first frame on, and all that follows."""
+    """The plan has the newest base, the base's epoch from the first frame on, and all that follows."""
     plan = planned(SIMPLE, Head())
     assert (plan.base, plan.reached.position) == (base((1, 7), (1, 9)), Position(G1, 2, 6))
     assert [key.last for key in plan.objects] == [4, 9, 3, 6]
@@ -132,7 +132,7 @@ def test_head_falls_back_and_says_by_how_much() -> None:
 
 
 def test_generation_can_be_chosen() -> None:
-    """Only the chosen generation is looked at. If it does not exist, the refusal names those that do."""
+    """Only the chosen generation is looked at. If it does not exist, the refusal names the existing generations."""
     both = listing(base((1, 0)), segment(1, 1, 4), base((1, 0), g=G2))
     plan = make_plan(both, Head(), generation=G1)
     assert isinstance(plan, Plan)
@@ -198,7 +198,7 @@ any_targets: st.SearchStrategy[Target] = st.one_of(
 
 @given(histories(), lost_objects)
 def test_position_is_planned_if_and_only_if_it_is_restorable(history: History, lost: set[int]) -> None:
-    """For every commit: a plan if some base and every frame after its start are there, else a refusal."""
+    """A commit gets a plan if some base and every frame after the base's start are there. Otherwise it is refused."""
     history = history.lose(lost)
     where = history.listing()
     for place in history.commits:
@@ -222,7 +222,7 @@ def test_head_is_planned_if_and_only_if_all_is_there(history: History, lost: set
 
 @given(histories(), lost_objects)
 def test_moment_is_planned_like_its_commit(history: History, lost: set[int]) -> None:
-    """At the moment of a commit, that commit is within what is planned, and no object after it is."""
+    """For the moment of a commit, the plan includes that commit, and no object after it."""
     history = history.lose(lost)
     for place in history.commits:
         plan = make_plan(history.listing(), AtTime(time_of(place)))
@@ -288,7 +288,10 @@ def test_whatever_is_listed_a_plan_is_contiguous_and_reaches_its_target(
 def test_of_two_generations_each_is_planned_by_itself(
     one: History, two: History, lost: set[int], more: set[int]
 ) -> None:
-    """A position is planned from its own generation, whatever the other one lost. The head is that of the newer one."""
+    """A position is planned from its own generation, whatever the other one lost.
+
+    The head is the newer generation's.
+    """
     one, two = one.lose(lost), two.lose(more)
     where = listing(*one.objects, *one.bases, *two.objects, *two.bases)
     for history in (one, two):
@@ -368,7 +371,7 @@ def test_a_hundred_thousand_objects() -> None:
 
 @pytest.mark.parametrize("is_base_ahead", [False, True])
 def test_a_moment_after_a_clock_was_corrected_is_found(*, is_base_ahead: bool) -> None:
-    """It is found after an object, and perhaps a base, to which a clock that was ahead gave a later time."""
+    """Such a moment is found after an object, and perhaps a base, with a later time from a clock that was ahead."""
     hour_ms = 3_600_000
     ahead = replace(segment(1, 5, 9), time_ms=time_of((1, 9)) + hour_ms)
     wrong = replace(base((1, 7), (1, 9)), time_ms=ahead.time_ms)

@@ -71,7 +71,7 @@ def test_pages_past_the_old_size_of_the_database() -> None:
 
 
 def test_pages_past_the_smallest_size_in_between() -> None:
-    """The database became smaller, and then larger again."""
+    """The database became smaller, and then larger again. The pages past its smallest size are named."""
     journals = [journal((1, page_1(5, 9))), journal((1, page_1(6, 4))), journal((1, page_1(7, 5)))]
     assert named(proof(5, page_1(8, 7), journals)) == [1, 5, 6, 7]
 
@@ -100,7 +100,10 @@ def test_trunks_are_those_before_each_transaction() -> None:
 
 
 def test_pages_of_transactions_that_were_rolled_back() -> None:
-    """These pages have been written and written back. The free pages that were taken keep what was written."""
+    """The transactions' pages have been written and written back.
+
+    The free pages that were taken keep what was written.
+    """
     journals = [journal((1, page_1(5))), journal((8, ANY)), journal((1, page_1(6, trunk=4, free=2)), (3, ANY))]
     now = page_1(6, trunk=4, free=2)
     assert named(proof(5, now, journals, {4: trunk(0, 7)})) == [1, 3, 4, 7, 8]
@@ -110,7 +113,7 @@ def test_pages_of_transactions_that_were_rolled_back() -> None:
 
 
 def test_a_transaction_of_which_nothing_reached_the_database() -> None:
-    """The journal proves nothing in this case, and need not."""
+    """If nothing of a transaction reached the database, its journal proves nothing, and need not."""
     assert named(proof(5, page_1(6), [journal((1, page_1(5))), JournalFault.NEVER_SYNCED])) == [1]
 
 
@@ -265,7 +268,7 @@ def test_the_run_of_writes_beside_a_kept_journal_is_that_of_the_last_step(counte
 
 @pytest.mark.parametrize(("runs", "is_whole", "is_proof"), [(1, True, True), (1, False, False), (0, False, True)])
 def test_a_kept_journal_that_may_have_been_cut(runs: int, is_whole: bool, is_proof: bool) -> None:
-    """Its pages are named if it was not cut, or if nothing was written to the database."""
+    """The pages of such a journal are named if it was not cut, or if nothing was written to the database."""
     content = journal((1, page_1(5)), (3, ANY))
     assert isinstance(content, RollbackJournal)
     seen = SeenJournal(replace(content, may_be_cut=True), runs, is_kept=True, is_whole=is_whole)

@@ -110,7 +110,7 @@ def test_a_kept_journal_is_whole_if_it_was_written_once_after_the_database(event
 
 
 def test_a_transaction_that_has_begun_at_the_start_is_seen_to_its_end() -> None:
-    """Its journal was created before the quiet moment, and its writes to the database come after it."""
+    """The transaction's journal was created before the quiet moment, and its writes to the database come after it."""
     seen = trail("CJ")
     seen.restart(IN_USE)
     seen.database_written()

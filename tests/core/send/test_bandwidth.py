@@ -30,7 +30,7 @@ def test_a_line_that_was_idle_saves_nothing_up() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 5000), st.integers(0, 3000)), min_size=1, max_size=50))
 def test_all_together_are_never_faster_than_the_limit(bodies: list[tuple[bool, int, int]]) -> None:
-    """This holds for segments alone, too. The largest part that was under way is at most sent in addition."""
+    """The limit holds for segments alone, too. The largest part that was under way is at most sent in addition."""
     line, now_ms, sent = RateLimit(RATE), 0.0, 0
     began_ms = None
     for is_segment, size, pause_ms in bodies:

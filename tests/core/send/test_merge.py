@@ -114,7 +114,7 @@ def test_a_run_is_full_unless_the_next_segment_could_join(queue: list[Waiting]) 
     ],
 )
 def test_what_goes_up_next(queue: list[Waiting], expected: Run) -> None:
-    """A hole, another epoch, a begun segment, the limit and a manifest each end a run."""
+    """A hole, another epoch, a begun segment, the limit and a manifest each end a run of segments that are merged."""
     assert head_run(queue) == expected
 
 
@@ -126,7 +126,10 @@ def test_other_generations_do_not_adjoin() -> None:
 
 
 def test_the_next_merged_object_is_smaller_than_one_that_failed() -> None:
-    """It is half as large, down to a limit. Once one of that size is stored, the next may be twice as large."""
+    """The next object is half as large, down to a limit.
+
+    Once one of that size is stored, the next may be twice as large.
+    """
     failed = size_max_after(MERGED_SIZE_MAX, size_max=MERGED_SIZE_MAX, is_stored=False)
     assert failed == MERGED_SIZE_MAX // 2
     assert size_max_after(failed, size_max=failed, is_stored=False) == failed // 2

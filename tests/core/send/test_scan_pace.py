@@ -42,7 +42,7 @@ def test_a_large_file_rests_in_proportion_to_its_scan() -> None:
 
 
 def test_an_early_scan_need_not_wait_for_the_rest_after_a_scan_of_all_pages() -> None:
-    """An early scan does not end that pause either."""
+    """An early scan does not end the pause after a scan of all pages either."""
     pace = accepted(ScanPace(), 0.0, took_ms=500.0, file_bytes=LARGE)
     assert not pace.wait_ms(0.0, SECOND, is_asked=False, is_early=True)
     pace = pace.accepted(1000.0, SECOND, took_ms=3.0, file_bytes=LARGE, is_early=True)

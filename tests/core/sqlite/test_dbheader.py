@@ -70,7 +70,7 @@ def test_every_flipped_bit_is_still_parsed(tmp_path: Path) -> None:
 
 
 def test_encrypted_headers(tmp_path: Path) -> None:
-    """SEE leaves bytes 16-23 readable, so the page size is known; SQLCipher leaves nothing."""
+    """SEE leaves bytes 16 to 23 readable, so the page size is known. SQLCipher leaves nothing readable."""
     data = header_of(tmp_path / "a.db")
     see = parsed(b"\x9d" * 16 + data[16:24] + b"\x9d" * 76)
     assert (see.magic_ok, see.page_size) == (False, 4096)

@@ -29,7 +29,7 @@ def leaves_of(raw: bytes) -> frozenset[int]:
 
 
 def test_leaves_and_trunks_are_all_that_is_free(tmp_path: Path) -> None:
-    """There are as many as SQLite counts. Trunk pages are not free, because they hold the list."""
+    """There are as many leaves and trunks as SQLite counts. Trunk pages are not free, because they hold the list."""
     raw = make(tmp_path / "app.db")
     counted = int.from_bytes(raw[36:40])
     leaves = leaves_of(raw)

@@ -77,7 +77,7 @@ def test_a_transaction_that_spills(tmp_path: Path, synchronous: str) -> None:
 
 
 def test_a_transaction_that_is_rolled_back_before_it_is_synced(tmp_path: Path) -> None:
-    """The header has no magic, so nothing was written to the database."""
+    """The journal's header has no magic, so nothing was written to the database."""
     path = tmp_path / "app.db"
     with closing(make_database(path)) as connection:
         assert parsed(journal_of(connection, path, "DELETE FROM t", end="ROLLBACK")) is JournalFault.NEVER_SYNCED
@@ -138,14 +138,14 @@ def test_records_count_while_their_checksum_fits_and_not_as_many_as_the_header_s
 
 
 def test_the_first_record_of_a_page_is_the_one_that_counts() -> None:
-    """A later one may have been written by the transaction itself."""
+    """A later record of the page may have been written by the transaction itself."""
     found = parsed(part(7, [(2, SOME), (2, OTHER)]))
     assert isinstance(found, RollbackJournal)
     assert found.page(2) == SOME
 
 
 def test_a_part_that_is_never_synced_is_the_last() -> None:
-    """What follows it is left from an older transaction, with an older page 1."""
+    """What follows such a part is left from an older transaction, with an older page 1."""
     old = part(9, [(1, page_1(5))])
     assert numbers(parsed(part(7, [(2, SOME)]) + old)) == [2, 1]
     assert numbers(parsed(part(7, [(2, SOME)], count=0xFFFFFFFF) + old)) == [2]
@@ -153,7 +153,7 @@ def test_a_part_that_is_never_synced_is_the_last() -> None:
 
 
 def test_the_lock_page_and_page_0_end_a_part() -> None:
-    """SQLite ends there as well."""
+    """SQLite ends a part at these pages as well."""
     lock = 0x40000000 // PAGE + 1
     for number in (0, lock):
         assert numbers(parsed(part(7, [(2, SOME), (number, SOME), (3, SOME)], count=1))) == [2]
@@ -205,7 +205,7 @@ def test_a_kept_journal_without_a_transaction() -> None:
     ],
 )
 def test_headers_that_say_nothing(raw: bytes, fault: JournalFault) -> None:
-    """Each such header has its reason."""
+    """Each such header is refused with its reason."""
     assert parsed(raw) is fault
 
 

@@ -240,7 +240,10 @@ def test_reading_in_pieces(small_wal: bytes) -> None:
 
 
 def test_cut(small_wal: bytes) -> None:
-    """A run cut after a frame holds exactly the frames up to it; cut at its end it is itself."""
+    """A run that is cut after a frame holds exactly the frames up to that frame.
+
+    A run that is cut at its end is unchanged.
+    """
     whole = all_frames(small_wal)
     cut = whole.upto(whole.commits[0])
     assert bytes(cut.data) == small_wal[WAL_HEADER_SIZE:][: cut.count * 536]

@@ -130,7 +130,7 @@ def test_all_parts_but_the_last_have_one_size_and_every_range_is_where_it_is_sai
 
 
 def test_a_part_that_is_read_again_is_padded_to_its_size_or_refused() -> None:
-    """A part keeps its size whatever its pages compress to by then. If they no longer fit, this is reported."""
+    """A part keeps its size, however well its pages compress now. If the pages no longer fit, this is reported."""
     part = whole_body([bytes(1000)], COMPRESSOR)
     padded = part.padded(500)
     assert padded is not None
@@ -150,7 +150,7 @@ def test_an_empty_file_has_a_body_all_the_same() -> None:
 
 @pytest.mark.parametrize("size", [8, 9, 4096])
 def test_padding_has_exactly_its_size_and_unpacks_to_nothing(size: int) -> None:
-    """A skippable frame of any size from 8 on."""
+    """Padding is a skippable frame of any size from 8 bytes on."""
     assert len(padding(size)) == size
     assert zstd.decompress(zstd.compress(b"x") + padding(size)) == b"x"
 

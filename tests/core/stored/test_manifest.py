@@ -144,7 +144,7 @@ def test_a_range_is_compared_with_its_checksum_of_either_format(checksum: str) -
 
 @pytest.mark.parametrize("checksum", ["", "0", range_checksum(b"")[:-1], range_checksum(b"") + "0"])
 def test_a_checksum_that_is_none_fits_nothing(checksum: str) -> None:
-    """A part of a checksum is no checksum."""
+    """If a text is only a part of a checksum, no range fits it."""
     assert not RangeDigest(checksum).fits()
 
 

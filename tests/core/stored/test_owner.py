@@ -64,7 +64,7 @@ def test_what_another_daemon_left_may_be_continued(
 ) -> None:
     """Another daemon's newest generation may be continued.
 
-    What this journal's own runs left is in the journal, or ended for a reason.
+    A generation of this journal's own runs is in the journal, or has ended for a reason.
     """
     seen = replace(US, released=released)
     for is_known in (False, True):
@@ -85,7 +85,7 @@ def test_what_another_daemon_left_may_be_continued(
 def test_a_journal_that_knows_the_database_continues_only_what_another_machine_left(
     machine_id: str, is_known: bool, expected: bool
 ) -> None:
-    """Anything else may mean that the journal is a copy, or an old version of itself."""
+    """Any other generation may mean that the journal is a copy, or an old version of itself."""
     seen, ids = replace(US, released=NOW), {machine_id}
     found = may_be_continued(seen, machine_ids=ids, runs=["run-2"], in_bucket=[NOW], is_known=is_known)
     assert found is expected
@@ -116,7 +116,7 @@ def test_who_may_continue_a_generation(
 ) -> None:
     """Our own generation continues.
 
-    One that nobody can have written to begins. Every other one is lost, and the owner is named.
+    A generation that nobody can have written to begins. Every other one is lost, and the error names its owner.
     """
     reason = lost_reason(
         seen, machine_ids={"machine-1"}, runs={"run-1"}, generation=NOW, was_stored=was_stored, in_bucket=in_bucket
@@ -144,7 +144,7 @@ def test_a_machine_is_asked_for_only_where_both_have_an_id(seen: str, ours: set[
 
 @pytest.mark.parametrize("host", ["\x1b[2J", "a\nb", "\ud800", 7, ["x"], "x" * 9000])
 def test_what_a_terminal_would_obey_names_nobody(host: object) -> None:
-    """Whoever can write to the bucket must not be able to control the terminal of those who read it."""
+    """A name with control characters is refused, so that a writer to the bucket can't control a reader's terminal."""
     fields = {"host": host, "machine_id": "m", "run_id": "r", "since": "s"}
     with pytest.raises(CorruptError):
         parse_owner(json.dumps(fields).encode())

@@ -33,7 +33,7 @@ def test_positions_sort_as_text_as_they_sort_as_values(positions: list[Position]
 def test_a_new_id_is_greater_than_every_known_one_whatever_the_clock_says(
     now: datetime, then: datetime, one: int, other: int
 ) -> None:
-    """This holds also if the clock went back, or does not move."""
+    """The new id is greater even if the clock went back, or does not move."""
     known = new_generation(then, one)
     fresh = new_generation(now, other, known=known)
     assert fresh > known
@@ -73,7 +73,7 @@ def test_what_is_no_position_is_refused_with_an_example(text: str) -> None:
     ],
 )
 def test_what_has_no_date_of_ours_is_no_generation(text: str) -> None:
-    """Such a name can be in any bucket. It is foreign, and asking for its time raises nothing."""
+    """Any bucket can contain such a name. The name is foreign, and asking for its time raises nothing."""
     assert not is_generation(text)
     assert generation_time(text).tzinfo is UTC
     with pytest.raises(UsageError):

@@ -129,9 +129,9 @@ def test_trailer_format_and_parse_are_inverse(trailer: Trailer) -> None:
 
 @given(content=st.binary(max_size=200), trailer=trailers() | bridge_trailers(), cut=st.integers(0, 400))
 def test_the_last_trailer_is_found_from_the_end(content: bytes, trailer: Trailer, cut: int) -> None:
-    """The last trailer is found whatever comes before it, even the magic number itself.
+    """The last trailer is found whatever bytes come before it, even the magic number itself.
 
-    The result is None if a part of it is missing.
+    The result is None if a part of the trailer is missing.
     """
     own = format_trailer(trailer)
     body = content + own[:4] + content + own
@@ -141,7 +141,7 @@ def test_the_last_trailer_is_found_from_the_end(content: bytes, trailer: Trailer
 
 @given(content=st.binary(max_size=5000), trailer=trailers(), sizes=st.lists(st.integers(1, 999), min_size=1))
 def test_body_and_its_parts(content: bytes, trailer: Trailer, sizes: list[int]) -> None:
-    """Written whole or in pieces, a body gives back its content and trailer, whether it is read whole or in blocks."""
+    """Content and trailer come back from a body, whether it is written and read whole or in pieces."""
     writer = SegmentWriter()
     pieces = bytearray()
     for at in range(0, len(content), sizes[0]):
@@ -161,7 +161,7 @@ def test_blocks_of_any_size(two_parts: bytes, size: int) -> None:
 
 
 def test_trailer_follows_its_content(two_parts: bytes) -> None:
-    """Content and trailers come in the order of the body."""
+    """Decoding yields content and trailers in the order in which the body has them."""
     kinds = [type(item) for item in decode_body([two_parts])]
     assert kinds == [bytes, Trailer, bytes, Trailer]
 
@@ -178,7 +178,7 @@ def test_every_truncation(two_parts: bytes) -> None:
 
 
 def legal_end(body: bytes) -> int:
-    """Return where the first part, of frames 1 to 3, ends."""
+    """Return the offset at which the first part, which has frames 1 to 3, ends."""
     trailer = format_trailer(decoded(body)[1][0])
     return body.index(trailer) + len(trailer)
 

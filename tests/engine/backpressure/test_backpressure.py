@@ -84,7 +84,7 @@ def wanting(settings: Settings, *, wanted: bool = True) -> Settings:
 
 
 def test_one_child_for_all_and_none_for_nobody(tmp_path: Path) -> None:
-    """It is started with the first database and ended with the last."""
+    """The child is started with the first database and ended with the last."""
     target = HoldTarget(tmp_path / "app.db", own_only=False, wal_bytes_max=1 << 28)
     other = replace(target, path=tmp_path / "other.db")
     with started() as backpressure:
@@ -155,7 +155,7 @@ def test_a_child_that_does_not_start_keeps_nobody_from_following(
 def test_nobody_waits_for_a_child_that_has_died(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, event: str
 ) -> None:
-    """Otherwise each start of the daemon would take so much longer."""
+    """Waiting for a dead child would make each start of the daemon longer."""
     monkeypatch.setattr(backpressure_module, "MODULE", "walsyncd.no_such_module")
     monkeypatch.setattr(sys, "executable", program)
     said = begun(tmp_path, 30)
@@ -164,7 +164,7 @@ def test_nobody_waits_for_a_child_that_has_died(
 
 
 def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
-    """The log reports it."""
+    """The log reports the start."""
     with started() as backpressure, capture_logs() as log:
         backpressure.want(1, HoldTarget(tmp_path / "app.db", own_only=False, wal_bytes_max=1 << 28))
         wait_for(lambda: backpressure.child_pid is not None)
@@ -178,7 +178,7 @@ def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
 def test_a_child_that_keeps_ending_is_started_less_and_less_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is started at most once a minute, because each start takes some tenths of a second of a core, and a line of
+    """The child is started at most once a minute, because a start costs tenths of a second of a core, and a line of
     the log.
     """
     assert [backpressure_module.start_again_s(failures) for failures in (0, 1, 2, 3, 6, 7, 10**6)] == [
@@ -255,7 +255,7 @@ def test_more_databases_than_a_socket_holds_messages(tmp_path: Path) -> None:
 
 
 def test_a_reload_turns_it_on_and_off(place: Place) -> None:
-    """The generation stays. Status says whether it is on."""
+    """A reload turns backpressure on and off without a new generation. Status says whether it is on."""
     settings = place.settings("app")
     now = settings
 
@@ -334,10 +334,10 @@ def followed_slowly(place: Place, monkeypatch: pytest.MonkeyPatch, *, wanted: bo
 
 @pytest.mark.slow
 def test_a_slow_reader_beside_a_fast_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without backpressure there are gaps, and the replica is right anyway. With it there are none.
+    """Without backpressure there are gaps, and the replica is right anyway. With backpressure there are none.
 
-    The lock is held here without a limit of time. It comes too late if the machine keeps the child from running while
-    the WAL restarts, so there are several attempts.
+    The lock is held here without a limit of time. The lock comes too late if the machine keeps the child from running
+    while the WAL restarts, so there are several attempts.
     """
     assert followed_slowly(Place(tmp_path / "without"), monkeypatch, wanted=False)
     monkeypatch.setattr(backpressure_module, "MODULE", "tests.engine.backpressure.patient_mark_process")

@@ -75,7 +75,7 @@ def at(salts: tuple[int, int], frames: int) -> Cursor:
 def test_what_is_read_counts_as_copied_if_little_of_it_is_to_be_proven(
     tmp_path: Path, durable: Cursor | None, read: Cursor, told: Cursor | None
 ) -> None:
-    """It does not matter whether the thread that reads ahead reports it, or the follower with what is durable."""
+    """The thread that reads ahead may report it, or the follower together with what is durable."""
     backpressure = Backpressure()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
@@ -102,7 +102,7 @@ def test_what_is_read_counts_as_copied_if_little_of_it_is_to_be_proven(
 
 
 def test_the_thread_that_reads_ahead_tells_how_far_it_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The follower reports it again with what is durable."""
+    """The follower reports the position again with what is durable."""
     told: list[tuple[Any, ...]] = []
     for method in ("read", "copied"):
         monkeypatch.setattr(Backpressure, method, lambda _self, *arguments: told.append(arguments))

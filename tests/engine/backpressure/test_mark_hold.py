@@ -81,7 +81,7 @@ def holding(path: Path) -> Iterator[Holding]:
 
 
 def test_who_else_checkpoints_is_not_stopped(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """PASSIVE and FULL copy everything back. RESTART and TRUNCATE are busy until the lock is given up."""
+    """PASSIVE and FULL copy everything back. RESTART and TRUNCATE are busy until the lock is released."""
     holding.written()
     assert locked_bytes(path) == [127]
     for mode in ("PASSIVE", "FULL"):
@@ -115,7 +115,7 @@ def test_readers_and_writers_notice_nothing(path: Path, app: SqliteProcess, hold
 
 
 def test_the_last_close_deletes_both(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """The lock does not prevent it, and is not held afterwards."""
+    """The lock does not prevent the last close from deleting -wal and -shm, and is not held afterwards."""
     holding.written()
     app.close()
     assert not side_path(path, Role.WAL).exists()
@@ -125,7 +125,7 @@ def test_the_last_close_deletes_both(path: Path, app: SqliteProcess, holding: Ho
 
 
 def test_a_used_mark_is_never_locked(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """Readers at several snapshots use all marks. Then none is locked, and never mark 0 or 1."""
+    """Readers at several snapshots use all marks, so none is locked. Marks 0 and 1 are never locked."""
     readers: list[SqliteProcess] = []
     seen: set[int] = set()
     try:
@@ -158,7 +158,10 @@ def test_nothing_is_held_where_nobody_is(path: Path, holding: Holding) -> None:
 
 
 def test_a_write_to_the_wal_index_gives_it_up(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """The wal-index may be truncated, so that our mark is used. The next look takes it again if all is well."""
+    """Such a write may truncate the wal-index, so that our mark is used.
+
+    The next look locks it again if all is well.
+    """
     app.execute(insert(1))
     holding.written()
     holding.hold.note(Event(path, Role.SHM, Kind.MODIFY))
@@ -182,7 +185,7 @@ def grow_wal_index(path: Path, app: SqliteProcess) -> list[Event]:
 
 
 def test_a_wal_index_that_grows_keeps_it(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """Otherwise the WAL would restart just when it is longest."""
+    """The lock stays. Otherwise the WAL would restart just when it is longest."""
     holding.written()
     events = grow_wal_index(path, app)
     assert {event.kind for event in events} == {Kind.MODIFY}
@@ -196,7 +199,7 @@ def test_a_wal_index_that_grows_keeps_it(path: Path, app: SqliteProcess, holding
 
 
 def test_a_wal_index_that_is_set_up_again_gives_it_up(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """However large it is then, the locked mark is a used one in it."""
+    """However large the new wal-index is, the mark that was locked is in use there."""
     holding.written()
     assert locked_bytes(path) == [127]
     grow_wal_index(path, app)
@@ -210,7 +213,7 @@ def test_a_wal_index_that_is_set_up_again_gives_it_up(path: Path, app: SqlitePro
 
 
 def test_an_idle_wal_is_released(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """It is released once it is copied, and then no further look is due."""
+    """The lock on an idle WAL is released once the WAL is copied, and then no further look is due."""
     app.execute(insert(1))
     holding.written()
     holding.look(IDLE_MS)
@@ -223,7 +226,7 @@ def test_an_idle_wal_is_released(path: Path, app: SqliteProcess, holding: Holdin
 
 
 def test_half_a_second_is_the_longest(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """After that it is reported, and nothing is locked before the WAL has restarted."""
+    """After half a second the release is reported, and nothing is locked before the WAL has restarted."""
     app.execute(insert(1))
     holding.written()
     holding.look(HOLD_MS_MAX)
@@ -237,7 +240,7 @@ def test_half_a_second_is_the_longest(path: Path, app: SqliteProcess, holding: H
 
 
 def test_a_wal_past_its_limit_is_let_go(path: Path, app: SqliteProcess) -> None:
-    """It may not grow for ever."""
+    """A WAL may not grow for ever."""
     holding = Holding(path, wal_bytes_max=300_000)
     holding.written()
     assert locked_bytes(path) == [127]
@@ -262,9 +265,9 @@ def test_it_stays_locked_when_a_new_wal_gets_its_first_frame(path: Path, app: Sq
 
 
 def test_an_application_without_locks_makes_it_void(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """The application enters locking_mode=EXCLUSIVE late, so the WAL restarts anyway.
+    """The application enters locking_mode=EXCLUSIVE late, so the WAL restarts in spite of our lock.
 
-    That is reported once, and nothing is locked then.
+    The restart is reported once, and nothing is locked after that.
     """
     holding.written()
     app.execute("PRAGMA locking_mode=EXCLUSIVE", insert(1), "PRAGMA wal_checkpoint(RESTART)", insert(2))
@@ -278,7 +281,7 @@ def test_an_application_without_locks_makes_it_void(path: Path, app: SqliteProce
 
 
 def test_a_link_in_the_place_of_the_wal_index(path: Path, app: SqliteProcess, tmp_path: Path) -> None:
-    """No link is followed, and this is reported once."""
+    """The link is not followed, and is reported once."""
     shm = side_path(path, Role.SHM)
     shm.rename(tmp_path / "elsewhere")
     shm.symlink_to(tmp_path / "elsewhere")
@@ -292,7 +295,7 @@ def test_a_link_in_the_place_of_the_wal_index(path: Path, app: SqliteProcess, tm
 
 
 def test_what_fails_is_tried_again_with_the_next_event(path: Path, app: SqliteProcess) -> None:
-    """A -shm that is a link is not opened, and is not tried a thousand times a second."""
+    """A -shm that is a link is not opened. The attempt is not repeated a thousand times a second."""
     shm = side_path(path, Role.SHM)
     shm.rename(moved := shm.with_name("moved"))
     shm.symlink_to(moved)

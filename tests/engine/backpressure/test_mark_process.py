@@ -95,7 +95,7 @@ def take(path: Path, app: SqliteProcess) -> None:
 def is_gone(pid: int) -> bool:
     """Return whether there is no such process, or only its exit code.
 
-    Its files are closed when its last thread has ended.
+    A process's files are closed when its last thread has ended.
     """
     process = Path(f"/proc/{pid}")
     try:
@@ -107,9 +107,9 @@ def is_gone(pid: int) -> bool:
 
 @pytest.mark.parametrize("is_permitted", [False, True])
 def test_it_asks_to_run_before_ordinary_processes(monkeypatch: pytest.MonkeyPatch, *, is_permitted: bool) -> None:
-    """Otherwise the kernel may let it wait for tens of milliseconds on a busy machine.
+    """Otherwise the kernel may let the child wait for tens of milliseconds on a busy machine.
 
-    It works without permission, too.
+    The child works without permission for this, too.
     """
     asked: list[tuple[int, int, int]] = []
 
@@ -142,7 +142,7 @@ def test_the_daemon_is_killed(path: Path, app: SqliteProcess) -> None:
 
 
 def test_the_daemon_stops_in_good_order(path: Path, app: SqliteProcess) -> None:
-    """Its child ends with it."""
+    """The daemon's child ends with it."""
     with parent(path) as (process, child):
         take(path, app)
         assert process.stdin is not None
@@ -153,7 +153,7 @@ def test_the_daemon_stops_in_good_order(path: Path, app: SqliteProcess) -> None:
 
 
 def test_the_daemon_is_stopped_by_a_signal(path: Path, app: SqliteProcess) -> None:
-    """Nobody answers the child, so it ends when it would next lock. The daemon starts another one afterwards."""
+    """Nobody answers the child, so it ends when it would lock the next time. Later the daemon starts another child."""
     with parent(path) as (process, _):
         take(path, app)
         process.send_signal(signal.SIGSTOP)
@@ -197,7 +197,10 @@ def test_a_child_that_is_silent_with_a_lock_is_ended(path: Path, app: SqliteProc
 
 
 def test_signals_do_not_end_it(path: Path, app: SqliteProcess) -> None:
-    """A terminal or a service manager sends them to all processes. The daemon decides, by closing the socket."""
+    """A terminal or a service manager sends signals to all processes.
+
+    The daemon ends its child by closing the socket.
+    """
     with parent(path) as (_, child):
         take(path, app)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -225,7 +228,9 @@ def test_idle_costs_nothing(path: Path, app: SqliteProcess) -> None:
 
 
 def test_each_lock_is_told_at_once() -> None:
-    """It is told however soon it follows the one before: the daemon ends a silent child only if it may have a lock."""
+    """A lock is reported however soon it follows the one before, as the daemon ends a silent child only if it may
+    have a lock.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     with ours, theirs, InotifyReader() as watcher:

@@ -52,7 +52,7 @@ def a_base(row: Any = None) -> FinishedBase:
 
 @pytest.mark.parametrize("outcome", ["closed", "cancelled", "no generation"])
 def test_it_waits_for_the_scan_and_for_what_the_follower_did(tmp_path: Path, outcome: str) -> None:
-    """A base whose scan is given up is abandoned."""
+    """The base waits for its scan and the follower. If the scan is given up, the base is abandoned."""
     tracked, scans = database(tmp_path / "app.db"), Closing()
     reading: Any = object()
     tracked.scans = scans  # type: ignore[assignment]
@@ -84,9 +84,9 @@ def test_it_waits_for_the_scan_and_for_what_the_follower_did(tmp_path: Path, out
 
 
 def test_where_a_base_is_the_database(tmp_path: Path) -> None:
-    """Without a scan it is the database only at its own start.
+    """Without a scan, a base equals the database only at the base's own start.
 
-    With one it is the database in the epoch in which it began.
+    With a scan, it equals the database anywhere in the epoch in which it began.
     """
     state, other = database(tmp_path / "app.db").state, database(tmp_path / "app.db", 0, 2).state
     start = database(tmp_path / "app.db", 2).state
@@ -104,7 +104,7 @@ def test_where_a_base_is_the_database(tmp_path: Path) -> None:
 def test_a_stop_while_a_base_without_a_wal_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_first: bool
 ) -> None:
-    """The snapshotter's thread ends before the scan that closes the base. The last look ships both."""
+    """The snapshotter's thread ends before the scan that closes the base. The last look ships base and scan."""
     place = Place(tmp_path)
     is_closing, has_ended, is_noted = threading.Event(), threading.Event(), threading.Event()
     close_base, steps, run = DatabaseScans.close_base, PageScan.steps, CopyQueue.run

@@ -36,7 +36,7 @@ RANGE, PART, RANGES = 1000, 2600, 9
 
 
 def at_once(_database_id: int, task: Callable[[], object], _size: int) -> Future[Any]:
-    """Do the task in the caller's thread, like a pool."""
+    """Do the task in the caller's thread, where a pool would use its own."""
     future: Future[Any] = Future()
     try:
         future.set_result(task())
@@ -179,7 +179,7 @@ def test_a_copy_killed_at_any_point_goes_on_where_it_was(tmp_path: Path, databas
 
 
 def test_a_base_of_which_all_must_be_taken_is_read_again_after_a_kill(tmp_path: Path, database: Path) -> None:
-    """A page changes meanwhile. The object holds what was copied, and unchanged parts are kept."""
+    """A page changes after the kill. The object holds what was copied, and unchanged parts are kept."""
     kept = 0
     for at in range(1, deaths_of_a_copy(tmp_path, database) + 1):
         storage, deaths, state = FakeStorage(), Deaths(at), tmp_path / f"state-{at}"
@@ -242,7 +242,7 @@ def test_what_keeps_a_base_from_its_store_is_told(tmp_path: Path, database: Path
 def test_a_part_of_which_the_pages_changed_keeps_its_size_or_ends_the_base(
     tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read again after a crash, a part is padded to its size; one that no longer fits is not stretched."""
+    """A part that is read again after a crash is padded to its size. A part that no longer fits ends the base."""
     monkeypatch.setattr(base_copy, "shape_of", lambda size: Shape(size, RANGE, 160))
     for filler, fits in ((b"8 bytes!", True), (random.Random(1).randbytes(200), False)):
         database.write_bytes(bytes(RANGE * RANGES))
@@ -266,7 +266,7 @@ def test_a_part_of_which_the_pages_changed_keeps_its_size_or_ends_the_base(
 
 
 def die_at(name: str, count: int) -> Callable[[Call], None]:
-    """Dies before the ``count``-th call of that name."""
+    """Die before the ``count``-th call of that name."""
     seen = iter(range(1, count + 1))
 
     def before(call: Call) -> None:
@@ -305,7 +305,7 @@ def test_a_part_that_the_store_lost_is_sent_again(tmp_path: Path, database: Path
 
 
 def test_a_store_that_refuses_what_it_lists_is_asked_three_times(tmp_path: Path, database: Path) -> None:
-    """Then the base is given up. No part of it was sent twice."""
+    """After that the base is given up. No part of the base was sent twice."""
     storage = FakeStorage()
 
     def refuse(call: Call) -> None:
@@ -320,7 +320,7 @@ def test_a_store_that_refuses_what_it_lists_is_asked_three_times(tmp_path: Path,
 
 
 def test_an_object_that_may_hold_the_part_before_is_not_taken_for_ours(tmp_path: Path, database: Path) -> None:
-    """A refused Complete takes effect anyway, after a part was replaced, so the places of its ranges are unknown."""
+    """After a part was replaced, a refused Complete took effect anyway, so nobody knows where the ranges are."""
     storage = FakeStorage()
     forget_part(storage, 2)
 

@@ -33,7 +33,7 @@ class Scene:
         self.timing = BaseTiming(lambda: self.now_ms, Limits(base_work_bytes=100, base_work_pause_s=60.0))
 
     def stores(self, size: int) -> float | None:
-        """Make a segment visible. Return in how many seconds a base is due because of it."""
+        """Make a segment visible. Return after how many seconds a base is due because of it."""
         row = ObjectRow(
             id=1,
             database_id=self.tracked.row_id,
@@ -76,7 +76,10 @@ def test_the_first_base_is_due(scene: Scene) -> None:
 
 
 def test_the_clock_makes_the_next_one_due(scene: Scene) -> None:
-    """It is due an interval after the last one, at most a tenth earlier. Another interval counts from the same base."""
+    """The next base is due an interval after the last one, at most a tenth earlier.
+
+    A new interval counts from the same base.
+    """
     scene.timing.adopt(scene.tracked, scene.row)
     scene.timing.taken(scene.tracked, Position(GENERATION, 1, 5))
     left_s, halved_s = scene.timing.left_s(scene.tracked), scene.timing.left_s(scene.tracked, HOUR_S / 2)
@@ -89,7 +92,7 @@ def test_the_clock_makes_the_next_one_due(scene: Scene) -> None:
 
 
 def test_what_is_stored_makes_the_next_one_due(scene: Scene) -> None:
-    """It is due when a restore would apply as much as the base has, after a pause since that base."""
+    """A base is due when a restore would apply as many bytes as the base has, after a pause since that base."""
     scene.timing.adopt(scene.tracked, scene.row)
     scene.timing.taken(scene.tracked, Position(GENERATION, 1, 5))
     scene.timing.begin_work(scene.tracked, 150)
@@ -113,7 +116,7 @@ def test_an_earlier_run_is_continued(scene: Scene) -> None:
 
 
 def test_what_an_earlier_run_stored_again_for_the_base_counts_as_part_of_it(scene: Scene) -> None:
-    """This holds if the base begins before it."""
+    """The bytes count as the base's if the base begins before them."""
     scene.tracked.note_base(begun_epoch=2, begun_bytes=50)
     for frame, stored in ((1, 100), (0, 150)):
         base = BaseKey(GENERATION, epoch=2, frame=frame, random="0011aabb")

@@ -73,7 +73,7 @@ def test_a_small_base_does_not_wait_for_a_large_one(database: Callable[[int, int
 
 
 def test_one_that_gets_nowhere_keeps_nobody_waiting(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """The store refuses its folder. After a while the others of its size continue, and it is not forgotten."""
+    """The store refuses one database. After a while other bases of its size continue, and its base is not forgotten."""
     answer: Future[Any] = Future()
     told: list[str] = []
 
@@ -93,7 +93,7 @@ def test_one_that_gets_nowhere_keeps_nobody_waiting(database: Callable[[int, int
 
 
 def test_two_of_other_sizes_go_on_by_turns(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """They take a step each. If two are under way, each has one part in flight, otherwise more."""
+    """Two bases take a step each in turn. Each then has one part in flight. A base that is alone has more."""
     steps: list[tuple[str, int]] = []
     both = threading.Event()
 
@@ -130,7 +130,7 @@ def test_a_moment_is_waited_for(database: Callable[[int, int], FollowedDatabase]
 
 
 def test_who_is_forgotten_is_not_begun(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """A base is not begun twice either, however often it is requested."""
+    """A forgotten base is not begun. No base is begun twice either, however often it is requested."""
     told: list[str] = []
     answer: Future[Any] = Future()
 
@@ -152,7 +152,7 @@ def test_who_is_forgotten_is_not_begun(database: Callable[[int, int], FollowedDa
 
 
 def test_a_stop_leaves_what_is_under_way(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """Its files are closed, and nothing of it is done any more."""
+    """At a stop the files of a base under way are closed, and nothing more is done for it."""
     told: list[str] = []
 
     def take(_tracked: FollowedDatabase) -> Steps[None]:
@@ -191,7 +191,7 @@ def test_an_earlier_wish_counts_unless_it_may_not(database: Callable[[int, int],
 
 
 def test_a_database_that_is_followed_no_more_delays_nobody(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """It left while its next base was planned, and joined again with its id. Neither request replaces the other."""
+    """The database left while its next base was planned, and joined again with its id. Both requests stay separate."""
     left, joined = database(1, 15), database(1, 15)
     told: list[FollowedDatabase] = []
 
@@ -231,7 +231,10 @@ def test_small_bases_are_under_way_together(database: Callable[[int, int], Follo
 
 
 def test_more_of_them_are_under_way_if_they_are_tiny(database: Callable[[int, int], FollowedDatabase]) -> None:
-    """As many are under way as fit into the same memory. One that is not tiny waits only for its own class."""
+    """As many tiny bases are under way as fit into the same memory.
+
+    A base that is not tiny waits only for its own class.
+    """
     answer: Future[Any] = Future()
     under_way: set[int] = set()
 

@@ -170,7 +170,10 @@ def takes_a_base_that_begins_an_epoch(place: Place, writer: SqliteProcess) -> No
 
 
 def test_what_is_stored_again_for_a_base_asks_for_no_other_base(place: Place) -> None:
-    """A file into which nothing was ever copied is tiny, but the pages of its WAL are not. They count as the base's."""
+    """A file into which nothing was ever copied is tiny, but its WAL's pages are not.
+
+    These pages count as the base's.
+    """
     limits = Limits(epoch_bytes=10_000)
     with wal_database(place.database()) as writer, running(place.settings("app"), limits=limits):
         takes_a_base_that_begins_an_epoch(place, writer)
@@ -183,7 +186,7 @@ def test_what_is_stored_again_for_a_base_asks_for_no_other_base(place: Place) ->
 
 
 def test_what_was_stored_again_counts_as_the_bases_after_a_restart(place: Place) -> None:
-    """The journal has it, so a daemon that starts again takes no unnecessary base."""
+    """The journal has the count, so a daemon that starts again takes no unnecessary base."""
     limits = Limits(epoch_bytes=10_000)
     with wal_database(place.database()) as writer:
         with running(place.settings("app"), limits=limits):

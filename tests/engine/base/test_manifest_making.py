@@ -55,9 +55,9 @@ def finished(size: int) -> FinishedBase:
     ids=["commits", "no commit", "scans without a WAL", "no scan without a WAL"],
 )
 def test_a_base_has_the_time_of_what_it_shows(tmp_path: Path, frame: int, mode: str, time_ms: int) -> None:
-    """It is the time of the last commit, or now if no commit of the generation is in it.
+    """A base has the time of the last commit in it, or the present time if it has no commit of the generation.
 
-    Size and ETag are the store's.
+    The manifest's size and ETag are those of the store.
     """
     path = tmp_path / "app.db"
     with closing(sqlite3.connect(path)) as connection:

@@ -42,7 +42,10 @@ def generation(place: Place) -> str:
 
 
 def test_an_idle_database_outlives_its_objects(place: Place, calendar: Calendar) -> None:
-    """A base in time is one more of the same generation. After half the age it is the first of another one."""
+    """Before half of the age, a base is one more of the same generation.
+
+    After that it is the first of another generation.
+    """
     with wal_database(place.database()) as writer, running(expiring(place)):
         writer.execute("insert into t values (1)")
         place.sync()
@@ -103,7 +106,7 @@ def test_a_wal_that_grows_over_epochs(place: Place, calendar: Calendar) -> None:
 
 
 def test_a_base_that_is_an_interval_late_is_given_up(place: Place) -> None:
-    """Nobody requests it again, the WAL does not restart, and no epoch can be begun for it."""
+    """Such a base is not requested again: the WAL does not restart, and no epoch can be begun for the base."""
     settings = expiring(place)
     settings = replace(settings, databases=tuple(replace(each, snapshot_interval_s=0.5) for each in settings.databases))
     with wal_database(place.database()) as writer, running(settings, limits=Limits(epoch_bytes=1, spool_share=1 << 40)):

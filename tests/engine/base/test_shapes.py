@@ -133,7 +133,7 @@ def test_a_wal_of_a_big_endian_host(tmp_path: Path) -> None:
 def test_pad_frames(tmp_path: Path) -> None:
     """psow=0 fills the sector with copies of the commit frame.
 
-    They are followed, but not countable across a restart.
+    These copies are followed, but can't be counted across a restart.
     """
     path = tmp_path / "app.db"
     with SqliteProcess(f"file:{path}?psow=0") as app, Keeping(path, tmp_path / "f") as keeping:

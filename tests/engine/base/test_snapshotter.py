@@ -46,7 +46,7 @@ def manifest(place: Place) -> Manifest:
 def stopped_at_part(number: int, place: Place, monkeypatch: pytest.MonkeyPatch, *, is_sent: bool = False) -> Base:
     """Return the base of a daemon that stopped before it sent this part.
 
-    ``is_sent`` means that those before it have arrived.
+    ``is_sent`` means that the parts before it have arrived.
     """
     send, halted = BaseCopy._send, threading.Event()
 
@@ -96,7 +96,7 @@ def test_a_later_base_counts_from_the_incarnation_it_was_copied_in(place: Place)
 
 
 def test_a_base_that_waits_for_the_wal_asks_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If no epoch can be begun for it, it comes when the WAL restarts, and no thread wakes before."""
+    """If no epoch can be begun for the base, the base comes when the WAL restarts, and no thread wakes before."""
     asked: list[float] = []
     due = snapshotter.Snapshotter.due
 
@@ -306,7 +306,7 @@ def test_a_database_that_leaves_when_its_base_is_complete_has_no_next_one(
 
 
 class HeldParts(DirectoryStorage):
-    """Takes no part of a base before ``go_on``."""
+    """A storage that takes no part of a base before ``go_on``."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -320,7 +320,7 @@ class HeldParts(DirectoryStorage):
 
 
 def test_small_databases_do_not_wait_for_a_large_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store delays the large one's parts. The others get their bases first, and then it gets its own."""
+    """The store delays the large database's parts. The others get their bases first, and then the large one does."""
     monkeypatch.setattr(base_copy, "shape_of", lambda size: Shape(size, 4096, 12 * 4096))
     storage = HeldParts(place.replica)
     small = [f"small-{number}" for number in range(6)]
@@ -344,7 +344,7 @@ def test_small_databases_do_not_wait_for_a_large_one(place: Place, monkeypatch: 
 def test_a_manifest_that_leaves_at_once_is_begun_with_its_row(
     place: Place, monkeypatch: pytest.MonkeyPatch, *, at_once: bool, state: ObjectState
 ) -> None:
-    """This saves one transaction for each base."""
+    """Beginning it with its row saves one transaction for each base."""
     offer, states = Uploader.offer, list[ObjectState]()
 
     def noted(self: Uploader, rows: Sequence[ObjectRow]) -> None:

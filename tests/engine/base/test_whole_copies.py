@@ -53,7 +53,10 @@ class Scene:
 
 
 def test_a_rest_is_in_proportion_to_what_the_copy_cost() -> None:
-    """Time counts, so that a slow store is not busy all the time, and size, since a fast store costs as well."""
+    """The copy's time counts, so that a slow store has pauses.
+
+    The copy's size counts, since a fast store costs as well.
+    """
     scene = Scene()
     assert scene.rest_s == 0
     scene.copies_once(1.0, 400 << 10)
@@ -69,7 +72,7 @@ def test_a_rest_is_in_proportion_to_what_the_copy_cost() -> None:
 
 
 def test_an_attempt_that_is_given_up_rests_by_its_time() -> None:
-    """It read and uploaded something in vain.
+    """The attempt has read and uploaded something in vain.
 
     The first attempt is begun again at once, because a commit has just come.
     """
@@ -108,7 +111,10 @@ def test_who_asks_while_a_copy_is_under_way_may_wait_for_the_next_one() -> None:
 
 
 def test_another_generation_does_not_rest() -> None:
-    """It has no base, so nothing could be restored. A database that is followed again does not pause either."""
+    """A new generation has no base, so nothing could be restored.
+
+    A database that is followed again does not pause either.
+    """
     scene = Scene()
     scene.copies_once(1.0, 1 << 30)
     scene.tracked.generation = "another"
@@ -130,7 +136,7 @@ def encrypted(place: Place) -> Iterator[SqliteProcess]:
 
 @pytest.mark.parametrize("request_of", [{"op": "sync", "names": ["app"]}, {"op": "snapshot", "name": "app"}])
 def test_changes_of_an_encrypted_file_wait_for_the_end_of_the_rest(tmp_path: Path, request_of: dict[str, Any]) -> None:
-    """LAG says how old they are. ``sync`` and ``snapshot`` have them copied at once."""
+    """LAG says how old the changes are. ``sync`` and ``snapshot`` have them copied at once."""
     limits = Limits(whole_copy_bytes_per_s=0.001)
     place = Place(tmp_path)
     with encrypted(place) as app, running(place.settings("app"), limits=limits):
@@ -159,7 +165,7 @@ def test_a_change_that_was_not_copied_when_the_daemon_stops_is_reported(tmp_path
 
 
 def test_after_the_rest_the_file_is_copied(tmp_path: Path) -> None:
-    """Nobody has to ask for it."""
+    """The copy needs no request."""
     limits = Limits(whole_copy_bytes_per_s=16 << 10)  # the pause is a second or less
     place = Place(tmp_path)
     with encrypted(place) as app, running(place.settings("app"), limits=limits):
@@ -196,7 +202,10 @@ def test_a_file_that_is_written_while_it_is_copied_is_not_copied_to_its_end(
 
 
 def test_a_file_that_is_written_during_each_copy_is_degraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This happens after several attempts, with the cause. It is well again once a copy met no commit."""
+    """The database is degraded after several attempts, with the cause.
+
+    It is well again once no commit came during a copy.
+    """
     place, read, is_busy = Place(tmp_path), BaseCopy._read, threading.Event()
     monkeypatch.setattr(snapshotter, "delay_s", lambda *_count, **_limits: 0.01)
     is_busy.set()

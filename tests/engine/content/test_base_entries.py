@@ -30,7 +30,7 @@ def test_the_entries_are_those_of_what_was_copied_however_it_was_cut(tmp_path: P
 
 
 def test_a_range_that_is_read_again_is_refused(tmp_path: Path) -> None:
-    """Its content may differ from what was uploaded first."""
+    """The range's content may differ from what was uploaded first."""
     entries = BaseEntries(PageMapWriter(tmp_path / "m" / "1.map", SIZE), SIZE)
     entries.took(0, bytes(4 * SIZE))
     with pytest.raises(TransientError):

@@ -136,7 +136,7 @@ def test_a_base_beside_a_writer_makes_the_map(tmp_path: Path, seed: int) -> None
 
 
 def test_what_only_the_wal_has_comes_from_its_frames(bases: Bases) -> None:
-    """None of it is in the file yet, and its rows are older than the base."""
+    """The pages are not in the file yet, and their rows are older than the base."""
     taken = bases.copy(4096, nothing)
     assert taken is not None
     bases.finish()
@@ -145,7 +145,7 @@ def test_what_only_the_wal_has_comes_from_its_frames(bases: Bases) -> None:
 
 
 def test_it_counts_only_once_n_is_stored(bases: Bases) -> None:
-    """Until then the spool may be dropped, and the replica returns to a position before N."""
+    """Until N is stored the spool may be dropped, and the replica returns to a position before N."""
     assert bases.copy(4096, nothing) is not None
     bases.publish()
     for _ in range(20):
@@ -157,7 +157,7 @@ def test_it_counts_only_once_n_is_stored(bases: Bases) -> None:
 
 
 def test_a_spool_that_is_read_again_before_it_counts(bases: Bases) -> None:
-    """In that case a scan makes the map."""
+    """If the spool is read again before the map counts, a scan makes the map."""
     taken = bases.copy(4096, nothing)
     assert taken is not None
     bases.store()
@@ -227,7 +227,7 @@ def test_where_there_is_a_map_a_base_makes_none(bases: Bases) -> None:
 
 
 def test_a_base_that_begins_while_another_s_map_is_made(bases: Bases) -> None:
-    """Each has its own file, because the scan thread may read the first while the second is written."""
+    """Each map has its own file, because the scan thread may read the first while the second is written."""
     first = bases.copy(4096, nothing)
     assert first is not None
     assert bases.base_maps.take(bases.row_id) is first
@@ -241,7 +241,7 @@ def test_a_base_that_begins_while_another_s_map_is_made(bases: Bases) -> None:
 
 
 def test_few_are_open_at_once(bases: Bases) -> None:
-    """Each has a file. If there are more, a scan makes their map."""
+    """Each open map has a file. If too many are open, a scan makes the next map."""
     begun = [bases.begin()[1] for _ in range(BASE_MAPS_MAX + 1)]
     assert begun[-1] is None
     assert None not in begun[:-1]

@@ -84,7 +84,7 @@ def decoded(new: NewObject) -> tuple[Frames, Trailer]:
 
 
 def test_it_holds_what_differs_and_ends_with_page_1(journal: Journal, old: list[bytes]) -> None:
-    """Pages come from the file where the map differs, and from the pass before.
+    """A bridge has pages of the file where the map differs, and pages from the pass before.
 
     Pages that need not be read are left out.
     """
@@ -122,7 +122,7 @@ def test_what_it_changes_in_the_map(journal: Journal, old: list[bytes]) -> None:
 
 
 def test_a_bridge_that_is_worse_than_a_base(journal: Journal, old: list[bytes], tmp_path: Path) -> None:
-    """It would have too many pages, or take too much of the spool. When it is dropped, it leaves nothing."""
+    """Such a bridge would have too many pages, or take too much of the spool. When it is dropped, it leaves nothing."""
     chance = random.Random(2)
     other = [chance.randbytes(SIZE) for _ in old]
     for limits in ({"pages_bytes_max": 3 * SIZE}, {"body_bytes_max": 2 * SIZE}):
@@ -135,7 +135,10 @@ def test_a_bridge_that_is_worse_than_a_base(journal: Journal, old: list[bytes], 
 
 
 def test_the_epoch_before_may_grow_while_it_is_built(journal: Journal, old: list[bytes]) -> None:
-    """Its key names the end of the epoch before. If another epoch began meanwhile, the bridge can't be used."""
+    """The bridge's key names the end of the epoch before.
+
+    If another epoch began meanwhile, the bridge can't be used.
+    """
     made = body(journal)
     offer(made, 2, [b"2" * SIZE])
     with pytest.raises(TransientError, match="epoch 2 began without it"):

@@ -34,7 +34,7 @@ def test_all_pages_are_all_pages() -> None:
 
 
 def test_the_frames_of_an_incarnation(tmp_path: Path) -> None:
-    """They end at the cursor. A frame that was overwritten meanwhile is not returned."""
+    """The frames end at the cursor. A frame that was overwritten meanwhile is not returned."""
     path = tmp_path / "app.db"
     with wal_database(path, 4096) as connection:
         insert(connection, commits=4, rows=20, size=900)

@@ -52,7 +52,7 @@ def wait(scene: Scene) -> BridgeWait:
 
 
 def test_rests_grow_with_each_failure(scene: Scene, wait: BridgeWait) -> None:
-    """Each pause is twice as long, and a minute at most."""
+    """Each pause is twice as long as the one before, and a minute at most."""
     assert wait.wait_s() == 0
     rests = [wait.rest_after_failure() for _ in range(20)]
     assert rests[:4] == [RETRY_S, 2 * RETRY_S, 4 * RETRY_S, 8 * RETRY_S]
@@ -80,7 +80,7 @@ def test_whoever_asks_ends_a_rest_but_not_at_once(scene: Scene, wait: BridgeWait
 
 
 def test_it_waits_for_what_is_named(scene: Scene, wait: BridgeWait) -> None:
-    """A client that asks meanwhile is told. Once the condition was true, it is not checked again."""
+    """A client that asks meanwhile is told the condition. Once the condition was true, it is not checked again."""
     answers = iter([False, True])
     wait.wait_for(lambda: next(answers), "storage can be reached")
     waiting = [wait.is_for_event]

@@ -63,7 +63,7 @@ def test_without_a_map_or_a_base_there_is_nothing_to_bridge_from(gaps: Gaps, mis
 
 
 def test_a_base_under_way_is_worthless(gaps: Gaps) -> None:
-    """It was read before the gap, so its pages would not fit together with the bridge's."""
+    """The base was read before the gap, so its pages would not fit together with the bridge's."""
     generation = gaps.tracked.generation
     assert generation is not None
     gaps.journal.base_begun(

@@ -133,7 +133,7 @@ def test_a_base_begins_although_the_wal_never_restarts(bases: Bases) -> None:
 
 
 def test_what_is_committed_while_the_wal_is_read_again_is_in_it(bases: Bases) -> None:
-    """Commits during the reading are followed and stored as usual, and added at the end."""
+    """Commits during the reading are followed and stored as usual, and added to the first transaction at the end."""
     full_bytes = bases.limits.epoch_bytes
     for rest in (bases.limits.epoch_start_bytes, 2000):
         bases.limit(epoch_start_bytes=rest, epoch_bytes=full_bytes)
@@ -166,7 +166,7 @@ def test_the_epoch_stays_open_until_the_base_has_begun(bases: Bases) -> None:
 
 
 def test_a_wal_that_restarts_needs_nothing_of_it(bases: Bases) -> None:
-    """A restart while the WAL is read again ends that, and leaves nothing."""
+    """If the WAL restarts while it is read again, the reading ends and leaves nothing."""
     bases.begin_base()
     bases.look()
     bases.scan()
@@ -183,7 +183,7 @@ def test_a_wal_that_restarts_needs_nothing_of_it(bases: Bases) -> None:
 
 
 def test_a_transaction_that_is_too_large_is_said_and_tried_later(bases: Bases) -> None:
-    """It would displace what other databases have in the spool. Following is not affected."""
+    """The transaction would displace what other databases have in the spool. Following is not affected."""
     share = bases.limits.spool_share
     bases.limit(spool_share=1 << 80)
     bases.begin_base()

@@ -77,7 +77,7 @@ def dying(deaths: Deaths, patch: pytest.MonkeyPatch) -> None:
 # A process that is killed closes its files. One that only pretends to be dead does not.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_whenever_it_dies_the_gap_is_bridged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The daemon dies at each write in turn, until it succeeds. Each time the next one continues."""
+    """The daemon dies at each write in turn, until it succeeds. Each time the next daemon continues."""
     deaths = Deaths(0)
     with closing(Gaps(tmp_path, page_size=1024, auto_vacuum=1)) as gaps:
         gaps.sql("INSERT INTO t (y) VALUES " + ", ".join("(randomblob(900))" for _ in range(120)))
@@ -151,7 +151,7 @@ def test_another_page_size_is_not_bridged(gaps: Gaps) -> None:
 def test_a_file_that_is_gone_is_waited_for(gaps: Gaps) -> None:
     """The file that takes its place is compared with what was shipped.
 
-    First it is the same, and then it is another one.
+    The first such file is the same, and the second is another one.
     """
     gaps.sql("PRAGMA wal_checkpoint(TRUNCATE)")
     gaps.settle()
@@ -196,7 +196,7 @@ def test_somebody_who_asks_ends_the_back_off(gaps: Gaps) -> None:
 
 
 def test_what_fails_again_and_again_is_tried_less_and_less(gaps: Gaps, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file can't be read."""
+    """Here the file can't be read."""
     gaps.limit(bridge_retry_s=0.001, bridge_retry_s_max=0.005)
     monkeypatch.setattr(bridge_scan, "open_file", lambda _path: None)
     gaps.follower.leave(gaps.tracked, Gap.of(GapKind.OVERWRITTEN, "commits are lost"))
@@ -213,7 +213,7 @@ def test_what_fails_again_and_again_is_tried_less_and_less(gaps: Gaps, monkeypat
 
 @pytest.mark.parametrize("steps", [0, 5, 9, 13])
 def test_a_write_past_sqlite_while_a_gap_is_bridged(gaps: Gaps, steps: int) -> None:
-    """Whenever it comes, and however few looks there were before it, it is not lost."""
+    """The write is not lost, whenever it comes, and however few looks there were before it."""
     gaps.sql("DROP INDEX i")  # so that only the rows are changed
     gaps.settle()
     with gaps.path.open("r+b", buffering=0) as file:  # the connection stays open, so that no close of it is seen

@@ -112,7 +112,7 @@ def check_map(gaps: Gaps) -> None:
 # A process that is killed closes its files. One that only pretends to be dead does not.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_whenever_the_machine_dies_the_map_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It dies at each write in turn, until it succeeds. The next gap is bridged in the same generation."""
+    """The machine dies at each write in turn, until it succeeds. The next gap is bridged in the same generation."""
     deaths = Deaths(0)
     with closing(Gaps(tmp_path, page_size=PAGE_SIZE, auto_vacuum=1)) as gaps:
         gaps.sql("INSERT INTO t (y) VALUES " + ", ".join("(randomblob(900))" for _ in range(60)))

@@ -51,7 +51,7 @@ def test_a_map_is_made_beside_a_writer(tmp_path: Path, seed: int, monkeypatch: p
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_map_that_is_lost_is_made_again_at_once(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its rows were in the lost file. The WAL that has them need not restart."""
+    """The map's rows were in the lost file. The WAL that has these pages need not restart."""
     chance = random.Random(seed)
     with closing(Gaps(tmp_path, page_size=chance.choice([512, 4096]), auto_vacuum=seed % 3)) as gaps:
         for _ in range(8):
@@ -74,7 +74,7 @@ def test_a_map_that_is_lost_is_made_again_at_once(tmp_path: Path, seed: int, mon
 
 
 def test_a_map_counts_only_once_what_it_holds_is_stored(gaps: Gaps) -> None:
-    """The file has frames that are only spooled. If these are taken back, no replica has them."""
+    """The file has frames that are only spooled. If the spool is taken back, no replica has these frames."""
     gaps.sql("INSERT INTO t (y) VALUES (randomblob(500000))")
     for _ in range(300):
         gaps.look()
@@ -86,7 +86,7 @@ def test_a_map_counts_only_once_what_it_holds_is_stored(gaps: Gaps) -> None:
 
 
 def test_a_database_without_wal_mode_wakes_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its map is not tried again by the clock, but with the first segment that is stored."""
+    """A map that can't be made is not tried again by the clock, but with the first segment that is stored."""
     with closing(Gaps(tmp_path, page_size=4096, auto_vacuum=0)) as gaps:
         gaps.die()
         gaps.app.execute("PRAGMA journal_mode = DELETE")
@@ -109,7 +109,7 @@ def row(epoch: int, first: int, last: int) -> RedoRow:
 
 
 def test_rows_must_follow_one_another() -> None:
-    """They go from the start to the end, over epochs. A missing one would leave pages of which nothing is known."""
+    """The rows go from the start to the end, over epochs. A missing row would leave pages of which nothing is known."""
     start = Position(G1, 2, 5)
     assert follows([row(2, 6, 9), row(2, 10, 10), row(3, 1, 4)], start, Position(G1, 3, 4))
     assert follows([], start, start)

@@ -69,7 +69,7 @@ def three(tmp_path: Path) -> Iterator[Sealing]:
 
 
 def test_one_alone_is_made_at_once(three: Sealing) -> None:
-    """The same holds for another one that comes long after it."""
+    """A map that comes long after another one is made at once, too."""
     assert not three.go_on(1)
     three.now_s += SEAL_S
     assert not three.go_on(2)
@@ -77,8 +77,8 @@ def test_one_alone_is_made_at_once(three: Sealing) -> None:
 
 
 def test_those_that_follow_are_made_together(three: Sealing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files are durable before their names, and the names before the journal has them, in one
-    transaction for all.
+    """The files are durable before their names, and the names before the journal has them, in one transaction for
+    all maps.
     """
     assert not three.go_on(1)
     assert [three.go_on(2), three.go_on(3)] == [True, True]
@@ -141,7 +141,9 @@ def test_an_error_of_the_disk_is_that_of_the_map_that_met_it(three: Sealing, mon
 
 
 def test_a_file_whose_fsync_failed_is_no_map(three: Sealing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not for its own database either: another fsync of it succeeds, although its bytes may not be on the disk."""
+    """The map is not used for its own database either: a later fsync may succeed although the bytes are not on the
+    disk.
+    """
     three.go_on(1)
     three.go_on(2)
     three.go_on(3)
@@ -162,7 +164,7 @@ def test_a_file_whose_fsync_failed_is_no_map(three: Sealing, monkeypatch: pytest
 
 
 def test_one_that_is_dropped_is_not_made_with_others(three: Sealing) -> None:
-    """It is dropped because the daemon stops, for example, or its file was closed."""
+    """A map is dropped because the daemon stops, for example, or because its file was closed."""
     three.go_on(1)
     three.go_on(2)
     three.go_on(3)

@@ -137,7 +137,7 @@ def test_the_wal_is_recovered(scene: Scene) -> None:
 
 
 def test_the_daemon_starts_again(scene: Scene) -> None:
-    """It remembers that the replica has the version of the file, which is lost when the WAL is recovered."""
+    """The daemon remembers that the replica has the file's version, which is lost when the WAL is recovered."""
     with followed(scene):
         commit_and_copy_back(scene)
         scene.overwrite("first.....", "another...")
@@ -148,7 +148,7 @@ def test_the_daemon_starts_again(scene: Scene) -> None:
 
 
 def recover_and_copy_back(scene: Scene, *more: str) -> SqliteProcess:
-    """Kill the application. The next one recovers the WAL and copies back what it commits, and all before."""
+    """Kill the application. The next one recovers the WAL and copies back all its frames, and its own commits."""
     scene.app.kill()
     app = SqliteProcess(scene.path)
     app.execute(insert("third....."), "PRAGMA wal_checkpoint", *more)
@@ -199,7 +199,7 @@ def test_the_wal_is_recovered_between_two_looks(
 
 @pytest.mark.parametrize("is_small", [True, False])
 def test_a_backup_is_copied_over(scene: Scene, *, is_small: bool) -> None:
-    """This holds also if so much differs that a new generation begins. The frames would hide what readers see."""
+    """The replica has the backup, even if a new generation begins. The frames would hide what readers see."""
     backup = scene.place.folder / "backup.db"
     with followed(scene):
         commit_and_copy_back(scene)
@@ -217,7 +217,7 @@ def test_a_backup_is_copied_over(scene: Scene, *, is_small: bool) -> None:
 
 
 def copy_longer_over(scene: Scene) -> list[str]:
-    """Copy a backup over the database that has more rows than it. Return these rows."""
+    """Copy a backup that has more rows over the database. Return the backup's rows."""
     backup, rows = scene.place.folder / "backup.db", [f"longer..{number:02}" for number in range(20)]
     shutil.copyfile(scene.path, backup)
     with closing(sqlite3.connect(backup)) as connection, connection:
@@ -273,7 +273,7 @@ def test_a_longer_backup_that_has_the_pages_of_the_wal_as_they_are(scene: Scene)
 
 
 def test_a_scrub_compares_pages_that_were_copied_back(scene: Scene) -> None:
-    """No event and no time shows it, because the daemon was away and the time was restored."""
+    """No event and no time shows the change, because the daemon was away and the file's times were restored."""
     with followed(scene):
         commit_and_copy_back(scene)
     times = scene.path.stat()
@@ -286,7 +286,10 @@ def test_a_scrub_compares_pages_that_were_copied_back(scene: Scene) -> None:
 
 
 def test_a_map_that_is_lost_has_the_version_of_the_file(scene: Scene) -> None:
-    """Its rows are lost with it. The WAL's frames, from which it could be made, do not show what the file has."""
+    """The map's rows are lost with it.
+
+    The WAL's frames, from which a map could be made, do not show what the file has.
+    """
     with followed(scene):
         commit_and_copy_back(scene)
         scene.overwrite("first.....", "another...")

@@ -178,7 +178,7 @@ def test_only_what_is_stored_reaches_the_file(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("how", ["gone", "torn", "older", "foreign"])
 def test_a_file_of_another_history_is_no_map(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It counts as lost and is made again. An older copy of the state directory's file is refused."""
+    """Such a file counts as lost and is made again. An older copy of the state directory's file is refused."""
     life = Life(tmp_path, 1, UnsafeFile(Deaths(), monkeypatch))
     path = tmp_path / "maps" / "1.map"
     older = path.read_bytes()
@@ -205,7 +205,7 @@ def test_a_file_of_another_history_is_no_map(tmp_path: Path, how: str, monkeypat
 
 
 def test_maps_are_written_when_much_is_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are not written for each segment."""
+    """Maps are not written for each segment."""
     life = Life(tmp_path, 1, UnsafeFile(Deaths(), monkeypatch))
     life.commit()
     life.journal.stored(rows_of(life.journal)[0].id, now_ms=1, tokens=1.0)
@@ -259,7 +259,7 @@ def peeked(maps: PageMaps) -> list[int] | None:
 def test_another_thread_sees_the_same_map_while_the_file_takes_rows_over(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has read the rows before, so the file says nothing else of any page afterwards."""
+    """The other thread has read the rows before, so the file says the same of each page afterwards."""
     life = Life(tmp_path, seed, UnsafeFile(Deaths(), monkeypatch))
     for _ in range(4):
         life.commit()
@@ -279,7 +279,7 @@ def test_another_thread_sees_the_same_map_while_the_file_takes_rows_over(
 def test_another_thread_leaves_a_map_with_many_rows_to_the_scan_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That one writes the file."""
+    """The scan thread writes the file."""
     life = Life(tmp_path, 1, UnsafeFile(Deaths(), monkeypatch))
     maps = PageMaps(life.journal, redo_rows=2)
     life.commit()
@@ -292,7 +292,7 @@ def test_another_thread_leaves_a_map_with_many_rows_to_the_scan_thread(
 
 @pytest.mark.parametrize("how", ["gone", "torn", "older"])
 def test_another_thread_does_not_judge_a_map(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is wrong with it may be a write that is under way."""
+    """What looks wrong in the map may be a write that is under way."""
     life = Life(tmp_path, 1, UnsafeFile(Deaths(), monkeypatch))
     path, maps = tmp_path / "maps" / "1.map", PageMaps(life.journal)
     older = path.read_bytes()
@@ -315,7 +315,7 @@ def test_another_thread_does_not_judge_a_map(tmp_path: Path, how: str, monkeypat
 def test_a_map_that_is_made_meanwhile_is_not_mixed_with_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its rows do not belong to the file that is open."""
+    """The new map's rows do not belong to the file that is open."""
     life = Life(tmp_path, 1, UnsafeFile(Deaths(), monkeypatch))
     life.commit()
     maps, redo_rows = PageMaps(life.journal), life.journal.redo_rows

@@ -87,7 +87,7 @@ def goes_on(place: Place, generation: str, *, bridged: int) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_restored_while_the_daemon_was_away(place: Place, mode: str) -> None:
-    """A scan shows that it is what was shipped. Without a WAL the scan is a bridge, whatever it shows."""
+    """A scan shows that the restored file is what was shipped. Without a WAL the scan is a bridge in any case."""
     generation, _ = begun(place, mode)
     remove(place)
     restore(place)
@@ -127,7 +127,7 @@ def test_restored_over_the_file_beside_the_daemon(place: Place) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_lost_and_restored_beside_the_daemon(place: Place, mode: str) -> None:
-    """As long as it is missing the generation waits."""
+    """As long as the file is missing, the generation waits."""
     generation, _ = begun(place, mode)
     with running(place.settings("app")):
         place.sync()

@@ -24,7 +24,7 @@ def running(queue: ScanQueue) -> Iterator[None]:
 
 
 def test_an_urgent_scan_interrupts_another() -> None:
-    """It does so after the block that is being read. Then the other scan continues."""
+    """The urgent scan begins after the block that is being read. Then the other scan continues."""
     queue, seen, ended = ScanQueue(bytes_per_s_max=1e12), list[str](), threading.Event()
 
     def urgent() -> ScanSteps:
@@ -76,7 +76,7 @@ def test_all_scans_share_one_pace() -> None:
 
 
 def test_a_scan_that_waits_lets_others_go_on() -> None:
-    """A scan that is to begin later does, too."""
+    """A scan that is to begin later lets others continue, too."""
     queue, seen, ended = ScanQueue(), list[str](), threading.Event()
 
     def waiting() -> ScanSteps:

@@ -77,8 +77,8 @@ def restored(place: Place) -> bytes:
 
 
 def test_a_page_that_nobody_committed_is_found_and_healed(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is reported once as an error, the positions since the last good scrub are suspect, and the next scrub is
-    clean.
+    """The page is reported once as an error, the positions since the last good scrub are suspect, and the next
+    scrub is clean.
     """
     path = place.database()
     with application(path) as app, running(place.settings("app")):
@@ -119,7 +119,7 @@ def test_a_page_that_nobody_committed_is_found_and_healed(place: Place, capsys: 
 
 
 def test_a_scrub_comes_by_itself(place: Place) -> None:
-    """It comes at its interval, again and again, and not after it is switched off."""
+    """Scrubs come at their interval, again and again, and not after they are switched off."""
     settings = place.settings("app")
     with application(place.database()) as app, running(scrubbing(settings, 0.2)):
         fill(app)
@@ -141,7 +141,7 @@ def test_a_scrub_comes_by_itself(place: Place) -> None:
 
 
 def test_what_cannot_be_healed_begins_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If no bridge can be made, a new base is taken, which is the live file."""
+    """If no bridge can be made, a new base is taken, which is a copy of the live file."""
     monkeypatch.setattr(Bridges, "begin", lambda *_: False)
     limits = Limits(generation_delay_s=0.01)
     with application(place.database()) as app, running(place.settings("app"), limits=limits):
@@ -160,7 +160,7 @@ def test_what_cannot_be_healed_begins_again(place: Place, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("auto_vacuum", [0, 1])
 def test_an_honest_database_raises_no_alarm(place: Place, auto_vacuum: int) -> None:
-    """It may write, checkpoint in all modes, VACUUM, shrink, close and open meanwhile."""
+    """The database may write, checkpoint in all modes, VACUUM, shrink, close and open meanwhile."""
     path = place.database()
     with SqliteProcess(path) as app:
         app.execute(f"PRAGMA auto_vacuum = {auto_vacuum}", "PRAGMA journal_mode = WAL")
@@ -213,7 +213,7 @@ def work_honestly(path: Path, stop: threading.Event) -> None:
 
 @pytest.mark.parametrize("cipher", ["chacha20", "aes256cbc"])
 def test_an_encrypted_database_raises_no_alarm(place: Place, cipher: str) -> None:
-    """This holds also if each page is encrypted again when it is copied from the WAL."""
+    """No page counts as different, even if each page is encrypted again when it is copied from the WAL."""
     if not hasattr(apsw, "mc_version"):
         pytest.skip("another apsw than that of apsw-sqlite3mc is installed")
     with SqliteProcess(place.database(), module="apsw") as app:

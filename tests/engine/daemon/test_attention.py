@@ -45,7 +45,7 @@ def working(stalls: StallDetector, name: str) -> Iterator[None]:
 
 
 def test_a_database_is_unseen_from_when_its_look_is_due_until_one_has_seen_all() -> None:
-    """To begin a look is not enough. A database whose look is due later is not unseen."""
+    """Beginning a look is not enough. A database whose look is due later is not unseen."""
     schedule, app, later = Schedule(), followed("app", 1), followed("later", 2)
     attention = Attention(schedule, StallDetector(), lambda: [app, later])
     schedule.at(later, 3600)

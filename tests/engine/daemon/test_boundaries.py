@@ -103,7 +103,7 @@ def test_a_fault_costs_one_database_for_as_long_as_it_lasts(
 
 
 def test_a_side_file_that_is_a_link_to_itself_suspends_its_database(place: Place) -> None:
-    """Its -shm can't be looked at. It is created under an application that is running."""
+    """The database's -shm can't be looked at. The link is created under an application that is running."""
     with (
         wal_database(place.database()),
         wal_database(place.database("other")) as other,

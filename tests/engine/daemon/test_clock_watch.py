@@ -45,7 +45,7 @@ def test_of_several_stores_the_one_that_differs_most_counts() -> None:
 
 
 def test_a_clock_that_is_off_is_said_once_with_its_direction() -> None:
-    """It is reported once for as long as it is off. When it is off again, it is reported again."""
+    """A wrong clock is reported once until it is right. When it is wrong again, it is reported again."""
     store_ms: list[int | None] = [NOW_MS - 86_400_000]
     clock = watch(store_ms)
     with capture_logs() as lines:
@@ -83,9 +83,9 @@ def test_the_true_time_is_a_stores_if_all_differ(off_ms: list[int | None], true_
 
 
 def test_a_clock_that_was_set_back_is_known_to_be_right() -> None:
-    """Without a store's clock, the clock that counts from the boot shows it.
+    """Without a store's clock, the clock that counts from the boot shows that the machine's clock is right.
 
-    The next run of the same boot knows it too.
+    The next run of the same boot knows this too.
     """
     ahead_ms, noted = [0], list[Noted]()
     clock = ClockWatch(wall_ms=lambda: NOW_MS + ahead_ms[0], boot_ms=lambda: 5_000, note=noted.append)
@@ -108,7 +108,7 @@ def test_a_clock_that_was_set_back_is_known_to_be_right() -> None:
 
 
 def test_what_the_next_run_must_know_is_in_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It holds for this boot. After a reboot it is unknown whether the clock was ahead or is behind."""
+    """The note is valid for this boot. After a reboot it is unknown whether the clock was ahead or is behind."""
     with Journal.open(tmp_path) as journal:
         remembering_clock(journal).compare()
         noted = (journal.fact("clock") or "").split(" ")
@@ -126,7 +126,7 @@ def test_what_the_next_run_must_know_is_in_the_journal(tmp_path: Path, monkeypat
 
 
 def test_a_clock_that_was_set_forward_has_leapt_for_a_day() -> None:
-    """It has leapt if it was set by more than clocks usually differ. If it is set back, this ends."""
+    """A clock has leapt if it was set by more than clocks usually differ. Setting the clock back ends this."""
     ahead_ms, boot_ms = [0], [5_000]
     clock = ClockWatch(wall_ms=lambda: NOW_MS + boot_ms[0] + ahead_ms[0], boot_ms=lambda: boot_ms[0])
     assert not clock.has_leapt()
@@ -173,7 +173,10 @@ def test_a_second_leap_is_a_leap_for_the_next_run_too() -> None:
 
 
 def test_a_clock_that_was_set_back_proves_nothing_where_a_store_told_its_time() -> None:
-    """It may have been right before. The next run of the boot does not assume it to be true before an answer."""
+    """The clock may have been right before.
+
+    The next run of the boot does not trust it before an answer of the store.
+    """
     ahead_ms, store_ms, noted = [0], list[int | None]([NOW_MS]), list[Noted]()
     stores = [SimpleNamespace(clock_ms=lambda: store_ms[0])]
 
@@ -199,14 +202,14 @@ def test_a_clock_that_was_set_back_proves_nothing_where_a_store_told_its_time() 
 
 @pytest.mark.parametrize("store_ms", [-1, 0, 946_684_800_000, 7_258_118_400_001, 253_370_764_800_000])
 def test_a_date_that_cannot_be_true_is_not_taken_for_the_time(store_ms: int) -> None:
-    """It has no room in a key, or all that was stored before would be doubtful. Nothing is deleted meanwhile."""
+    """Such a date does not fit a key, or would make all stored times doubtful. Nothing is deleted meanwhile."""
     clock = watch([store_ms])
     assert (clock.now_ms(), clock.is_known()) == (NOW_MS, False)
     assert "the store's" in clock.words()
 
 
 def test_an_answer_is_no_failure_because_the_clock_cannot_be_noted() -> None:
-    """The journal's disk is full, so it is noted with a later answer."""
+    """The journal's disk is full, so the store's time is noted with a later answer."""
     noted, is_full = list[Noted](), [True]
 
     def note(new: Noted) -> None:

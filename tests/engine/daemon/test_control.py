@@ -99,7 +99,7 @@ def test_what_a_sync_reached_is_said_though_a_gap_is_bridged_now(place: Place, m
 
 
 def test_a_journal_that_cant_be_written_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is noted while the disk of the state directory is full. So status and sync say it instead of silence."""
+    """Nothing is noted while the disk of the state directory is full, so status and sync report this."""
     advance, is_full = Journal.advance, threading.Event()
 
     def written(self: Journal, advances: Sequence[Advance]) -> Sequence[ObjectRow]:
@@ -182,7 +182,7 @@ def test_every_request_has_an_answer(place: Place, request_: object) -> None:
 def test_a_request_that_meets_a_fault_is_an_error_and_the_daemon_goes_on(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This holds for any exception while an answer is made."""
+    """Any exception while an answer is made becomes an error in the answer."""
 
     def fail(*_args: object) -> None:
         raise MemoryError

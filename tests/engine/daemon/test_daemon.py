@@ -49,7 +49,7 @@ def insert(writer: SqliteProcess, *values: int) -> None:
 
 
 def test_what_is_committed_is_restored(place: Place) -> None:
-    """They are committed before the start, while it runs, across checkpoints, and after a restart of the daemon."""
+    """Commits come before the start, while the daemon runs, across checkpoints, and after a restart of the daemon."""
     with wal_database(place.database()) as writer:
         insert(writer, 1, 2)
         with running(place.settings("app")):
@@ -71,7 +71,7 @@ def test_what_is_committed_is_restored(place: Place) -> None:
 
 
 def test_a_database_that_is_missing_is_picked_up_when_it_appears(place: Place) -> None:
-    """Its state is "missing" with a remedy, then following. The other database is not affected."""
+    """The database's state is "missing" with a remedy, then following. The other database is not affected."""
     with wal_database(place.database("there")) as writer, running(place.settings("there", "later")):
         wait_for(lambda: place.row("later").state == "missing")
         assert "does not exist" in place.row("later").cause
@@ -106,7 +106,7 @@ def test_a_base_is_taken_when_somebody_asks(place: Place) -> None:
 
 
 def test_another_file_in_its_place_is_a_gap(place: Place) -> None:
-    """If a restored backup is moved over the database, it is bridged, or a new generation begins.
+    """If a restored backup is moved over the database, the gap is bridged, or a new generation begins.
 
     No position is lost.
     """
@@ -175,7 +175,10 @@ def test_a_full_spool_gives_way_and_begins_anew_when_storage_is_back(
 
 
 def test_a_full_spool_costs_a_bridge(place: Place) -> None:
-    """What was dropped is in the database, and few pages of it differ. Objects that were begun reach storage first."""
+    """The database still has what was dropped, and few of its pages differ.
+
+    Objects that were begun reach storage first.
+    """
     storage = FakeStorage()
     is_away = [False]
 
@@ -220,7 +223,10 @@ def has_map(place: Place) -> bool:
 
 
 def test_what_is_left_of_a_database_no_longer_configured_goes_up_all_the_same(place: Place) -> None:
-    """Its spool is shipped. A replica that another daemon has taken over meanwhile disturbs nobody."""
+    """Such a database's spool is shipped.
+
+    If another daemon took over the replica meanwhile, others are not affected.
+    """
     storage = FakeStorage()
     with wal_database(place.database("old")) as writer, wal_database(place.database("new")):
         with running(place.settings("old"), storage):
@@ -283,7 +289,10 @@ def test_a_new_container_with_the_same_state_goes_on(
     *,
     goes_on: bool,
 ) -> None:
-    """Its host name, or its machine id, differs. A clone of a disk with another machine id does not continue."""
+    """The container's host name, or its machine id, differs.
+
+    A clone of a disk with another machine id does not continue.
+    """
 
     def become(boot: str, machine: str) -> None:
         monkeypatch.setattr("walsyncd.engine.ship.ownership.machine_id", lambda: machine)

@@ -43,7 +43,7 @@ def test_a_daemon_of_another_version_is_understood() -> None:
 
 
 def test_a_state_that_only_a_newer_daemon_knows_is_no_good_one() -> None:
-    """It is shown as failing, and not as a state in which nothing is wrong."""
+    """An unknown state is shown as failing, and not as a state in which nothing is wrong."""
     values = asdict(unseen("app", "/srv/app.db"))
     assert parse_status(values | {"state": "floating"}).state is DatabaseState.FAILING
     assert parse_status(values | {"state": "following"}).state is DatabaseState.FOLLOWING

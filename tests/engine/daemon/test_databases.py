@@ -159,7 +159,7 @@ def _another(value: object) -> object:
 
 
 def test_a_reload_goes_by_what_the_last_one_said_however_late_the_follower_is(place: Place) -> None:
-    """The follower applies settings when it comes to the database. The comparison does not depend on that."""
+    """The follower applies settings when it takes the database. A reload compares with the last reload instead."""
     now = Reloaded(place.settings("app"), FakeStorage())
     busy, released = threading.Event(), threading.Event()
 
@@ -183,7 +183,7 @@ def test_a_reload_goes_by_what_the_last_one_said_however_late_the_follower_is(pl
 
 
 def test_a_shorter_retention_is_kept_without_waiting_for_a_base(place: Place) -> None:
-    """The old settings planned the next pruning in a day. By the new ones it is due now."""
+    """The old settings planned the next pruning in a day. The new settings make it due now."""
     with two_followed(place) as now:
         app, other = now.settings.databases
         assert place.row().pruned_ms == 0

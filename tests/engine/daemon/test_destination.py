@@ -35,7 +35,7 @@ def moved(settings: Settings) -> Settings:
 
 
 def test_a_reload_moves_every_database_to_another_storage(place: Place) -> None:
-    """This includes idle ones. Each has a base there, and nothing more is sent to the old storage."""
+    """Idle databases move, too. Each gets a base in the new storage, and nothing more is sent to the old one."""
     settings, old, new = place.settings("app", "idle"), FakeStorage(), Elsewhere()
     source = (settings, old)
     with wal_database(place.database()) as writer, wal_database(place.database("idle")):
@@ -94,7 +94,7 @@ def test_a_storage_that_refuses_us_is_refused_and_one_that_is_away_is_not(place:
 
 
 def test_a_restart_with_another_storage_begins_anew_too(place: Place) -> None:
-    """This holds also for a database to which nothing is written any more."""
+    """A database to which nothing is written any more begins again as well."""
     settings, new = place.settings("app"), Elsewhere()
     with wal_database(place.database()):
         with running(settings, FakeStorage()):
@@ -113,7 +113,10 @@ def is_all_compacted(place: Place) -> bool:
 
 
 def test_a_reload_turns_deletion_off_and_on(place: Place) -> None:
-    """If it is off, there is no pruning or compaction, and the clock renews bases. If it is on, it is the reverse."""
+    """Without deletion there is no pruning or compaction, and the clock renews bases.
+
+    With deletion it is the reverse.
+    """
     kept = place.settings("app")
     entries = tuple(replace(entry, snapshot_interval_s=0.2) for entry in kept.databases)
     kept = replace(kept, databases=entries)

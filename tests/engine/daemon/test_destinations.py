@@ -62,7 +62,7 @@ def test_each_database_is_in_the_storage_that_it_selects(place: Place) -> None:
 
 
 def test_a_storage_that_nobody_selects_is_left_alone(place: Place) -> None:
-    """It is not opened, and gets no request."""
+    """Such a storage is not opened, and gets no request."""
     with wal_database(place.database("a")), running(two(place, a=""), {DEFAULT: FakeStorage()}):
         place.sync("a")
 
@@ -71,7 +71,7 @@ def test_a_storage_that_nobody_selects_is_left_alone(place: Place) -> None:
     ("trouble", "words"), [(away, "storage eu is away: the line is down"), (refuse, "storage eu refuses")]
 )
 def test_a_storage_in_trouble_holds_no_other_back(place: Place, trouble: object, words: str) -> None:
-    """The storage is named, and what waits for it is uploaded later."""
+    """The storage in trouble is named, and what waits for it is uploaded later."""
     stores = {DEFAULT: FakeStorage(), EU: FakeStorage()}
     settings = two(place, a="", b="eu")
     databases = [wal_database(place.database(name)) for name in "ab"]
@@ -116,7 +116,7 @@ def test_a_database_moves_by_a_reload_and_only_that_one(place: Place) -> None:
 
 
 def test_a_restart_finds_the_database_elsewhere(place: Place) -> None:
-    """The journal says where it was."""
+    """The journal says in which storage the database was."""
     stores = {DEFAULT: FakeStorage(), EU: FakeStorage()}
     with wal_database(place.database("a")):
         with running(two(place, a=""), stores):
@@ -141,7 +141,7 @@ def test_a_storage_that_refuses_us_changes_nothing(place: Place) -> None:
 
 
 def test_a_storage_that_is_removed_ends(place: Place) -> None:
-    """Its database moves, and the removed storage gets no further request."""
+    """The removed storage's database moves, and the storage gets no further request."""
     stores = {DEFAULT: FakeStorage(), EU: FakeStorage()}
     settings = two(place, a="eu")
     source: tuple[Settings, Given] = (settings, stores)

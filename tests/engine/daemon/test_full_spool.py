@@ -86,7 +86,7 @@ def test_while_the_storage_answers_the_follower_waits(tmp_path: Path) -> None:
 
 
 def test_another_storage_that_is_away_drops_nothing_of_this_one(tmp_path: Path) -> None:
-    """What fills the spool is on its way to this storage, and the follower waits for that."""
+    """What fills the spool is on its way to this storage, and the follower waits until it is stored."""
     with Journal.open(tmp_path) as journal:
         world = World(journal, followed=True)
         world.others.append(world.other_away)
@@ -95,7 +95,7 @@ def test_another_storage_that_is_away_drops_nothing_of_this_one(tmp_path: Path) 
 
 
 def test_a_spool_with_room_keeps_nobody_waiting(tmp_path: Path) -> None:
-    """This holds whether the storage answers or not."""
+    """Nobody waits, whether the storage answers or not."""
     with Journal.open(tmp_path) as journal:
         world = World(journal, followed=True)
         world.full_spool = FullSpool(
@@ -131,7 +131,7 @@ def test_what_can_be_bridged_keeps_its_generation(tmp_path: Path) -> None:
 
 
 def test_a_database_that_storage_refuses_leaves_room_for_the_others(place: Place) -> None:
-    """Its backlog never shrinks.
+    """The refused database's backlog never shrinks.
 
     It stops at three quarters of the spool, and the other database's commits are stored.
     """

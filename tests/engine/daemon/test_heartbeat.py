@@ -49,7 +49,7 @@ class Scene:
 
 
 def test_an_idle_daemon_sleeps_for_ever() -> None:
-    """It has reported that it is ready, nothing has changed, and there is no watchdog, so nothing is due."""
+    """The daemon has reported that it is ready, nothing has changed, and there is no watchdog, so nothing is due."""
     scene = Scene()
     scene.heart.ready()
     assert scene.manager.told == ["READY=1", "STATUS=1 database, 0 behind"]
@@ -78,7 +78,7 @@ def test_changes_wake_once_and_are_told_at_most_so_often() -> None:
 
 
 def test_the_watchdog_is_fed_only_while_nobody_hangs() -> None:
-    """It is fed at half its interval. If it is not, the service manager acts."""
+    """The watchdog is fed at half its interval. If it is not fed, the service manager acts."""
     scene = Scene(watchdog_s=300)
     scene.heart.ready()
     scene.heart.beat()
@@ -92,7 +92,7 @@ def test_the_watchdog_is_fed_only_while_nobody_hangs() -> None:
 
 
 def test_a_long_start_asks_for_time() -> None:
-    """It does so while the first looks continue and no thread hangs."""
+    """The daemon asks while the first looks continue and no thread hangs."""
     scene = Scene(watchdog_s=300)
     scene.heart.beat()
     assert scene.heart.due_s() == START_BEAT_S

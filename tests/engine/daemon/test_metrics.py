@@ -118,7 +118,7 @@ def test_counts_begin_at_nothing() -> None:
 
 
 def test_the_ends_of_wals_count_by_what_proved_them(place: Place) -> None:
-    """One is a restart that the wal-index counts, and one a last close."""
+    """One WAL ends by a restart that the wal-index counts, and one by a last close."""
     with wal_database(place.database()) as app, running(place.settings("app")) as daemon:
         proofs = daemon._environment.proofs
         app.execute("insert into t values (1)")

@@ -49,7 +49,7 @@ class Scene:
 
 
 def test_a_heartbeat_comes_while_nothing_is_wrong(receiver: Receiver) -> None:
-    """It is sent once in the interval.
+    """A heartbeat is sent once in the interval.
 
     When something is wrong, /fail is requested at once, and the plain URL when all is well again.
     """
@@ -103,7 +103,7 @@ def test_nobody_to_tell_wakes_nobody(receiver: Receiver) -> None:
 
 
 def test_reports_wait_for_a_dead_receiver_in_order(receiver: Receiver) -> None:
-    """Nothing is lost and nothing is sent twice. The log reports it once, without the secret."""
+    """No report is lost or sent twice. The log mentions the dead receiver once, without the secret."""
     dead = free_ports(1)[0]
     with capture_logs() as said:
         scene = Scene(NotifySettings(None, 60.0, f"http://127.0.0.1:{dead}/geheim"))

@@ -33,7 +33,10 @@ def answers(address: str) -> bool:
 
 
 def test_metrics_move_with_the_settings(tmp_path: Path) -> None:
-    """Another address closes the first one, the same one stays open, and none closes it. The beat writes the file."""
+    """A new address closes the first one, and the same address stays open. Without an address nothing is open.
+
+    The beat writes the file.
+    """
     place = Place(tmp_path)
     first, second, file = free_address(), free_address(), tmp_path / "walsyncd.prom"
     with running(place.settings()) as daemon:
@@ -52,7 +55,7 @@ def test_metrics_move_with_the_settings(tmp_path: Path) -> None:
 
 
 def test_an_upload_without_an_end_is_reported(tmp_path: Path) -> None:
-    """A folder on a file system that does not answer gives no error. The status says how long that has lasted."""
+    """A folder on a file system that does not answer gives no error. The status says how long the upload has lasted."""
     place, now_s, begun, answered = Place(tmp_path), [0.0], threading.Event(), threading.Event()
     stalls = StallDetector(lambda: now_s[0])
 
@@ -90,7 +93,7 @@ def test_a_file_that_cant_be_written_is_said_once(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_taken_keeps_nobody_from_replicating(tmp_path: Path) -> None:
-    """At the start it is reported, and a reload tries again. A reload that asks for such a port is refused."""
+    """At the start such a port is reported, and a reload tries again. A reload that asks for such a port is refused."""
     place = Place(tmp_path)
     with socket.socket() as taken:
         (port,) = free_ports(1)

@@ -145,7 +145,7 @@ def test_an_odd_match_stops_nobody(tenants: Tenants, place: Place, put: Callable
 
 
 def test_an_odd_match_that_comes_and_goes(tenants: Tenants, place: Place) -> None:
-    """It changes while the daemon runs. What takes its place is followed."""
+    """The match changes while the daemon runs. What takes its place is followed."""
     with serving(tenants.settings, FakeStorage(), tenants.read) as daemon:
         place.sync(tenants.name("good"))
         put_fifo(tenants)
@@ -162,7 +162,10 @@ def test_an_odd_match_that_comes_and_goes(tenants: Tenants, place: Place) -> Non
 
 @pytest.mark.parametrize("target", ["victim", "secret"])
 def test_a_tenant_who_switches_his_database_to_a_link(tenants: Tenants, place: Place, target: str) -> None:
-    """Nothing of the link's target is stored under his name. The others continue, and so does he with a file again."""
+    """The link's target is not stored under the tenant's name.
+
+    The others continue, and so does he with a file again.
+    """
     (place.folder / "secret").mkdir()
     (place.folder / "secret" / "data.db").write_text("root's\n" * 1000)
     storage = FakeStorage()

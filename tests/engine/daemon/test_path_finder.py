@@ -59,7 +59,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_a_storm_of_events_costs_a_look_a_pause(settings: Settings) -> None:
-    """If it is woken ten thousand times during a pause, it looks once."""
+    """If the finder is woken ten thousand times during a pause, it looks once."""
     looks = Looks(settings, pause_s=3600.0)
     with looks.running() as finder:
         finder.wake()
@@ -71,7 +71,7 @@ def test_a_storm_of_events_costs_a_look_a_pause(settings: Settings) -> None:
 
 
 def test_what_comes_up_during_a_look_is_looked_for_again(settings: Settings) -> None:
-    """The file may have come after its folder was listed."""
+    """A file may appear after its folder was listed."""
     looks = Looks(settings, pause_s=0.0, pause_factor=0.0)
     looks.go_on.clear()
     with looks.running() as finder:
@@ -83,7 +83,7 @@ def test_what_comes_up_during_a_look_is_looked_for_again(settings: Settings) -> 
 
 
 def test_it_looks_without_being_woken(settings: Settings) -> None:
-    """There are changes that cause no event."""
+    """Some changes cause no event."""
     looks = Looks(settings, pause_s=0.0, recheck_s=0.01)
     with looks.running():
         wait_for(lambda: looks.ready >= 3)
@@ -110,7 +110,7 @@ def test_who_waits_is_answered_when_it_was_applied(settings: Settings) -> None:
 
 
 def test_a_stop_does_not_wait_for_a_look(settings: Settings) -> None:
-    """A tree without end must not delay it."""
+    """A tree without end must not delay the stop."""
     looks = Looks(settings)
     looks.go_on.clear()
     with looks.running() as finder:

@@ -44,7 +44,7 @@ def releases(place: Place) -> Iterator[tuple[SqliteProcess, SqliteProcess]]:
 
 
 def at(place: Place, path: str) -> Settings:
-    """Return settings with ``app`` at this path."""
+    """Return settings whose database ``app`` has this path."""
     settings = place.settings("app")
     return replace(settings, databases=(replace(settings.databases[0], path=f"{place.folder}/{path}"),))
 
@@ -67,7 +67,8 @@ def is_followed(place: Place, path: str) -> bool:
 
 @contextmanager
 def switched(place: Place, settings: Settings, path: str, *, also: str = "") -> Iterator[Daemon]:
-    """Let the daemon store the first file. Whatever is done then, it must follow the one at ``path``, and say why.
+    """Let the daemon store the first file. Then it must follow the file at ``path``, whatever was done, and say
+    why.
 
     ``also`` is what may be seen in addition if it takes two steps.
     """
@@ -83,7 +84,7 @@ def switched(place: Place, settings: Settings, path: str, *, also: str = "") -> 
 
 
 def _is_stored(place: Place, values: list[int]) -> bool:
-    """Return whether a restore of the head gives these."""
+    """Return whether a restore of the head gives these values."""
     place.sync()
     return restored_values(place) == values
 
@@ -92,7 +93,7 @@ def _is_stored(place: Place, values: list[int]) -> bool:
 @pytest.mark.parametrize("link", ["current", "alias"])
 @pytest.mark.usefixtures("releases")
 def test_a_link_that_is_switched(place: Place, link: str, switch: Callable[[Path, str], None]) -> None:
-    """This holds for any link on the way, however it is switched, without a request."""
+    """Any link on the way may be switched, in any way, without a request."""
     (place.folder / "current").symlink_to("alias")
     (place.folder / "alias").symlink_to("releases/1")
     also = "does not exist" if switch is made_again else ""
@@ -123,7 +124,7 @@ def test_a_path_that_goes_up_again(place: Place) -> None:
 def test_a_link_that_appears_after_the_start(
     place: Place, releases: tuple[SqliteProcess, SqliteProcess], what: str
 ) -> None:
-    """It appears in the place of the folder, or of the database itself."""
+    """The link appears in the place of the folder, or of the database itself."""
     path = "releases/1" if what == "folder" else "releases/1/app.db"
     with switched(place, at(place, "releases/1/app.db"), "releases/2/app.db", also="does not exist"):
         if what == "folder":
@@ -156,7 +157,7 @@ def test_another_folder_in_the_folders_place(place: Place) -> None:
 @pytest.mark.parametrize("what", ["folder", "parent"])
 @pytest.mark.usefixtures("releases")
 def test_a_mount_over_the_folder(place: Place, what: str) -> None:
-    """The kernel's mount table shows it. No event of any file does."""
+    """The kernel's mount table shows the mount. No event of any file does."""
     over = place.folder / ("releases/1" if what == "folder" else "releases")
     source = place.folder / "releases" / "2"
     if what == "parent":

@@ -37,14 +37,14 @@ def test_a_request_is_an_object(request_: object) -> None:
 
 @pytest.mark.parametrize("value", [5, [], {}, "\ud800", "x\udcff", True])
 def test_a_name_is_a_text(value: object) -> None:
-    """It has no surrogates, which the journal can't hold."""
+    """A name has no surrogates, because the journal can't hold them."""
     with pytest.raises(UsageError, match="`name` of a request"):
         text_field({"name": value}, "name")
 
 
 @pytest.mark.parametrize("value", [None, "5", -1, True, 1.5, []])
 def test_a_number_is_whole(value: object) -> None:
-    """It is not negative."""
+    """A number must not be negative either."""
     with pytest.raises(UsageError, match="`ticket` of a request"):
         number_field({"ticket": value}, "ticket")
 

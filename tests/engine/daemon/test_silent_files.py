@@ -11,7 +11,7 @@ from walsyncd.file_calls import FILE_CALLS, FileCall
 
 
 def test_what_answers_again_is_followed_from_the_beginning(tmp_path: Path) -> None:
-    """It stays in the same generation, with what was committed meanwhile. The other database is not touched."""
+    """The database stays in the same generation, with what was committed meanwhile. Other databases are not touched."""
     place = Place(tmp_path)
     with (
         wal_database(place.database("far")) as far,

@@ -126,7 +126,7 @@ def test_without_databases_it_is_over_at_once(place: Place) -> None:
 
 
 def test_a_missing_database_keeps_nobody_waiting(place: Place) -> None:
-    """It is looked at, and the others are shipped."""
+    """A missing database is looked at, and the others are shipped."""
     with wal_database(place.database()), one_round(place.settings("app", "absent"), FakeStorage()) as left:
         assert left == {}
         assert place.row("absent").state == "missing"
@@ -134,7 +134,7 @@ def test_a_missing_database_keeps_nobody_waiting(place: Place) -> None:
 
 
 def test_it_gives_up_on_a_storage_that_is_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is left is named with the reason."""
+    """The round reports what is left, with the reason."""
     storage = FakeStorage()
 
     def away(_call: Call) -> None:

@@ -42,7 +42,7 @@ def test_what_stays_in_the_spool_is_named_exactly(place: Place) -> None:
 
 
 def test_a_generation_without_a_base_is_not_clean(place: Place) -> None:
-    """It restores nothing, and a host that is being retired must not look clean."""
+    """Such a generation restores nothing, and a host that is being retired must not look clean."""
     storage = FakeStorage()
 
     def no_base(call: Call) -> None:

@@ -24,7 +24,7 @@ def probing(settings: Settings, interval_s: float | None) -> Settings:
 
 
 def test_trouble_shows_on_an_idle_host_and_goes_again(place: Place) -> None:
-    """It makes one GET of an owner.json at a time. The status has the result and the remedy."""
+    """The probe makes one GET of an owner.json at a time. The status has the result and the remedy."""
     storage = FakeStorage()
 
     def refuse(_call: Call) -> None:
@@ -50,7 +50,7 @@ def test_trouble_shows_on_an_idle_host_and_goes_again(place: Place) -> None:
 
 
 def test_without_a_database_the_storage_is_listed(place: Place) -> None:
-    """There is no object yet that could be read."""
+    """Without a database there is no object yet that could be read."""
     storage = FakeStorage()
     with running(probing(place.settings(), 0.05), storage):
         wait_for(lambda: storage.calls)

@@ -70,7 +70,7 @@ class Clocks:
         return self.moments[-1][0]
 
     def at(self, moment_ms: int) -> str | None:
-        """Return the position that ``--at`` gives, or None if it refuses."""
+        """Return the position that ``--at`` gives, or None if ``--at`` refuses."""
         try:
             return str(find_plan(Replica(self.storage, "app"), AtTime(moment_ms)).reached.position)
         except TargetError:
@@ -175,7 +175,7 @@ def test_a_clock_that_is_ahead_at_the_start_is_corrected_by_the_first_answer(
 
 
 def test_a_clock_that_is_behind_is_corrected_by_the_store(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is off by hours, in either direction, while the daemon runs."""
+    """The clock is wrong by hours, in either direction, while the daemon runs."""
     with clocked(place, monkeypatch, has_date=True) as clocks, daemon(clocks):
         for ahead_ms in (0, -3 * HOUR_MS, 5 * HOUR_MS, -400 * DAY_MS, 0):
             clocks.machine.ahead_ms = ahead_ms
@@ -188,7 +188,7 @@ def test_a_clock_that_is_behind_is_corrected_by_the_store(place: Place, monkeypa
 def test_a_clock_that_was_set_back_by_mistake_dates_nothing_after_a_restart(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was committed meanwhile is read before the store's first answer, and gets the time from before."""
+    """Commits made meanwhile are read before the store's first answer, and get the time from before."""
     with clocked(place, monkeypatch, has_date=True) as clocks:
         with daemon(clocks):
             clocks.commit()
@@ -231,8 +231,8 @@ def test_a_folder_never_gives_a_wrong_commit_silently_after_a_clock_was_ahead(
 def test_nothing_in_a_folder_is_old_because_the_clock_was_set_forward(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is set forward by a month, so that all but the last base would be older than their retention, also after a
-    restart.
+    """The clock is set forward by a month, so that all but the last base would be older than their retention, also
+    after a restart.
     """
     with clocked(place, monkeypatch, has_date=False) as clocks:
         with daemon(clocks):

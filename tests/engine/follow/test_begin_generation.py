@@ -12,7 +12,7 @@ from walsyncd.errors import MissingError
 
 
 def test_no_database_yet(tmp_path: Path) -> None:
-    """The database is followed when it appears. An empty file is followed from its first transaction on."""
+    """A missing database is followed when it appears. An empty file is followed from its first transaction on."""
     path = tmp_path / "app.db"
     with Following(path, tmp_path / "f") as follow:
         with pytest.raises(MissingError, match="does not exist"):

@@ -105,7 +105,7 @@ def tear_header(path: Path) -> None:
 
 @contextmanager
 def torn_header(path: Path) -> Iterator[None]:
-    """Do the same for a writer that has lost its locks, and has not closed the wal-index yet."""
+    """Leave the same torn header for a writer that has lost its locks, and has not closed the wal-index yet."""
     with Path(f"{path}-shm").open("r+b") as file:
         with mmap.mmap(file.fileno(), 136) as shm:
             shm[8] ^= 1
@@ -114,7 +114,7 @@ def torn_header(path: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("more", [0, 3])
 def test_a_counter_rebuilt_in_place_is_a_gap(app: SqliteProcess, follow: Following, more: int) -> None:
-    """It has come as far as it was, plus ``more``, but there is no reason to believe it."""
+    """The counter is ``more`` ahead of its old value, but there is no reason to believe the counter."""
     fill(app, 5)
     follow.look()
     assert follow.tracked.evidence.mark is not None
@@ -187,8 +187,8 @@ def test_a_counter_rebuilt_in_place_in_an_incarnation_between_is_a_gap(tmp_path:
 
 
 def test_a_killed_writer_whose_close_comes_late_is_a_gap(app: SqliteProcess, follow: Following) -> None:
-    """Its locks are released before its files are closed, so others may have rebuilt the count before an
-    event comes.
+    """A killed writer's locks are released before its files are closed, so others may have rebuilt the count before
+    an event comes.
     """
     fill(app, 5)
     follow.look()
@@ -233,7 +233,7 @@ def closes_without_a_gap(app: SqliteProcess, other: SqliteProcess, follow: Follo
 
 
 def test_a_close_long_after_a_restart(tmp_path: Path) -> None:
-    """No process takes that long to die."""
+    """No process takes that long to die, so the close revokes nothing."""
     with used_by_two(tmp_path) as (app, other, follow):
         app.execute(insert(1), CHECKPOINT, insert(2))
         assert not follow.look().gap
@@ -244,7 +244,7 @@ def test_a_close_long_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_a_close_that_may_be_among_lost_events_revokes_a_proof(app: SqliteProcess, follow: Following) -> None:
-    """It is unknown whether it came."""
+    """It is unknown whether such a close came."""
     fill(app, 5)
     follow.look()
     app.execute(insert(1), CHECKPOINT, insert(2))
@@ -321,9 +321,9 @@ def test_a_commit_that_an_emptied_wal_was_begun_with_is_not_missed(tmp_path: Pat
 
 
 def test_index_reads_after_writes_to_the_database(tmp_path: Path) -> None:
-    """Without such a write there are none.
+    """Without a write to the database the wal-index is not read for this.
 
-    Earlier ones are forgotten when events are lost, and a stale wal-index shows nothing.
+    Earlier reads are forgotten when events are lost, and a stale wal-index shows nothing.
     """
     path = tmp_path / "app.db"
     wal_pairs = WalPairs(path)

@@ -80,7 +80,7 @@ def test_a_wal_header_that_another_process_writes_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
 def test_a_transaction_larger_than_a_batch(tmp_path: Path, end: str) -> None:
-    """It is collected over many steps, and becomes one segment or none."""
+    """The transaction is collected over many steps, and becomes one segment or none."""
     path = tmp_path / "app.db"
     with (
         wal_database(path) as app,
@@ -126,7 +126,10 @@ def test_any_page_size(tmp_path: Path, page_size: int) -> None:
 
 
 def test_a_full_epoch_is_closed_where_the_wal_restarts(tmp_path: Path) -> None:
-    """It continues until the WAL's next restart, so that a base can begin there. Each epoch is a WAL of its own."""
+    """The epoch continues until the WAL's next restart, so that a base can begin there.
+
+    Each epoch is a WAL of its own.
+    """
     path = tmp_path / "app.db"
     with (
         wal_database(path) as app,
@@ -195,7 +198,7 @@ def test_no_epoch_is_closed_while_a_base_is_wanted(tmp_path: Path) -> None:
 
 
 def test_an_old_epoch_is_closed(app: SqliteProcess, follow: Following) -> None:
-    """A small one is closed, too, with the next commit after its time."""
+    """An old epoch is closed even if it is small, with the next commit after its time."""
     follow.look()
     follow.ahead_ms = follow.limits.epoch_ms * follow.limits.epoch_patience + 1
     app.execute(insert(1))
@@ -289,7 +292,10 @@ def test_a_scan_finds_its_target_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_frames_that_were_published_without_salts(app: SqliteProcess, follow: Following) -> None:
-    """No generation gets past them, and the gap's text says so. One does as soon as the WAL has restarted."""
+    """No generation gets past such frames, and the gap's text says so.
+
+    A generation can follow once the WAL has restarted.
+    """
     app.execute("PRAGMA cache_size=5", "CREATE INDEX i ON t (x)", "CREATE TABLE u (x)")
     follow.look()
     undone = "INSERT INTO t SELECT randomblob(3000) FROM pragma_function_list LIMIT 14"
@@ -319,7 +325,10 @@ def _many(rows: int) -> str:
 
 
 def test_only_a_burst_is_read_ahead(tmp_path: Path) -> None:
-    """Many frames since the last look, from a fast writer, are a burst. A large transaction now and then is none."""
+    """Many frames since the last look, from a fast writer, are a burst.
+
+    A large transaction now and then is not a burst.
+    """
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(insert(1))

@@ -65,7 +65,7 @@ def test_a_restart_of_the_wal_before_its_last_close_is_counted(app: SqliteProces
 
 
 def test_a_wal_without_commits(follow: Following) -> None:
-    """The database is opened, read and closed. Nothing is stored, and nothing is in doubt."""
+    """The database is opened, read and closed. Nothing is stored, and there is no doubt."""
     path = follow.path
     follow.settled()
     before = follow.state
@@ -78,7 +78,7 @@ def test_a_wal_without_commits(follow: Following) -> None:
 
 
 def test_a_wal_without_commits_that_nobody_saw(follow: Following) -> None:
-    """It was opened, read and closed before its CREATE event was read. Nothing can be missing."""
+    """The WAL was opened, read and closed before its CREATE event was read. Nothing can be missing."""
     path = follow.path
     follow.look()
     committed(path)
@@ -90,7 +90,7 @@ def test_a_wal_without_commits_that_nobody_saw(follow: Following) -> None:
 
 
 def test_a_wal_that_nobody_saw_is_a_gap(follow: Following) -> None:
-    """It came and went before its CREATE event was read."""
+    """The WAL came and went before its CREATE event was read."""
     follow.look()
     committed(follow.path, 1)
     follow.finds_gap("could not be opened")
@@ -99,7 +99,7 @@ def test_a_wal_that_nobody_saw_is_a_gap(follow: Following) -> None:
 
 
 def test_a_wal_that_was_taken_for_the_one_before_is_a_gap(follow: Following) -> None:
-    """Two WALs came between two drains. At the CREATE of the first the second was opened."""
+    """Two WALs came between two drains. At the CREATE of the first WAL, the file that was opened was the second."""
     follow.look()
     committed(follow.path, 1)
     with SqliteProcess(follow.path) as app:
@@ -109,7 +109,7 @@ def test_a_wal_that_was_taken_for_the_one_before_is_a_gap(follow: Following) -> 
 
 
 def test_a_write_in_rollback_mode_between_two_wals_is_a_gap(app: SqliteProcess, follow: Following) -> None:
-    """No WAL shows it."""
+    """No WAL shows the write."""
     follow.look()
     app.close()
     follow.look()
@@ -120,7 +120,7 @@ def test_a_write_in_rollback_mode_between_two_wals_is_a_gap(app: SqliteProcess, 
 
 
 def test_cycles_at_full_speed(tmp_path: Path) -> None:
-    """Either all of it is stored, or a gap is reported."""
+    """Either everything is stored, or a gap is reported."""
     path = tmp_path / "app.db"
     closed_database(path)
     script = (

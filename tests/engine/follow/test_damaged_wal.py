@@ -16,7 +16,7 @@ Damage = Callable[[bytearray, random.Random], None]
 
 
 def flip(content: bytearray, chance: random.Random) -> None:
-    """Flip one bit, anywhere."""
+    """Flip one bit anywhere in the WAL."""
     content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
 
 
@@ -26,20 +26,20 @@ def shorten(content: bytearray, chance: random.Random) -> None:
 
 
 def scribble(content: bytearray, chance: random.Random) -> None:
-    """Write random bytes over some of it."""
+    """Write random bytes over some part of the WAL."""
     at = chance.randrange(len(content))
     content[at : at + 100] = chance.randbytes(len(content[at : at + 100]))
 
 
 def replace(content: bytearray, chance: random.Random) -> None:
-    """Replace all of it by random bytes."""
+    """Replace the whole WAL by random bytes."""
     content[:] = chance.randbytes(len(content))
 
 
 @pytest.mark.parametrize("damage", [flip, shorten, scribble, replace])
 @pytest.mark.parametrize("side", ["-wal", "-shm"])
 def test_damage_between_two_runs(tmp_path: Path, side: str, damage: Damage) -> None:
-    """After a reboot, with no application, what is stored is what SQLite recovers, or it is a gap.
+    """After a reboot, with no application, what is stored is what SQLite recovers, or there is a gap.
 
     No other error comes.
     """

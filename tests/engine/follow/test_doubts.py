@@ -25,7 +25,7 @@ from walsyncd.errors import RefusedError
 
 
 def doubt(follow: Following) -> str:
-    """Return the doubt in which looks must end."""
+    """Return the doubt that the looks must end with."""
     gap = follow.look(until=lambda _step: False).gap
     assert gap is not None
     assert gap.kind is GapKind.DOUBT, gap
@@ -81,7 +81,7 @@ def test_the_first_thing_that_happens_is_written_past_sqlite(app: SqliteProcess,
 
 
 def test_a_page_that_is_written_through_a_mapping(app: SqliteProcess, follow: Following) -> None:
-    """No event reports it, but the file's time does."""
+    """No event reports the write, but the file's time does."""
     app.execute(insert(1), CHECKPOINT)
     assert believes(follow)
     with follow.path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
@@ -107,7 +107,7 @@ def test_a_page_that_is_written_through_a_hard_link(tmp_path: Path) -> None:
 
 
 def test_a_connection_that_never_reads(app: SqliteProcess, follow: Following) -> None:
-    """It closes the database without having opened -wal, and has written nothing."""
+    """The connection closes the database without having opened -wal, and has written nothing."""
     app.execute(insert(1), CHECKPOINT)
     assert believes(follow)
     with SqliteProcess(follow.path) as other:
@@ -191,7 +191,9 @@ def test_a_database_that_is_written_while_the_daemon_is_away(
 
 
 def test_an_application_that_drops_its_locks(tmp_path: Path) -> None:
-    """Its wal-index looks unused, but goes on counting, and has commits that the WAL's chain does not reach."""
+    """The application's wal-index looks unused, but goes on counting, and has commits that the WAL's chain does not
+    reach.
+    """
     path = tmp_path / "app.db"
     wal_database(path).close()
     script = (
@@ -226,7 +228,7 @@ def test_an_application_that_drops_its_locks(tmp_path: Path) -> None:
 
 
 def test_a_wal_of_another_format_is_refused(app: SqliteProcess, follow: Following) -> None:
-    """It does not count as empty, because its commits would be missed silently."""
+    """Such a WAL does not count as empty, because its commits would be missed silently."""
     follow.look()
     app.kill()
     with follow.path.with_name("app.db-wal").open("r+b") as wal:
@@ -302,7 +304,7 @@ HONEST = (
 @pytest.mark.parametrize("looks", [True, False])
 @pytest.mark.parametrize("act", HONEST, ids=[act.__name__[1:] for act in HONEST])
 def test_what_applications_do_is_not_doubted(app: SqliteProcess, follow: Following, act: Act, *, looks: bool) -> None:
-    """This holds however the looks come in between."""
+    """No doubt arises, at whatever times the looks come."""
     path = follow.path
     assert believes(follow)
     for value in range(3):

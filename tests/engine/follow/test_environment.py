@@ -14,7 +14,7 @@ from walsyncd.engine.follow.environment import Environment
 
 
 def test_salts_are_drawn_anew(tmp_path: Path) -> None:
-    """They are two words of 32 bits, from the entropy given."""
+    """The salts are two words of 32 bits, from the given entropy."""
     numbers = iter([1, 2, 3, 4])
     with Journal.open(tmp_path / "state") as journal:
         environment = Environment(journal, lambda: None, "boot", entropy=lambda: next(numbers))
@@ -26,7 +26,7 @@ def test_salts_are_drawn_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_known", [True, False])
 def test_a_time_goes_back_only_between_epochs_if_the_clock_was_ahead(tmp_path: Path, *, is_known: bool) -> None:
-    """It goes back by more than clocks usually differ, and only where the present time is known to be right."""
+    """A time goes back by more than clocks usually differ, and only where the present time is known to be right."""
     now_ms = 1_800_000_000_000
     with Journal.open(tmp_path / "state") as journal:
         environment = Environment(

@@ -46,7 +46,7 @@ def test_a_new_wal_is_held_before_anybody_looks(tmp_path: Path) -> None:
 
 
 def test_only_writes_to_wals_may_be_left_in_the_queue(tmp_path: Path) -> None:
-    """The writes of a checkpoint may not, nor the creation of a WAL. Other files do not matter.
+    """A checkpoint's writes and a WAL's creation may not be left there. Other files do not matter.
 
     While a database has no WAL, one may be created and deleted within a pause.
     """
@@ -93,7 +93,7 @@ def test_a_stream_of_writes_is_left_in_the_queue_for_a_moment(tmp_path: Path, mo
 
 
 def test_presence_is_taken_before_anybody_looks(tmp_path: Path) -> None:
-    """The thread that reads inotify takes it while the application that opened the database still has it open."""
+    """The thread that reads inotify takes presence while the application that opened the database still has it open."""
     with InotifyReader() as watcher:
         watch = EventPump(watcher, lambda _databases: None, lambda: None)
         tracked = tracked_at(tmp_path / "app.db", presence=True)
@@ -125,7 +125,7 @@ class Scans:
 
 
 def test_a_transaction_wakes_its_database_once(tmp_path: Path) -> None:
-    """At its end, or when it lasts too long. Another thread that takes in events wakes it as before."""
+    """The transaction's end or its long duration wakes the database. If another thread takes the events in, they do."""
     woken: list[FollowedDatabase] = []
     with InotifyReader() as watcher:
         watch = EventPump(watcher, woken.extend, lambda: None)
@@ -165,7 +165,7 @@ def test_a_transaction_wakes_its_database_once(tmp_path: Path) -> None:
 
 
 def test_the_count_of_a_write_wakes_nobody(tmp_path: Path) -> None:
-    """The write itself has done that."""
+    """The write itself has woken the database."""
     woken: list[FollowedDatabase] = []
     with InotifyReader() as watcher:
         watch = EventPump(watcher, woken.extend, lambda: None)
@@ -180,7 +180,7 @@ def test_the_count_of_a_write_wakes_nobody(tmp_path: Path) -> None:
 
 
 def test_a_database_that_was_removed_is_not_woken(tmp_path: Path) -> None:
-    """Its events belong to no database any more."""
+    """The removed database's events belong to no database any more."""
     woken: list[FollowedDatabase] = []
     with InotifyReader() as watcher:
         watch = EventPump(watcher, woken.extend, lambda: None)
@@ -193,7 +193,7 @@ def test_a_database_that_was_removed_is_not_woken(tmp_path: Path) -> None:
 
 
 def test_new_names_in_a_folder_of_a_pattern_are_told(tmp_path: Path) -> None:
-    """They have the patterns searched again. Folders that are no longer wanted are released."""
+    """After a new name the patterns are searched again. Folders that are no longer wanted are released."""
     told: list[bool] = []
 
     def appeared() -> None:
@@ -270,7 +270,10 @@ def test_a_burst_is_of_writes_alone(tmp_path: Path) -> None:
 def test_databases_that_no_events_tell_of_are_looked_at_by_the_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are beyond the limit of watches. The follower knows this, and the log reports it once, with the cause."""
+    """These databases are beyond the limit of watches.
+
+    The follower knows this, and the log reports it once, with the cause.
+    """
     with InotifyReader() as watcher:
         watch = EventPump(watcher, lambda _databases: None, lambda: None)
         monkeypatch.setattr(watcher, "is_watched", lambda _path: False)

@@ -28,7 +28,7 @@ LOOK = FileFacts(1, 2, 3, "boot", 0, 4096, 1, 1)
 
 
 def test_a_database_that_is_not_there(tmp_path: Path) -> None:
-    """A MissingError says how it continues."""
+    """A missing database raises MissingError, which says how following continues."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app, Following(path, tmp_path / "f") as follow:
         app.execute("CREATE TABLE t (x)")
@@ -39,7 +39,10 @@ def test_a_database_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_file_is_what_it_is_and_what_it_looks_like(tmp_path: Path) -> None:
-    """A file that is written to is the same file with other facts. Another file under its name is not the same."""
+    """A file that is written to stays the same file, with other facts.
+
+    Another file of the same name is not the same file.
+    """
     path = tmp_path / "app.db"
     path.write_bytes(b"one")
     with Following(path, tmp_path / "f") as follow:
@@ -54,7 +57,7 @@ def test_a_file_is_what_it_is_and_what_it_looks_like(tmp_path: Path) -> None:
 
 
 def test_how_long_a_file_settles() -> None:
-    """It takes a moment if file times are fine, and two seconds if either of them may be rounded."""
+    """A file settles in a moment if file times are fine, and in two seconds if one of its times may be rounded."""
     fine, coarse = 1_795_372_922_352_197_993, 1_795_372_922_350_000_000
     for mtime, ctime, expected in (
         (fine, fine, SETTLED_FINE_MS),
@@ -66,7 +69,7 @@ def test_how_long_a_file_settles() -> None:
 
 
 def test_when_a_file_was_changed() -> None:
-    """Its mtime counts, unless a program has set that to a time before the file was seen last."""
+    """The mtime counts, unless a program has set it to a time before the file was last seen."""
     then = replace(LOOK, mtime_ns=50, ctime_ns=60)
     now = FileIdentity(1, 2, 3, 4096, mtime_ns=70, ctime_ns=90)
     assert changed_ns(now, then) == 70
@@ -75,7 +78,10 @@ def test_when_a_file_was_changed() -> None:
 
 @pytest.mark.parametrize(("age_ms", "expected"), [(50, False), (150, True), (-50, False), (-9_000_000, True)])
 def test_a_file_of_a_clock_that_was_ahead_is_settled(tmp_path: Path, age_ms: int, *, expected: bool) -> None:
-    """A change from now on would give it another time. Otherwise it would count as changing until that date."""
+    """A change from now on would give the file another time.
+
+    Otherwise the file would count as changing until that date.
+    """
     written_ns = 1_795_372_922_352_197_993
     path = tmp_path / "app.db"
     path.write_bytes(b"one")
@@ -85,7 +91,10 @@ def test_a_file_of_a_clock_that_was_ahead_is_settled(tmp_path: Path, age_ms: int
 
 
 def test_the_page_size_is_that_of_the_frames_or_of_the_file(tmp_path: Path) -> None:
-    """The frames that are stored count first. A file that is encrypted, empty or missing does not show it."""
+    """The frames that are stored count first.
+
+    A file that is encrypted, empty or missing does not show its page size.
+    """
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("PRAGMA page_size=8192", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", "PRAGMA wal_checkpoint")
@@ -123,7 +132,7 @@ def test_the_file_is_not_that_of_an_earlier_incarnation(app: SqliteProcess, foll
 
 
 def test_the_file_is_not_that_before_a_checkpoint(app: SqliteProcess, follow: Following) -> None:
-    """Otherwise the checkpoint would explain what somebody writes to the file while the daemon is away."""
+    """Facts from before a checkpoint would let it explain what somebody writes to the file while the daemon is away."""
     file = beside_wal(follow)
     app.execute(insert(1))
     follow.look()

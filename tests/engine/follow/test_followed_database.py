@@ -59,7 +59,7 @@ def test_a_step_is_believed_when_it_is_applied(tmp_path: Path) -> None:
 
 
 def test_a_gap_leaves_what_was_believed(tmp_path: Path) -> None:
-    """The code that handles the gap ends the generation, and still knows its position."""
+    """The code that handles the gap ends the generation, and still knows the generation's position."""
     path = tmp_path / "app.db"
     with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
         follow.look()
@@ -70,7 +70,7 @@ def test_a_gap_leaves_what_was_believed(tmp_path: Path) -> None:
 
 
 def test_requests_are_taken_in_order_and_none_is_lost() -> None:
-    """As many as were there are answered. One that comes meanwhile waits for the next look."""
+    """A look answers the requests that were there when it began. A later request waits for the next look."""
     path = Path("/nowhere/app.db")
     tracked = FollowedDatabase(spec_of(path), 1, WalPairs(path))
     first, second = Request(lambda _tracked: 1), Request(lambda _tracked: 2)

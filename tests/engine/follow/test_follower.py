@@ -105,7 +105,7 @@ def test_new_generations_come_ever_more_slowly(place: Place, monkeypatch: pytest
 
 
 def test_one_unreadable_database_does_not_disturb_the_others(place: Place) -> None:
-    """It is suspended with its reason, and followed again when it can be read."""
+    """The unreadable database is suspended with its reason, and followed again when it can be read."""
     bad = place.database("bad")
     bad.mkdir()
     with wal_database(place.database("good")) as writer, running(place.settings("good", "bad")):
@@ -123,7 +123,10 @@ def test_one_unreadable_database_does_not_disturb_the_others(place: Place) -> No
 def test_a_state_that_flaps_is_written_a_few_times_and_is_right_in_the_end(
     place: Place, monkeypatch: pytest.MonkeyPatch, tokens: float
 ) -> None:
-    """Each look finds another state than the one before. The journal takes ten of them, and then one per interval."""
+    """Each look finds another state than the one before.
+
+    The journal takes ten of the states, and then one per interval.
+    """
     interval_s = 0.5
     note_states = Journal.note_states
     looks: list[int] = []
@@ -184,7 +187,7 @@ def test_who_asked_is_told_of_the_failure(place: Place) -> None:
 
 
 def test_a_provisional_proof_is_over_in_time_though_nothing_happens(place: Place) -> None:
-    """Otherwise an ordinary close minutes later would still revoke it."""
+    """Otherwise an ordinary close minutes later would still revoke the proof."""
 
     lent: list[ProvisionalProof] = []
 
@@ -205,9 +208,9 @@ def test_a_provisional_proof_is_over_in_time_though_nothing_happens(place: Place
 
 
 def test_busy_databases_share_the_journals_transactions(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A round takes each database once, and writes what it found of all in one transaction.
+    """A round takes each database once, and writes what was found of all databases in one transaction.
 
-    So databases that are always busy share transactions, and each waits for one look of another at a time.
+    So databases that are always busy share transactions, and each waits for one look at another database at a time.
     """
     rounds: list[tuple[list[int], int]] = []
     round_of, advance_of = Follower.round, Follower._advance

@@ -90,7 +90,7 @@ def test_a_commit_that_comes_alone_waits_for_nothing(rounds: Rounds) -> None:
 
 
 def test_where_commits_come_often_a_round_takes_those_of_others(rounds: Rounds) -> None:
-    """It ends when no other database is due, and waits for a few milliseconds at most.
+    """The round ends when no other database is due, and waits for a few milliseconds at most.
 
     Locks are updated before each look.
     """
@@ -118,7 +118,7 @@ def test_where_commits_come_often_a_round_takes_those_of_others(rounds: Rounds) 
     ],
 )
 def test_what_does_not_wait(rounds: Rounds, step: Callable[[], Step | None]) -> None:
-    """These are a fast writer, one that lags, one that begins or ends, and a round that has found nothing."""
+    """A fast writer, a database that lags, begins or ends, and a round that has found nothing do not wait."""
     rounds.often()
     rounds.coming = [[database(2)]]
     assert rounds.round(1, step=step) == [1]
@@ -133,9 +133,9 @@ def test_nobody_who_asked_waits(rounds: Rounds) -> None:
 
 
 def test_others_that_are_due_are_taken() -> None:
-    """They may be due now or be woken meanwhile.
+    """The other databases may be due now or be woken meanwhile.
 
-    Those that are held are not taken, and end the wait, as the schedule's end does.
+    Databases that are held are not taken. They end the wait, as the schedule's end does.
     """
     due, held, other = Schedule(), database(1), database(2)
     far_s, past_s = time.monotonic() + 60, time.monotonic() - 1

@@ -44,7 +44,7 @@ def put_an_older_one_there(follow: Following, link: Path, known: Callable[[Follo
 def test_the_next_application_finds_another_database(
     tmp_path: Path, link: Path, known: Callable[[Following], object], then: tuple[str, ...]
 ) -> None:
-    """This holds even if it copies its WAL back before any look at the database."""
+    """The write is noticed even if the application copies its WAL back before any look at the database."""
     with Following(tmp_path / "app.db", tmp_path / "f").begin() as follow:
         assert not follow.settled().gap
         put_an_older_one_there(follow, link, known)
@@ -68,7 +68,7 @@ def too_young(follow: Following) -> None:
 
 @pytest.mark.parametrize("known", [Following.settled, too_young])
 def test_nobody_uses_it_then(tmp_path: Path, link: Path, known: Callable[[Following], object]) -> None:
-    """This holds even if its times had not been recorded yet."""
+    """The write is noticed even if the file's times had not been recorded yet."""
     with Following(tmp_path / "app.db", tmp_path / "f").begin() as follow:
         assert not follow.settled().gap
         put_an_older_one_there(follow, link, known)
@@ -76,7 +76,7 @@ def test_nobody_uses_it_then(tmp_path: Path, link: Path, known: Callable[[Follow
 
 
 def test_a_checkpoint_whose_event_is_still_to_be_read(tmp_path: Path) -> None:
-    """It comes after its WAL, and causes no doubt, however late the daemon learns of both."""
+    """The checkpoint comes after its WAL, and causes no doubt, however late the daemon learns of both."""
     path = tmp_path / "app.db"
     closed_database(path)
     with Following(path, tmp_path / "f").begin() as follow:

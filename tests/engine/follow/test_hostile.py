@@ -184,7 +184,7 @@ def test_a_full_disk_under_the_state_directory_ends_a_generation_and_harms_nobod
 
 @pytest.mark.root
 def test_a_disk_that_somebody_else_fills_stops_nothing_for_good(place: Place) -> None:
-    """While it is full the daemon waits. When there is room it continues."""
+    """While the disk is full, the daemon waits. When there is room, the daemon continues."""
     storage = FakeStorage()
     with (
         small_disk(place.state),
@@ -241,7 +241,10 @@ SOON = Limits(generation_delay_s=0.01, begin_look_s=0.05, memory_bytes_max=1 << 
 
 
 def test_a_transaction_larger_than_the_spool_ends_the_generation(place: Place) -> None:
-    """It would never fit. Status says so with the remedy, and it is not tried again and again."""
+    """The transaction would never fit.
+
+    Status says so with the remedy, and the transaction is not tried again and again.
+    """
     storage = FakeStorage()
     settings = place.settings("app", spool_bytes_max=3 << 20)
     with wal_database(place.database()) as writer, capture_logs() as said, running(settings, storage, limits=SOON):
@@ -251,7 +254,7 @@ def test_a_transaction_larger_than_the_spool_ends_the_generation(place: Place) -
 
 
 def test_what_helps_against_a_transaction_that_is_too_large_is_said(place: Place) -> None:
-    """It is in the database's status as long as its WAL has not restarted, also after a restart of the daemon."""
+    """The database's status has the remedy as long as the WAL has not restarted, also after a restart of the daemon."""
     storage = FakeStorage()
     settings = place.settings("app", spool_bytes_max=3 << 20)
 

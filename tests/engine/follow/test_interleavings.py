@@ -58,7 +58,7 @@ def test_a_restart_under_a_copy_is_no_rewritten_history(tmp_path: Path, monkeypa
 
 
 def test_new_frames_that_pass_ours_while_the_tail_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The point that the new incarnation had reached after the reading counts, not the one before it."""
+    """The point that the new incarnation had reached after the reading counts, and not an earlier point."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(*(insert(number) for number in range(10)))
@@ -140,7 +140,7 @@ def test_a_commit_and_a_last_close_during_an_idle_look(tmp_path: Path, monkeypat
 
 
 def test_a_first_commit_and_a_last_close_during_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody used the new WAL, which was empty, and then it is gone. It held a commit."""
+    """The new WAL was empty and unused, and then it is gone. In between it held a commit."""
     path = tmp_path / "app.db"
     app = wal_database(path)
     with app, Following(path, tmp_path / "f").begin() as follow:
@@ -185,7 +185,7 @@ def test_an_exclusive_writer_that_closes(tmp_path: Path) -> None:
 
 
 def test_a_wal_that_was_removed_beside_an_exclusive_writer(tmp_path: Path) -> None:
-    """Nobody closed it before, so it was not SQLite."""
+    """No process had closed the WAL before, so SQLite did not remove it."""
     path = tmp_path / "app.db"
     app = SqliteProcess(path)
     app.execute("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", insert(1))

@@ -26,7 +26,10 @@ def test_a_rebuilt_count_does_not_hide_what_was_cut_off(follow: Following, *, co
 
 
 def test_a_wal_whose_writer_was_killed_is_scanned(follow: Following) -> None:
-    """No process uses its wal-index. Nothing was overwritten, so the chain holds what the next opener will recover."""
+    """No process uses the WAL's wal-index.
+
+    Nothing was overwritten, so the chain holds what the next opener will recover.
+    """
     follow.look()
     with SqliteProcess(follow.path) as app:
         app.execute(insert(1))
@@ -50,7 +53,7 @@ def test_a_wal_whose_writer_was_killed_after_a_restart_is_a_gap(follow: Followin
 
 
 def test_a_wal_that_was_recovered_before_it_was_looked_at(follow: Following) -> None:
-    """Its count began again, but it holds everything. The next restart is proven by that count anyway."""
+    """The WAL's count began again, but the WAL holds everything. So that count proves the next restart anyway."""
     follow.look()
     with follow.opened() as app:
         app.execute(insert(1), insert(2))
@@ -107,7 +110,10 @@ def test_commits_between_two_truncations_are_a_gap(app: SqliteProcess, follow: F
 
 
 def test_a_writer_that_is_killed_beside_an_empty_wal(app: SqliteProcess, follow: Following) -> None:
-    """Nothing was committed since it was emptied. The next opener begins a new WAL, and all of it is there."""
+    """Nothing was committed since the WAL was emptied.
+
+    The next opener begins a new WAL, which is followed as a whole.
+    """
     follow.look()
     app.execute(TRUNCATE)
     assert not follow.look().gap
@@ -120,7 +126,7 @@ def test_a_writer_that_is_killed_beside_an_empty_wal(app: SqliteProcess, follow:
 
 
 def test_a_commit_after_such_a_truncation_that_left_no_trace_is_a_gap(app: SqliteProcess, follow: Following) -> None:
-    """An exclusive writer came after it. It uses no wal-index, and emptied the WAL again."""
+    """After the truncation an exclusive writer came. It uses no wal-index, and emptied the WAL again."""
     path = follow.path
     follow.look()
     app.execute(TRUNCATE)

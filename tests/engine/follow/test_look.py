@@ -62,7 +62,7 @@ def test_phantoms_at_a_last_close_are_not_taken(app: SqliteProcess, follow: Foll
 
 @pytest.mark.parametrize("live", [True, False])
 def test_a_wal_that_was_cut_is_a_fork(app: SqliteProcess, follow: Following, *, live: bool) -> None:
-    """It was restored to an earlier length, so commits that were shipped are gone."""
+    """The WAL was cut to an earlier length, so commits that were shipped are gone."""
     path = follow.path
     app.execute(insert(1), insert(2))
     follow.look()
@@ -79,7 +79,7 @@ def test_a_wal_that_was_cut_is_a_fork(app: SqliteProcess, follow: Following, *, 
 
 
 def test_a_wal_that_was_put_back_and_written_on_is_a_fork(app: SqliteProcess, follow: Following) -> None:
-    """It is as long as before and has the same salts, but another history."""
+    """The WAL is as long as before and has the same salts, but another history."""
     path = follow.path
     app.execute(insert(1))
     wal = path.with_name("app.db-wal")
@@ -159,7 +159,7 @@ def test_events_of_the_step_itself_count(
 
 @pytest.mark.usefixtures("app")
 def test_a_wal_that_cannot_be_read_is_said(follow: Following, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no gap, because the operator can help, and nothing is lost until then."""
+    """An unreadable WAL is not a gap, because the operator can help, and nothing is lost until then."""
     follow.look()
     follow.die()
     follow.restart()
@@ -204,7 +204,9 @@ def freeze_index(follow: Following, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wal_index_that_stays_behind_is_not_believed(
     app: SqliteProcess, follow: Following, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does not show a valid commit of the WAL at two slow looks: there are an exclusive writer and a mere reader."""
+    """The wal-index does not show a valid commit of the WAL at two slow looks: an exclusive writer and a mere
+    reader are there.
+    """
     follow.look()
     freeze_index(follow, monkeypatch)
     app.execute(insert(1))
@@ -221,7 +223,7 @@ def test_a_wal_index_that_stays_behind_is_not_believed(
 
 
 def test_a_wal_index_that_caught_up_is_believed_again(app: SqliteProcess, follow: Following) -> None:
-    """It shows all that we have, so it is the writer's own."""
+    """The wal-index shows all that we have, so it is the writer's own."""
     follow.look()
     follow.tracked.belief = replace(
         follow.tracked.belief, evidence=replace(follow.tracked.evidence, believe_index=False)
@@ -233,7 +235,7 @@ def test_a_wal_index_that_caught_up_is_believed_again(app: SqliteProcess, follow
 
 
 def test_frames_of_a_rolled_back_transaction_do_not_make_it_lag(app: SqliteProcess, follow: Following) -> None:
-    """They stay in the WAL, but no commit is among them."""
+    """Such frames stay in the WAL, but no commit is among them."""
     app.execute("PRAGMA cache_size=5", "BEGIN", "INSERT INTO t SELECT hex(randomblob(90000))", "ROLLBACK")
     for _ in range(4):
         assert follow.look().moving
@@ -250,7 +252,7 @@ def test_a_wal_index_being_set_up_is_looked_at_again(follow: Following, monkeypa
 
 
 def test_a_caught_up_look_has_no_wal_left(app: SqliteProcess, follow: Following) -> None:
-    """The WAL ended and the next one exists, so what was read of the first is not everything yet."""
+    """The WAL ended and the next one exists, so the commits of the first WAL are not everything yet."""
     app.close()
     follow.watch.drain()
     with SqliteProcess(follow.path) as other:

@@ -77,7 +77,7 @@ def running(tmp_path: Path, *, leaves_in_s: float = 9000.0) -> Iterator[Daemon]:
 
 
 def test_a_commit_is_read_at_its_event_and_looked_at_when_an_upload_is_due(tmp_path: Path) -> None:
-    """What SQLite cuts off a moment later is not missed. Until the look it counts as unseen."""
+    """What SQLite cuts off a moment later is not missed. Until the look the commit counts as unseen."""
     with running(tmp_path) as daemon:
         assert 0 < daemon.due_in_s < 2 * SLOW_LOOK_S  # nothing was written
         for number in range(3, 6):
@@ -110,7 +110,7 @@ def test_what_is_read_shows_that_nothing_came_after_it(tmp_path: Path) -> None:
 
 
 def test_events_while_it_is_read_count_for_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A commit after the reading is copied back and overwritten, so what was read does not show all."""
+    """After the reading a commit is copied back and overwritten, so the reading does not show all."""
     with running(tmp_path) as daemon:
         read = DeferredLook.read
 
@@ -135,7 +135,7 @@ def test_events_while_it_is_read_count_for_what_it_shows(tmp_path: Path, monkeyp
 
 
 def test_anything_but_a_write_to_the_wal_is_looked_at_at_once(tmp_path: Path) -> None:
-    """What was committed before it is read first."""
+    """What was committed before such an event is read first."""
     with running(tmp_path) as daemon:
         daemon.app.execute(insert(3), "PRAGMA wal_checkpoint")
         daemon.take_events()
@@ -178,7 +178,7 @@ def test_what_needs_promptness_is_not_put_off(tmp_path: Path, what: str) -> None
 
 
 def test_what_was_written_during_a_look_is_read_after_it(tmp_path: Path) -> None:
-    """It needs no look of its own."""
+    """Such a write needs no look of its own."""
     with running(tmp_path) as daemon:
         daemon.schedule.forget(daemon.tracked)
         step = daemon.follow.look()
@@ -192,7 +192,7 @@ def test_what_was_written_during_a_look_is_read_after_it(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("is_first", [False, True])
 def test_what_else_happened_during_a_look_is_looked_at(tmp_path: Path, *, is_first: bool) -> None:
-    """No reading has it, whether it came before a write or after it."""
+    """No reading has such an event, whether it came before a write or after it."""
     with running(tmp_path) as daemon:
         daemon.schedule.forget(daemon.tracked)
         step = daemon.follow.look()
@@ -236,7 +236,7 @@ def test_the_thread_reads_again_until_it_is_published(tmp_path: Path, monkeypatc
 
 
 def test_a_restart_that_is_found_after_a_look_is_looked_at(tmp_path: Path) -> None:
-    """Its events may have come before."""
+    """The restart's events may have come before."""
     with running(tmp_path) as daemon:
         daemon.schedule.forget(daemon.tracked)
         step = daemon.follow.look()
@@ -258,7 +258,7 @@ def test_readings_end_with_their_wal(tmp_path: Path) -> None:
 
 
 def test_a_database_that_nobody_has_open_is_not_looked_at_again_and_again(tmp_path: Path) -> None:
-    """Its processes were killed, and nothing can be read from a wal-index that nobody uses."""
+    """The database's processes were killed, and nothing can be read from a wal-index that nobody uses."""
     with running(tmp_path) as daemon:
         daemon.app.kill()
         daemon.look()
@@ -268,7 +268,7 @@ def test_a_database_that_nobody_has_open_is_not_looked_at_again_and_again(tmp_pa
 
 
 def test_what_is_found_due_after_a_look_has_not_been_due_for_long(tmp_path: Path) -> None:
-    """It is not reported as overdue or lagging."""
+    """The database is not reported as overdue or lagging."""
     with running(tmp_path) as daemon:
         daemon.schedule.forget(daemon.tracked)
         step = daemon.follow.look()
@@ -295,7 +295,7 @@ def test_another_thread_may_add_to_what_is_unread(tmp_path: Path, monkeypatch: p
 
 
 def test_a_read_that_hangs_is_left_to_a_successor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that takes the events in is given up, and the next one needs nothing that it holds."""
+    """The thread that takes the events in is given up. The next thread needs nothing that the hanging thread holds."""
     with running(tmp_path) as daemon:
         begun, released = threading.Event(), threading.Event()
 

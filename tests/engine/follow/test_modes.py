@@ -17,7 +17,7 @@ ROLLBACK_MODES = ["DELETE", "TRUNCATE", "PERSIST"]
 
 @pytest.mark.parametrize("mode", ROLLBACK_MODES)
 def test_a_rollback_journal(tmp_path: Path, mode: str) -> None:
-    """Each change gives a base. None is taken while a journal is hot, because its writer is under way or has died."""
+    """Each change gives a base. No base is taken while a journal is hot, because its writer is at work or has died."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app, Keeping(path, tmp_path / "f") as keeping:
         app.execute(f"PRAGMA journal_mode={mode}", "CREATE TABLE t (x)")
@@ -74,7 +74,7 @@ def test_into_wal_mode_and_back_between_two_looks(tmp_path: Path) -> None:
 
 
 def test_an_exclusive_writer_beside_a_stale_wal_index(tmp_path: Path) -> None:
-    """It has a wal-index of its own. That of a killed writer lies beside it, and is not believed."""
+    """The exclusive writer has its own wal-index. The -shm that a killed writer left is not believed."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Keeping(path, tmp_path / "f") as keeping:
         keeping.note()
@@ -87,7 +87,9 @@ def test_an_exclusive_writer_beside_a_stale_wal_index(tmp_path: Path) -> None:
 
 
 def test_restarts_of_an_exclusive_writers_wal_are_proven(tmp_path: Path) -> None:
-    """They are proven by what remains of the old incarnation, as long as an even older one shows where it ended."""
+    """The rest of the old incarnation proves the restart, as long as an even older incarnation shows where the old
+    one ended.
+    """
     path = tmp_path / "app.db"
     with wal_database(path) as app, Keeping(path, tmp_path / "f") as keeping:
         app.execute(*(insert(value) for value in range(60)), CHECKPOINT, insert(100))
@@ -104,7 +106,7 @@ def test_restarts_of_an_exclusive_writers_wal_are_proven(tmp_path: Path) -> None
 
 
 def test_rows_of_an_exclusive_writer_that_nobody_read_in_time_are_a_gap(tmp_path: Path) -> None:
-    """Its commits are not counted, so the salts show that overwritten ones were missed."""
+    """The writer's commits are not counted, so the salts show that overwritten ones were missed."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as alone, Keeping(path, tmp_path / "f") as keeping:
         alone.execute(EXCLUSIVE, "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)")

@@ -55,7 +55,7 @@ def test_a_wal_that_was_opened_while_the_daemon_was_away(follow: Following) -> N
 
 
 def test_an_incarnation_that_is_not_the_first_is_a_gap(follow: Following) -> None:
-    """It restarted before it was looked at for the first time."""
+    """The WAL restarted before it was looked at for the first time."""
     follow.look()
     with follow.opened() as app:
         app.execute(insert(1), CHECKPOINT, insert(2))
@@ -91,7 +91,7 @@ def test_another_process_restarts_with_sequence_zero(follow: Following) -> None:
 
 @pytest.mark.parametrize("looked", [True, False])
 def test_a_truncation_of_an_empty_wal(follow: Following, *, looked: bool) -> None:
-    """It raises the sequence number, and nothing can have been cut off."""
+    """The truncation raises the sequence number, and nothing can have been cut off."""
     follow.look()
     with follow.opened() as app:
         for statement in (TRUNCATE, insert(1), insert(2)):

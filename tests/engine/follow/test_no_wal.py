@@ -20,7 +20,7 @@ LOOK = FileFacts(1, 2, 3, "boot", 0, 4096, 1000, 1000)
 
 
 def test_a_closed_database_goes_on(tmp_path: Path) -> None:
-    """It is untouched, also across a restart of the daemon and of the machine."""
+    """The database is untouched, also across a restart of the daemon and of the machine."""
     path = tmp_path / "app.db"
     closed_database(path)
     with Following(path, tmp_path / "f").begin() as follow:
@@ -107,7 +107,7 @@ def test_a_look_after_a_close_proves_nothing_of_the_next_wal(tmp_path: Path) -> 
 
 
 def test_a_write_past_sqlite_is_a_gap(tmp_path: Path) -> None:
-    """There is a MODIFY without a WAL."""
+    """The write is a MODIFY without a WAL."""
     path = tmp_path / "app.db"
     closed_database(path)
     with Following(path, tmp_path / "f").begin() as follow:
@@ -192,7 +192,7 @@ def test_a_change_in_rollback_mode_that_was_not_made_durable(tmp_path: Path) -> 
 
 
 def test_a_change_in_rollback_mode_while_the_daemon_was_away(tmp_path: Path) -> None:
-    """The file's facts show it."""
+    """The file's facts show the change."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("CREATE TABLE t (x)")
@@ -204,9 +204,9 @@ def test_a_change_in_rollback_mode_while_the_daemon_was_away(tmp_path: Path) -> 
 
 
 def test_what_says_that_nothing_changed() -> None:
-    """Where events are watched they show it, and size and mtime confirm it.
+    """Where events are watched, the events show it, and size and mtime confirm it.
 
-    Otherwise every fact must be that of a known look.
+    Where no events are watched, every fact must be equal to that of a known look.
     """
     assert is_unchanged(LOOK, LOOK, is_unwritten=False)
     assert is_unchanged(LOOK, LOOK.unknown(), is_unwritten=True)

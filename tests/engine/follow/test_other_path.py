@@ -50,7 +50,7 @@ def error_after(follow: Following, *seconds: float) -> str:
 @needs_root
 @pytest.mark.root
 def test_a_file_that_is_mounted_elsewhere(tmp_path: Path) -> None:
-    """It is certain after three seconds, and over when the application uses this path."""
+    """The error is certain after three seconds, and over when the application uses this path."""
     path = closed_database(tmp_path / "app.db")
     mounted = bind_mounted(path, tmp_path / "container" / "app.db")
     with mounted as other, Following(path, tmp_path / "f").begin() as follow, SqliteProcess(other) as app:
@@ -69,7 +69,7 @@ def test_a_file_that_is_mounted_elsewhere(tmp_path: Path) -> None:
 @needs_root
 @pytest.mark.root
 def test_status_sync_and_check_report_it(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """They give the cause and the remedy. A monitoring check fails."""
+    """The commands give the cause and the remedy. A monitoring check fails."""
     path = closed_database(place.database())
     place.replica.mkdir()
     with bind_mounted(path, place.folder / "container" / "app.db") as other, SqliteProcess(other) as app:
@@ -89,7 +89,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_a_wal_that_was_deleted_beside_a_running_application(place: Place) -> None:
-    """The signs are the same, but the cause differs: its commits are in a file without a name."""
+    """The signs are the same, but the cause differs: the application's commits are in a file without a name."""
     with wal_database(place.database()) as app, serving(place.settings("app")):
         place.sync()
         app.execute("INSERT INTO t VALUES (1)")
@@ -101,7 +101,7 @@ def test_a_wal_that_was_deleted_beside_a_running_application(place: Place) -> No
 
 
 def test_an_application_that_is_used_by_this_path_shows_none(tmp_path: Path) -> None:
-    """It opens, reads, writes, closes, and is killed, with a look at every point."""
+    """The application opens, reads, writes, closes, and is killed, with a look at every point."""
     path = closed_database(tmp_path / "app.db")
     with Following(path, tmp_path / "f").begin() as follow:
         for number in range(6):

@@ -133,7 +133,10 @@ def failing_sync(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("end", ["goes on", "closes", "is killed"])
 def test_a_commit_whose_sync_failed(tmp_path: Path, failing_sync: str, end: str) -> None:
-    """The application got an error, but its frame is in the WAL. It counts only if the next opener recovers it."""
+    """The application got an error, but the commit's frame is in the WAL.
+
+    The commit counts only if the next opener recovers it.
+    """
     path, fail = tmp_path / "app.db", tmp_path / "fail"
     environment = {"LD_PRELOAD": failing_sync, "FAIL": str(fail)}
     wal_database(path).close()

@@ -52,9 +52,9 @@ def present(path: Path, clock: Clock) -> Iterator[Presence]:
 
 
 def test_the_last_close_is_none(path: Path, present: Presence) -> None:
-    """It is taken beside an application.
+    """Presence is taken beside an application.
 
-    When that closes, WAL and wal-index stay, and the next one continues to count.
+    When the application closes, WAL and wal-index stay, and the next application continues to count.
     """
     with wal_database(path) as app:
         assert present.update() is None
@@ -72,8 +72,8 @@ def ichange(path: Path) -> int:
 
 
 def test_nothing_is_held_where_nobody_is(path: Path, present: Presence) -> None:
-    """This holds for no database, a closed one, and one whose application was killed, as after a start of
-    the daemon.
+    """Nothing is held for a missing database, a closed one, or one whose application was killed, as after a start
+    of the daemon.
     """
     assert present.update() is None
     app = wal_database(path)
@@ -84,7 +84,7 @@ def test_nothing_is_held_where_nobody_is(path: Path, present: Presence) -> None:
 
 
 def test_not_wanted(path: Path) -> None:
-    """Nothing is ever taken, and what is held is released when it is no longer wanted."""
+    """No lock is taken without a wish for presence, and locks that are held are released when the wish ends."""
     presence = Presence(path, wanted=False)
     with wal_database(path):
         presence.update()
@@ -112,7 +112,9 @@ def test_no_slot_of_the_wal_index_is_locked(path: Path, present: Presence) -> No
 
 
 def test_the_lock_of_another_daemon_is_nobodys(path: Path, present: Presence, clock: Clock) -> None:
-    """Two daemons do not keep each other there, and neither makes the other come first."""
+    """Another daemon's lock does not count as a process: two daemons do not keep each other there, and neither
+    makes the other come first.
+    """
     another = Presence(path, wanted=True, monotonic_ms=clock)
     app = wal_database(path)
     another.update()
@@ -131,7 +133,7 @@ def test_the_lock_of_another_daemon_is_nobodys(path: Path, present: Presence, cl
 
 
 def test_a_process_that_was_gone_by_then(path: Path, present: Presence, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It closed the database between the question and the lock. By then the file is another one, or unused."""
+    """The process closed the database between the question and the lock. By then the file is another one, or unused."""
     app = wal_database(path)
 
     def slow(shm: object) -> bool:
@@ -144,7 +146,7 @@ def test_a_process_that_was_gone_by_then(path: Path, present: Presence, monkeypa
 
 
 def test_a_last_close_under_way_is_not_hindered(path: Path, present: Presence, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It deletes the wal-index after we locked DMS. The locked file has no name then, and is released."""
+    """The last close deletes the wal-index after we locked DMS. The locked file has no name then, and is released."""
     app = wal_database(path)
 
     def slow(shm: object) -> bool:
@@ -172,7 +174,7 @@ def test_a_last_close_under_way_is_not_hindered(path: Path, present: Presence, m
 def test_who_wants_the_database_for_himself_gets_it_after_ten_seconds(
     path: Path, present: Presence, clock: Clock, suffix: str, statements: tuple[str, ...]
 ) -> None:
-    """It is refused while presence is held, and not a moment longer than that."""
+    """The process is refused while presence is held, and not a moment longer than ten seconds."""
     with wal_database(path) as app:
         present.update()
         app.close()
@@ -187,7 +189,7 @@ def test_who_wants_the_database_for_himself_gets_it_after_ten_seconds(
 
 
 def test_a_process_that_was_too_fast_to_be_met_counts_as_seen(path: Path, present: Presence, clock: Clock) -> None:
-    """Its close is an event, and then ten seconds begin again."""
+    """The process's close is an event, which begins ten more seconds."""
     with wal_database(path) as app:
         present.update()
         app.close()
@@ -255,7 +257,7 @@ def test_a_backup_copied_over_the_files_in_place(path: Path, present: Presence, 
 
 
 def test_a_header_that_is_not_whole_is_no_other_wal(path: Path, present: Presence) -> None:
-    """A writer that was killed between its two copies leaves it, and the next reader makes it again."""
+    """A writer that was killed between the two copies leaves such a header, and the next reader repairs it."""
     with wal_database(path) as app:
         present.update()
         app.kill()
@@ -270,7 +272,7 @@ def test_a_header_that_is_not_whole_is_no_other_wal(path: Path, present: Presenc
 def test_files_that_cannot_be_read_are_complained_about_once(
     path: Path, present: Presence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is locked then. The reason is logged, and it is tried again."""
+    """Nothing is locked in that case. The reason is logged once, and each later look tries again."""
 
     def refuse(_path: Path, **_options: object) -> None:
         raise RefusedError("open app.db-shm: permission denied", hint="permit it")
@@ -286,7 +288,7 @@ def test_files_that_cannot_be_read_are_complained_about_once(
 
 
 def test_no_descriptor_stays_behind(path: Path, present: Presence) -> None:
-    """This holds whether presence is taken and released, or is not wanted."""
+    """No descriptor stays open, whether presence is taken and released, or is not wanted."""
 
     def descriptors() -> int:
         links = Path("/proc/self/fd").iterdir()

@@ -13,12 +13,12 @@ from walsyncd.adapters.files.source import Role, side_path
 
 
 def test_cycles_have_no_gap(tmp_path: Path) -> None:
-    """It is opened, written and closed, with a WAL that restarts every few cycles and looks now and then. One WAL
-    lasts, and all is proven.
+    """The database is opened, written and closed, with a WAL that restarts every few cycles, and with looks now and
+    then. One WAL lasts, and all is proven.
 
     Events are read in time, as the watching thread does it: each checkpoint before the restart that follows it. If the
-    thread is late for one, a young counter is not believed, and that is a gap (``tests/bench/cycles.py`` says how
-    often).
+    thread is late for a checkpoint, a young counter is not believed, and that is a gap (``tests/bench/cycles.py`` says
+    how often).
     """
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", presence=True).begin() as follow:
@@ -59,9 +59,9 @@ def test_a_commit_that_a_killed_writer_did_not_publish(tmp_path: Path) -> None:
 
 
 def test_conversion_into_wal_mode_and_back(tmp_path: Path) -> None:
-    """Into WAL mode there is a gap, as without presence, and then presence is held.
+    """A conversion into WAL mode is a gap, as without presence. After it presence is held.
 
-    Back is refused as long as it is held.
+    A conversion back is refused as long as presence is held.
     """
     path = tmp_path / "app.db"
     assert run_sql(path, "CREATE TABLE t (x)", insert(0), ROWS) == "[0]"

@@ -1,6 +1,4 @@
-"""Tests that presence never comes first on DMS, because over a stale wal-index that would lose committed
-transactions.
-"""
+"""Tests that presence never comes first on DMS. Over a stale wal-index, that would lose committed transactions."""
 
 from __future__ import annotations
 
@@ -64,7 +62,7 @@ STALE = pytest.mark.parametrize("stale", [power_cut, rsynced, restored])
 def test_a_lock_over_a_stale_wal_index_loses_committed_rows(
     tmp_path: Path, stale: Callable[[Path], tuple[Path, str]]
 ) -> None:
-    """This is the reason for the rule: if a process that came first holds DMS, the application does not recover."""
+    """If a process that came first holds DMS, the application does not recover. So presence is never first."""
     path, rows = stale(tmp_path)
     with first_on_dms(path):
         seen = run_sql(path, ROWS)
@@ -86,7 +84,9 @@ def first_on_dms(path: Path) -> Iterator[None]:
 
 @STALE
 def test_the_rule_loses_none(tmp_path: Path, stale: Callable[[Path], tuple[Path, str]]) -> None:
-    """With looks before, while and after the application has it open, it recovers, and everything is there."""
+    """With looks before, while and after the application has the database open, it recovers, and everything is
+    there.
+    """
     path, rows = stale(tmp_path)
     presence = Presence(path, wanted=True)
     presence.update()

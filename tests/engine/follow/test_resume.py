@@ -19,7 +19,7 @@ def damage(path: Path, frame: int) -> None:
 
 
 def test_nothing_happened(app: SqliteProcess, follow: Following) -> None:
-    """With the same WAL in the same boot it continues where it stopped, and nothing is written."""
+    """With the same WAL in the same boot the daemon continues where it stopped, and writes nothing."""
     follow.look()
     before = follow.state
     follow.die()
@@ -51,7 +51,7 @@ def test_the_writer_was_killed_while_it_was_away(app: SqliteProcess, follow: Fol
 
 
 def test_the_wal_was_deleted_while_it_was_away(app: SqliteProcess, follow: Following) -> None:
-    """It was closed, or closed and opened again, so there is a gap."""
+    """The database was closed, or closed and opened again, so there is a gap."""
     follow.look()
     follow.die()
     app.close()
@@ -87,7 +87,7 @@ def test_a_reboot_with_everything_there(app: SqliteProcess, follow: Following) -
 
 @pytest.mark.parametrize("frame", [1, 3])
 def test_a_block_that_was_lost_in_a_reboot_is_a_fork(app: SqliteProcess, follow: Following, frame: int) -> None:
-    """This holds also for a block before our last frame, if that frame survived."""
+    """A lost block before our last frame is a fork, too, even if that frame survived."""
     follow.look()
     app.kill()
     follow.die()
@@ -119,7 +119,7 @@ def test_frames_after_a_reboot_wait_for_somebody_or_for_quiet(app: SqliteProcess
 
 
 def test_frames_after_a_reboot_that_somebody_published(app: SqliteProcess, follow: Following) -> None:
-    """The first opener recovered them, so they are shipped at once."""
+    """The first opener recovered the frames, so they are shipped at once."""
     follow.look()
     follow.die()
     app.execute(insert(1))

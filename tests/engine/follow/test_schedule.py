@@ -43,7 +43,10 @@ def database(row_id: int) -> FollowedDatabase:
 
 
 def test_a_woken_database_is_due_at_once(clock: Clock) -> None:
-    """It comes only once, however often it is woken. The pauses between its looks start again at the shortest."""
+    """The database comes only once, however often it is woken.
+
+    The pauses between its looks start again at the shortest.
+    """
     due, tracked = Schedule(), database(1)
     for _ in range(7):
         due.relook(tracked)
@@ -78,7 +81,7 @@ def test_the_earliest_time_counts(clock: Clock) -> None:
 
 
 def test_in_order_of_time(clock: Clock) -> None:
-    """Those due longest come first, up to a number for each round."""
+    """The databases that have been due longest come first, up to a number for each round."""
     due = Schedule()
     many = [database(number) for number in range(ROUND_MAX + 1)]
     for delay, tracked in enumerate(reversed(many)):
@@ -99,7 +102,7 @@ def test_an_interrupt_is_due_at_once(clock: Clock) -> None:
 
 
 def test_nobody_looks_at_a_database_before_it_is_admitted(clock: Clock) -> None:
-    """The thread that adds it writes to it. Requests that come meanwhile are answered after that."""
+    """The thread that adds the database writes to it. Requests that come meanwhile are answered after that."""
     due, tracked = Schedule(), database(1)
     tracked.mailbox.held_back = True
     due.wake([tracked])
@@ -123,7 +126,7 @@ def test_a_failing_database_is_tried_later_each_time(clock: Clock) -> None:
 
 
 def test_a_forgotten_database_never_comes(clock: Clock) -> None:
-    """It is no longer followed."""
+    """A forgotten database is no longer followed."""
     due, tracked = Schedule(), database(1)
     due.at(tracked, 1)
     due.forget(tracked)
@@ -159,7 +162,7 @@ def test_nobody_is_woken_for_what_comes_later(clock: Clock, monkeypatch: pytest.
 
 
 def test_taking_waits_until_woken_or_stopped() -> None:
-    """It blocks while nothing is due. A stop ends it without a result."""
+    """The call blocks while nothing is due. A stop ends it without a result."""
     due, tracked = Schedule(), database(1)
     taken: Future[list[list[FollowedDatabase]]] = Future()
     thread = threading.Thread(target=lambda: taken.set_result([due.take(), due.take()]))

@@ -63,7 +63,7 @@ def decoded(new: NewObject) -> tuple[bytes, Trailer]:
 
 
 def test_a_segment_and_the_stream_after_it(journal: Journal, frames: Frames) -> None:
-    """The first one of an epoch begins with the WAL's header. The stream says where the next begins."""
+    """The first segment of an epoch begins with the WAL's header. The stream says where the next segment begins."""
     new, stream = collect(journal, Stream(GENERATION, epoch=3, previous=9), frames)
     content, trailer = decoded(new)
     header = parse_wal_header(content)
@@ -79,9 +79,9 @@ def test_a_segment_and_the_stream_after_it(journal: Journal, frames: Frames) -> 
 
 
 def test_the_next_segment_continues_the_epoch(journal: Journal, frames: Frames) -> None:
-    """It has no header and no new salts.
+    """The next segment has no header and no new salts.
 
-    Frames are counted on from the stream's, whatever their number in the source.
+    Its frames are counted on from the stream's, whatever their number in the source.
     """
     _, stream = collect(journal, Stream(GENERATION), frames)
     new, after = collect(journal, stream, frames, seen_ms=2000)
@@ -116,7 +116,7 @@ def test_pieces_make_the_same_content(journal: Journal, frames: Frames) -> None:
 
 
 def test_a_large_one_goes_to_a_spool_file(journal: Journal, frames: Frames) -> None:
-    """Its compressed bytes are not held in memory, and the body is the same."""
+    """A large segment's compressed bytes are not held in memory, and the body is the same."""
     small, _ = collect(journal, Stream(GENERATION), frames)
     large, _ = collect(journal, Stream(GENERATION), frames, memory_bytes_max=0)
     assert isinstance(large.body, SpoolFile)
@@ -124,7 +124,7 @@ def test_a_large_one_goes_to_a_spool_file(journal: Journal, frames: Frames) -> N
 
 
 def test_one_that_is_given_up_leaves_no_file(journal: Journal, frames: Frames, tmp_path: Path) -> None:
-    """Its spool file is removed with it."""
+    """The spool file of a segment that is given up is removed."""
     taker = SegmentBuilder(journal, Stream(GENERATION), page_size=4096, salts=(1, 2), seen_ms=0, memory_bytes_max=0)
     taker.add(frames)
     taker.drop()
@@ -134,7 +134,10 @@ def test_one_that_is_given_up_leaves_no_file(journal: Journal, frames: Frames, t
 def test_one_that_is_too_large_leaves_no_file(
     journal: Journal, frames: Frames, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It exceeds the spool, or the disk. If other rows fill the spool, or other files the disk, it is tried later."""
+    """The segment exceeds the spool, or the disk.
+
+    If other rows fill the spool, or other files the disk, it is tried later.
+    """
     spool = tmp_path / "state" / "spool"
 
     def take(limit: int) -> None:
@@ -180,7 +183,7 @@ def test_times_never_decrease(journal: Journal, frames: Frames) -> None:
 
 
 def test_a_segment_says_what_it_changes_in_the_page_map(journal: Journal, frames: Frames) -> None:
-    """It has the last version of each page, and the sizes that its commits state."""
+    """The redo row has the last version of each page, and the sizes that the segment's commits state."""
     builder = SegmentBuilder(journal, Stream(GENERATION), page_size=4096, salts=(1, 2), seen_ms=1000)
     for piece in frames.pieces(7):
         builder.add(piece)

@@ -33,7 +33,7 @@ def test_a_live_database(follow: Following) -> None:
 
 
 def test_a_killed_writer_leaves_a_stale_index(app: SqliteProcess, follow: Following) -> None:
-    """Nobody uses the index, whatever it says."""
+    """Nobody uses the stale wal-index, so what it says does not count."""
     app.kill()
     seen = eyes_of(follow).observe()
     assert (seen.holder, seen.index) == (DmsHolder.NONE, None)
@@ -64,7 +64,7 @@ def test_the_queue_is_drained_before_anything_is_believed(app: SqliteProcess, fo
 
 @pytest.mark.usefixtures("app")
 def test_a_wal_index_whose_creation_was_not_seen(follow: Following) -> None:
-    """It is searched for, so that a live WAL is never scanned."""
+    """The reader searches for such a wal-index, so that a live WAL is never scanned."""
     wal_pair = follow.tracked.wal_pairs.current
     assert wal_pair is not None
     assert wal_pair.shm is not None
@@ -76,7 +76,7 @@ def test_a_wal_index_whose_creation_was_not_seen(follow: Following) -> None:
 @pytest.mark.parametrize("kind", [Kind.MODIFY, Kind.CLOSE_WRITE])
 @pytest.mark.usefixtures("app")
 def test_a_mark_needs_a_quiet_index(follow: Following, kind: Kind) -> None:
-    """If an event comes during the look, it makes no mark, and the next look makes one."""
+    """If an event comes during a look, the look makes no mark, and the next look makes one."""
     reader = eyes_of(follow)
     assert reader.new_mark(5) is not None
     follow.tracked.wal_pairs.note(Event(follow.path, Role.SHM, kind))
@@ -95,7 +95,7 @@ def test_a_mark_holds_until_an_event(follow: Following) -> None:
 
 
 def test_batches(tmp_path: Path) -> None:
-    """A run comes in pieces of limited size that continue each other, and stops where it is told to."""
+    """A run comes in pieces of limited size that continue each other, and stops at the requested frame."""
     path = tmp_path / "app.db"
     with (
         wal_database(path) as app,
@@ -110,7 +110,9 @@ def test_batches(tmp_path: Path) -> None:
 
 
 def test_what_moves(app: SqliteProcess, follow: Following) -> None:
-    """There are frames after the cursor, or the WAL header is no longer the one before the cursor's incarnation."""
+    """The WAL moves if there are frames after the cursor, or if its header is not the one before the cursor's
+    incarnation.
+    """
     follow.look()
     assert not eyes_of(follow).is_moving(follow.cursor)
     salt1, salt2 = follow.cursor.salts
@@ -127,7 +129,7 @@ def test_what_moves(app: SqliteProcess, follow: Following) -> None:
 
 @pytest.mark.usefixtures("app")
 def test_frames_without_salts_move(follow: Following) -> None:
-    """SQLite may still publish them, so a look that comes a moment before must be repeated."""
+    """SQLite may still publish such frames, so a look that comes a moment before must be repeated."""
     follow.look()
     with follow.path.with_name("app.db-wal").open("ab") as wal:
         wal.write(bytes(24 + 4096))
@@ -135,7 +137,7 @@ def test_frames_without_salts_move(follow: Following) -> None:
 
 
 def test_our_last_frame_is_still_there(app: SqliteProcess, follow: Following) -> None:
-    """It is identified by its salts and its checksum."""
+    """Our last frame is identified by its salts and its checksum."""
     follow.look()
     cursor = follow.cursor
     assert eyes_of(follow).still_holds(cursor)

@@ -19,7 +19,7 @@ G1 = "20261122T105600Z-00000001"
 
 
 def test_the_two_ways_to_look_again() -> None:
-    """Neither has caught up, and neither changes anything."""
+    """Neither of the two steps has caught up, and neither changes anything."""
     assert Step(again_s=0) == AT_ONCE
     assert Step(moving=True) == SHORTLY
     for step in (AT_ONCE, SHORTLY):
@@ -51,13 +51,13 @@ def database(path: Path, scans: Any, mode: str = "rollback") -> FollowedDatabase
 
 
 def test_only_without_a_map_and_a_wal_bases_hold_the_changes(tmp_path: Path) -> None:
-    """`sync` waits for a base in that case."""
+    """Without a map and a WAL, `sync` waits for a base."""
     for has_map, mode, needs in ((True, "rollback", False), (False, "rollback", True), (False, "wal", False)):
         assert database(tmp_path / "app.db", StillScans(has_map=has_map), mode).needs_bases() is needs
 
 
 def test_the_trouble_of_scans_is_reported_before_that_of_bases(tmp_path: Path) -> None:
-    """It is also the reason why the base is not ready."""
+    """The trouble of scans is also the reason why the base is not ready."""
     tracked = database(tmp_path / "app.db", StillScans(has_map=True, trouble=("a writer", "wait")))
     tracked.note_base(problem="no base could be taken")
     assert tracked.trouble("pause") == ("a writer", "wait")
@@ -66,7 +66,7 @@ def test_the_trouble_of_scans_is_reported_before_that_of_bases(tmp_path: Path) -
 
 
 def test_scans_are_dropped_with_all_that_they_follow(tmp_path: Path) -> None:
-    """This happens when the generation ends, when the spool is taken back, and when the daemon stops."""
+    """Scans are dropped when the generation ends, when the spool is taken back, and when the daemon stops."""
     scans = StillScans(has_map=True)
     tracked = database(tmp_path / "app.db", scans)
     assert tracked.state is not None
@@ -97,13 +97,13 @@ def test_what_a_step_did_not_find_stays() -> None:
 
 
 def test_a_gap_shows_nothing_but_the_signs_of_another_path() -> None:
-    """Whoever handles it still knows where the generation was."""
+    """The code that handles the gap still knows where the generation was."""
     gap = Step(state=LATER, evidence=Evidence(), gap=Gap.of(GapKind.OTHER, "a test"), other_path=OtherPath())
     assert BELIEF.after(gap) == Belief(STATE, VERIFIED, UNFINISHED, OtherPath())
 
 
 def test_at_another_state_nothing_else_is_known() -> None:
-    """It may be verified already. The signs of another path are of the folder, and stay."""
+    """The other state may be verified already. The signs of another path are of the folder, and stay."""
     assert BELIEF.at(LATER) == Belief(LATER, Evidence(), None, SIGNS)
     assert BELIEF.at(LATER, verified=True) == Belief(LATER, VERIFIED, None, SIGNS)
     assert BELIEF.at(None) == Belief(None, Evidence(), None, SIGNS)

@@ -78,7 +78,7 @@ def test_a_new_wal_whose_header_stays_torn(follow: Following) -> None:
 
 
 def test_a_wal_that_is_never_the_one_of_the_wal_index(app: SqliteProcess, follow: Following) -> None:
-    """Whatever it is, it does not continue from our position, so there is a gap."""
+    """Whatever that WAL is, it does not continue from our position, so there is a gap."""
     follow.look()
     app.execute(insert(1))
     name_another(follow.path)
@@ -89,7 +89,7 @@ def test_a_wal_that_is_never_the_one_of_the_wal_index(app: SqliteProcess, follow
 
 
 def test_a_wal_whose_header_is_never_written(app: SqliteProcess, follow: Following) -> None:
-    """Nobody uses it any more, and its content can't be read."""
+    """Nobody uses the WAL any more, and its content can't be read."""
     follow.look()
     app.kill()
     with follow.path.with_name("app.db-wal").open("r+b") as file:
@@ -100,7 +100,7 @@ def test_a_wal_whose_header_is_never_written(app: SqliteProcess, follow: Followi
 
 
 def test_a_wal_index_that_is_set_up_for_ever(app: SqliteProcess, follow: Following) -> None:
-    """A process is stopped. Only its user can help, so it is reported. Nothing is lost meanwhile."""
+    """The process that sets up is stopped. Only its user can help, so this is reported. Nothing is lost meanwhile."""
     path = follow.path
     follow.look()
     app.kill()
@@ -118,9 +118,9 @@ def test_a_wal_index_that_is_set_up_for_ever(app: SqliteProcess, follow: Followi
 
 @pytest.mark.parametrize("is_killed", [True, False])
 def test_a_wal_index_that_somebody_deleted(app: SqliteProcess, follow: Following, *, is_killed: bool) -> None:
-    """A last close deletes the WAL right after it.
+    """A last close deletes the WAL right after the wal-index.
 
-    If that does not follow, it was none, even if somebody still uses it.
+    If the WAL is not deleted, there was no last close, even if somebody still uses the WAL.
     """
     follow.look()
     if is_killed:
@@ -162,7 +162,10 @@ def test_a_change_begins_the_patience_anew(follow: Following) -> None:
 
 
 def test_a_generation_begins_behind_a_torn_header(tmp_path: Path) -> None:
-    """It begins before the first frame of the present WAL. A wal-index being set up is waited for and reported."""
+    """The generation begins before the first frame of the present WAL.
+
+    A wal-index being set up is waited for and reported.
+    """
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
         tear(path)

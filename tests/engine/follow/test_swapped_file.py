@@ -59,7 +59,10 @@ SWAPS = [renamed_over, copied_over, created_anew, truncated_and_filled]
 def test_another_database_in_its_place(
     tmp_path: Path, swap: Callable[[Path, Path], None], daemon: str, state: str
 ) -> None:
-    """A generation never continues across it, whoever notices it. The old generation keeps every position."""
+    """A generation never continues across the swap, whoever notices the swap.
+
+    The old generation keeps every position.
+    """
     folder = tmp_path / "data"
     folder.mkdir()
     path = folder / "app.db"
@@ -87,7 +90,7 @@ def test_another_database_in_its_place(
 
 
 def test_moved_away_and_back(tmp_path: Path) -> None:
-    """It is missing, then a new generation begins, because its history meanwhile is unknown."""
+    """The database is missing, then a new generation begins, because the file's history meanwhile is unknown."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Keeping(path, tmp_path / "f") as keeping:
         keeping.note()
@@ -141,7 +144,7 @@ def test_reached_by_a_link(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("daemon", ["up", "away"])
 def test_a_wal_of_a_different_database(tmp_path: Path, daemon: str) -> None:
-    """SQLite takes it for the database's own. The resulting database is what is stored, to the byte."""
+    """SQLite treats the WAL as the database's own. The resulting database is what is stored, to the byte."""
     path, other = tmp_path / "app.db", tmp_path / "other.db"
     with SqliteProcess(other) as stranger:
         stranger.execute("PRAGMA journal_mode=WAL", "CREATE TABLE t (y)", *(insert(-value) for value in range(9)))

@@ -46,7 +46,7 @@ def good(index_reads: IndexReads, *, followed: bool) -> list[int]:
 def test_an_index_read_is_good_until_a_commit_may_have_come_and_gone(
     events: list[str], *, before_its_first_frame: bool, after: bool
 ) -> None:
-    """Such a commit is written to the WAL, copied back, and overwritten."""
+    """Such a commit is written to the WAL, copied back, and overwritten, and the read does not show it."""
     index_reads = IndexReads()
     index_reads.add(shows(1), moving=False)
     tell(index_reads, *events)
@@ -55,7 +55,7 @@ def test_an_index_read_is_good_until_a_commit_may_have_come_and_gone(
 
 
 def test_frames_that_stood_there_need_not_be_written_any_more() -> None:
-    """They may be published, and copied back."""
+    """Frames that were there already may be published, and copied back, without another write."""
     index_reads = IndexReads()
     index_reads.add(shows(1), moving=True)
     tell(index_reads, "database")
@@ -75,7 +75,7 @@ def test_events_while_the_index_is_read_count() -> None:
 
 @pytest.mark.parametrize("is_put_off", [False, True])
 def test_frames_that_were_there_and_are_copied_back_while_the_index_is_read(*, is_put_off: bool) -> None:
-    """They were written before it began. They are published after the wal-index was read, and copied back at once."""
+    """The frames were written before the read began. They are published after the read, and copied back at once."""
     index_reads = IndexReads()
     index_read = index_reads.begin(is_put_off=is_put_off)
     tell(index_reads, "database")
@@ -87,7 +87,7 @@ def test_frames_that_were_there_and_are_copied_back_while_the_index_is_read(*, i
 
 
 def test_a_look_and_one_that_is_put_off_read_at_the_same_time() -> None:
-    """Neither ends the other's index read, and events count for both."""
+    """Neither of the looks ends the other's index read, and events count for both."""
     index_reads = IndexReads()
     put_off, of_look = index_reads.begin(is_put_off=True), index_reads.begin()
     tell(index_reads, "wal", "database")
@@ -99,7 +99,7 @@ def test_a_look_and_one_that_is_put_off_read_at_the_same_time() -> None:
 
 
 def test_an_index_read_while_events_were_lost_is_none() -> None:
-    """No earlier one is good either."""
+    """No earlier index read is good either."""
     index_reads = IndexReads()
     index_reads.add(shows(1), moving=False)
     index_read = index_reads.begin()
@@ -109,7 +109,7 @@ def test_an_index_read_while_events_were_lost_is_none() -> None:
 
 
 def test_the_last_index_reads_are_kept() -> None:
-    """As many are kept as may be of use."""
+    """As many index reads are kept as may be of use."""
     index_reads = IndexReads()
     for last in range(10):
         index_reads.take(index_reads.begin(), shows(last), moving=False)

@@ -9,8 +9,9 @@ from walsyncd.errors import TransientError
 
 
 def test_an_event_that_could_not_be_taken_in_counts_as_lost(tmp_path: Path) -> None:
-    """This is like an overflow of the queue: nothing follows from the absence of events, and the next look checks all
-    files.
+    """Such an event is like an overflow of the queue.
+
+    The absence of events proves nothing, and the next look checks all files.
     """
     pairs = WalPairs(tmp_path / "app.db")
     pairs.confirm_known(pairs.database_writes)
@@ -21,7 +22,7 @@ def test_an_event_that_could_not_be_taken_in_counts_as_lost(tmp_path: Path) -> N
 
 
 def test_earlier_wal_indexes_are_let_go_between_two_looks(tmp_path: Path) -> None:
-    """More than ``WAL_PAIRS_MAX`` of them between two looks are a gap."""
+    """More than ``WAL_PAIRS_MAX`` wal-indexes between two looks are a gap."""
     path = tmp_path / "app.db"
     path.with_name("app.db-wal").write_bytes(b"")
     shm = path.with_name("app.db-shm")

@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
 
 
 def test_a_wal_from_open_to_close(folder: Folder) -> None:
-    """It is held open throughout, and ends in order. Its content is known if the database was known before."""
+    """The WAL is held open throughout, and ends in order. Its content is known if the database was known before."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     wal_pair = folder.open()
     assert wal_pair.known_since
@@ -117,7 +117,7 @@ def test_another_file_in_its_place(folder: Folder, kind: Kind) -> None:
 
 
 def test_the_checkpoint_of_the_last_close_is_no_touch(folder: Folder) -> None:
-    """It writes to the database before the -wal is deleted."""
+    """The checkpoint writes to the database before the -wal is deleted."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     folder.open()
     folder.note(Role.DATABASE, Kind.MODIFY)
@@ -136,7 +136,7 @@ def test_a_writer_without_a_wal_index(folder: Folder) -> None:
 
 @pytest.mark.parametrize("event", [(Role.WAL, Kind.MODIFY), (Role.DATABASE, Kind.OVERFLOW), (Role.WAL, Kind.CREATE)])
 def test_a_wal_that_was_gone_before_it_could_be_opened(folder: Folder, event: tuple[Role, Kind]) -> None:
-    """It is lost if it was written, or if that is unknown."""
+    """Such a WAL is lost if it was written, or if that is unknown."""
     folder.note(Role.WAL, Kind.CREATE)
     assert not folder.wal_pairs.lost
     folder.note(*event)
@@ -144,7 +144,7 @@ def test_a_wal_that_was_gone_before_it_could_be_opened(folder: Folder, event: tu
 
 
 def test_a_wal_that_nobody_saw_and_nobody_wrote(folder: Folder) -> None:
-    """It was opened, read and closed, so it was empty, and the next one is known from its start."""
+    """The WAL was opened, read and closed, so it was empty, and the next one is known from its start."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     folder.note(Role.WAL, Kind.CREATE)
     folder.note(Role.WAL, Kind.DELETE)
@@ -166,7 +166,7 @@ def test_a_wal_that_cannot_be_opened_is_lost(folder: Folder, monkeypatch: pytest
 
 @pytest.mark.parametrize("role", [Role.WAL, Role.DATABASE])
 def test_the_next_wal_was_opened_in_place_of_the_first(folder: Folder, role: Role) -> None:
-    """At the DELETE of the first, which was written, the file that is held still has its name."""
+    """At the DELETE of the first WAL, which was written, the held file still has its name."""
     folder.create(Role.WAL, told=False)
     folder.delete(Role.WAL, told=False)
     folder.create(Role.WAL)
@@ -203,7 +203,7 @@ def test_the_next_wal_was_opened_and_deleted_as_well(folder: Folder) -> None:
 
 @pytest.mark.parametrize("third", [True, False])
 def test_an_empty_wal_in_place_of_one_that_was_written(folder: Folder, *, third: bool) -> None:
-    """The first was written, and the file opened in its place was not. The next CREATE shows that it is another one."""
+    """The first WAL was written, the file opened in its place was not. The next CREATE shows another WAL."""
     folder.create(Role.WAL)
     folder.note(Role.WAL, Kind.MODIFY)
     folder.delete(Role.WAL)
@@ -228,7 +228,7 @@ def test_what_was_written_after_a_checkpoint(folder: Folder) -> None:
 
 @pytest.mark.parametrize("kind", [Kind.CLOSE_WRITE, Kind.MODIFY])
 def test_a_count_that_may_have_begun_anew(folder: Folder, kind: Kind) -> None:
-    """A survivor of a killed writer rebuilds it in place, after the first frame, before or after a checkpoint."""
+    """A survivor of a killed writer rebuilds the count in place, before or after a checkpoint."""
     wal_pair = folder.open()
     folder.note(Role.SHM, kind)
     assert not wal_pair.uncounted
@@ -238,7 +238,7 @@ def test_a_count_that_may_have_begun_anew(folder: Folder, kind: Kind) -> None:
 
 
 def test_a_wal_that_those_who_died_left_empty(folder: Folder) -> None:
-    """It is a new WAL if nobody wrote after the first of them, as the order of the events shows."""
+    """The WAL is new if nobody wrote after the first of them died, as the order of the events shows."""
     wal_pair = folder.open()
     folder.note(Role.WAL, Kind.MODIFY)
     mark = CounterMark(1, 0, wal_pair.serial, wal_pair.index_rebuilds, wal_pair.closed)
@@ -253,7 +253,7 @@ def test_a_wal_that_those_who_died_left_empty(folder: Folder) -> None:
 
 
 def test_a_wal_opened_before_its_event_was_read(folder: Folder) -> None:
-    """It is one WAL, whose CREATE comes later, also if it is deleted by then."""
+    """The file is one WAL, whose CREATE comes later, also if the WAL is deleted by then."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     folder.create(Role.WAL, told=False)
     folder.create(Role.SHM, told=False)
@@ -314,7 +314,7 @@ def test_a_close_is_evidence_unless_it_is_the_last(folder: Folder) -> None:
 
 
 def test_a_new_wal_index_beside_the_same_wal(folder: Folder) -> None:
-    """It has another descriptor and another serial. The old one stays open for its readers."""
+    """The new wal-index has another descriptor and another serial. The old one stays open for its readers."""
     wal_pair = folder.open()
     before, serial = wal_pair.shm, wal_pair.serial
     assert before is not None

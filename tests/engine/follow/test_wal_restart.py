@@ -129,7 +129,7 @@ def test_automatic_checkpoints_looked_at_rarely(app: SqliteProcess, follow: Foll
 
 
 def test_the_mark_moves_with_recovered_commits(app: SqliteProcess, follow: Following) -> None:
-    """After a recovery the next restart counts from there, and not from before."""
+    """After a recovery the next restart counts from the recovered commits, and not from before them."""
     for drain in range(4):
         fill(app, 10, start=drain * 100)
         assert not follow.look().gap
@@ -180,7 +180,7 @@ def test_a_restart_in_an_unwatched_folder_is_not_counted(app: SqliteProcess, fol
 
 
 def test_too_large_a_tail_is_a_gap(tmp_path: Path) -> None:
-    """It would have to be held in memory until it is proven."""
+    """The tail would have to be held in memory until it is proven."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=Limits(tail_bytes_max=0)).begin() as follow:
         fill(app, 10)
@@ -224,13 +224,13 @@ def test_one_restart_with_nothing_missed_while_the_daemon_was_away(app: SqlitePr
 
 
 def test_two_restarts_while_the_daemon_was_away(app: SqliteProcess, away: Following) -> None:
-    """Salt 1 went up by two, which is a gap, whatever remains."""
+    """Salt 1 increased by two, which is a gap, whatever remains."""
     app.execute(CHECKPOINT, insert(1), CHECKPOINT, insert(2))
     assert "more than once" in away.restart().gap()
 
 
 def test_one_restart_whose_frames_passed_ours(app: SqliteProcess, away: Following) -> None:
-    """What came after our last frame is overwritten."""
+    """The frames after our last frame are overwritten."""
     app.execute(CHECKPOINT)
     fill(app, 12, start=4000)
     assert "passed frame" in away.restart().gap()
@@ -246,7 +246,7 @@ def test_one_restart_with_the_old_end_at_the_end_of_the_file(app: SqliteProcess,
 
 
 def test_one_restart_across_a_reboot(app: SqliteProcess, away: Following) -> None:
-    """What remains proves nothing if blocks may have been lost."""
+    """What remains of the old incarnation proves nothing if blocks may have been lost."""
     away.reboot()
     app.execute(CHECKPOINT, insert(1))
     assert away.restart().gap() == "the WAL restarted across a reboot"

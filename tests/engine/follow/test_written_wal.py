@@ -29,7 +29,7 @@ def copy(old: Path, wal: Path) -> None:
 
 
 def truncate(old: Path, wal: Path) -> None:
-    """Truncate it without a CLOSE_WRITE."""
+    """Truncate the WAL without a CLOSE_WRITE."""
     os.truncate(wal, old.stat().st_size)
 
 
@@ -53,7 +53,10 @@ def old(tmp_path: Path) -> Path:
 def test_an_older_copy_of_the_same_incarnation(
     app: SqliteProcess, follow: Following, old: Path, act: Act, *, is_long: bool, commits: int
 ) -> None:
-    """It is shorter, or it is as long and ends with another incarnation. The application may commit after it."""
+    """The copy is shorter, or it is as long and ends with another incarnation.
+
+    The application may commit after the copying.
+    """
     wal = side(follow.path, "-wal")
     if is_long:
         app.execute(*(insert(value) for value in range(20)), CHECKPOINT)
@@ -70,7 +73,7 @@ def test_an_older_copy_of_the_same_incarnation(
 
 
 def test_a_copy_that_has_all_that_was_shipped(app: SqliteProcess, follow: Following, old: Path) -> None:
-    """What was committed after it is not shipped, although SQLite continues to commit."""
+    """Commits after the copied state are not shipped, although SQLite continues to commit."""
     wal = side(follow.path, "-wal")
     app.execute(insert(1))
     assert not follow.settled().gap
@@ -102,7 +105,7 @@ def test_a_copy_that_changes_nothing(app: SqliteProcess, follow: Following, old:
 def test_a_copy_of_another_incarnation(
     app: SqliteProcess, follow: Following, old: Path, *, has_index: bool, commits: int
 ) -> None:
-    """This holds also if the -shm of that time is copied with it."""
+    """The -shm of that time may be copied with the WAL, too."""
     wal, shm, old_shm = side(follow.path, "-wal"), side(follow.path, "-shm"), old.with_name("old-shm")
     app.execute(insert(1))
     assert not follow.settled().gap
@@ -155,7 +158,7 @@ def test_status_reports_it_and_the_next_application_is_followed(tmp_path: Path, 
 def test_a_wal_that_is_emptied_during_a_look(
     app: SqliteProcess, follow: Following, monkeypatch: pytest.MonkeyPatch, *, is_idle: bool
 ) -> None:
-    """The last close does that to a persistent WAL (SQLITE_FCNTL_PERSIST_WAL), before it releases its locks."""
+    """The last close empties a persistent WAL (SQLITE_FCNTL_PERSIST_WAL), before the close releases its locks."""
     app.execute(insert(1))
     assert not follow.settled().gap
     holds, wal = SourceReader.holds, side(follow.path, "-wal")
@@ -174,7 +177,7 @@ def test_a_wal_that_is_emptied_during_a_look(
 def test_an_exclusive_application_empties_its_wal_during_a_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, call: int
 ) -> None:
-    """Only the WAL itself shows it.
+    """Only the WAL itself shows that it was emptied.
 
     The first call of ``read`` is the scan. The first call of ``holds`` asks whether what was shipped is there.
     """

@@ -33,8 +33,8 @@ def cursor(salts: tuple[int, int], frames: int) -> Cursor:
 
 
 def test_where_a_look_continues() -> None:
-    """It continues where it was read, within what it read, and in an incarnation that it saw begin, and
-    nowhere else.
+    """A look continues where it was read, within what it read, and in an incarnation that it saw begin, and nowhere
+    else.
     """
     same = look(cursor(OLD, 3), index(OLD, 6))
     assert [frames for frames in range(9) if same.continues(cursor(OLD, frames))] == [3, 4, 5]
@@ -76,7 +76,7 @@ def test_frames_that_were_written_over_are_joined_with_nothing() -> None:
 
 
 def test_a_restart_is_joined_with_nothing() -> None:
-    """Its proof needs the headers of exactly that moment."""
+    """The proof of a restart needs the headers of exactly that moment."""
     before, restart = look(cursor(OLD, 1), index(OLD, 2)), look(cursor(OLD, 2), index(NEW, 2))
     after = look(cursor(NEW, 2), index(NEW, 3))
     assert not restart.goes_on(before)

@@ -1,6 +1,6 @@
 """Tests of deferred looks: what is committed meanwhile is read, and the look judges it.
 
-They are due at once in some cases.
+In some cases a deferred look is due at once.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def test_what_is_due_is_read_on(app: SqliteProcess, follow: Following) -> None:
 
 
 def test_a_fast_writer_makes_it_due_and_no_look_is_put_off_soon(app: SqliteProcess, follow: Following) -> None:
-    """The thread that reads ahead is meant for such a writer, and the next looks begin it."""
+    """Such a writer needs the thread that reads ahead, and the next looks begin a reading by that thread."""
     app.execute(insert(1), insert(2))
     look, dues = put_off(follow, limits=Limits(fast_frames=2, ahead_frames_per_s=0)), []
     for number in (3, 4):
@@ -126,7 +126,7 @@ def test_a_fast_writer_makes_it_due_and_no_look_is_put_off_soon(app: SqliteProce
 
 
 def test_much_to_hold_makes_it_due(app: SqliteProcess, follow: Following) -> None:
-    """Half of its share is enough to make it due. More than its share is left to the look at the file."""
+    """Half of a database's share of memory makes the look due. More than the share is left to the look at the file."""
     app.execute(insert(1), insert(2))
     share = [3 * 4200]
     look = put_off(follow)
@@ -145,7 +145,7 @@ def test_much_to_hold_makes_it_due(app: SqliteProcess, follow: Following) -> Non
 
 
 def test_its_time_makes_it_due(app: SqliteProcess, follow: Following) -> None:
-    """A later event makes the database due as if nothing had been deferred."""
+    """After that time an event makes the database due as if nothing had been deferred."""
     app.execute(insert(1), insert(2))
     look = put_off(follow, until_s=0.0)
     app.execute(insert(3))
@@ -155,7 +155,7 @@ def test_its_time_makes_it_due(app: SqliteProcess, follow: Following) -> None:
 
 
 def test_a_wal_that_nobody_uses_makes_it_due(app: SqliteProcess, follow: Following) -> None:
-    """The follower has rules for such a WAL."""
+    """For such a WAL the follower's own rules apply."""
     app.execute(insert(1), insert(2))
     look = put_off(follow)
     app.execute(insert(3))

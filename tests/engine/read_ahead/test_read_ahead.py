@@ -90,7 +90,7 @@ def test_without_reading_ahead_they_are_a_gap(app: SqliteProcess, follow: Follow
 
 
 def test_what_was_only_read_is_lost_with_the_process(app: SqliteProcess, follow: Following) -> None:
-    """Neither the journal nor an answer has it. After a kill the state is the last one that was durable."""
+    """Neither the journal nor an answer has what was only read. After a kill the state is the last durable one."""
     app.execute(insert(1), insert(2))
     follow.look()
     before, rows = follow.state, follow.restored()
@@ -142,7 +142,7 @@ def test_a_full_batch_of_looks_read_ahead_has_not_caught_up(tmp_path: Path, monk
 
 
 def test_what_comes_before_a_gap_has_not_caught_up(app: SqliteProcess, follow: Following) -> None:
-    """A batch ends before a gap that one of its looks finds. No client is told that all is well before that."""
+    """A batch ends before a gap that one of its looks finds. Before the gap, no client is told that all is well."""
     app.execute(insert(1), insert(2))
     follow.look()
     app.execute(insert(3))
@@ -189,7 +189,9 @@ def test_events_after_the_reading_void_its_count(
 
 
 def test_a_look_read_ahead_is_no_evidence_of_its_own_time(app: SqliteProcess, follow: Following) -> None:
-    """Events came since, so it shows neither how far an incarnation had come, nor that a frame still exists."""
+    """Events came since the reading, so it shows neither how far an incarnation had come, nor that a frame still
+    exists.
+    """
     app.execute(insert(1), insert(2))
     follow.look()
     app.execute(insert(3))
@@ -342,7 +344,7 @@ def _is_prefix(follow: Following, committed: int) -> int:
 
 
 def test_the_thread_reads_until_it_is_stopped(tmp_path: Path) -> None:
-    """It sleeps without readings, reads those that begin, and forgets those that are over."""
+    """The thread sleeps without readings, reads those that begin, and forgets readings that are over."""
     path = tmp_path / "app.db"
     ahead = ReadAhead()
     thread = threading.Thread(target=ahead.run)

@@ -66,7 +66,10 @@ def shown_after(reading: Reading) -> ShownIndex | None:
 
 
 def test_what_the_wal_index_showed_and_whether_it_goes_on(tmp_path: Path) -> None:
-    """Where frames were read it is known, unless the WAL has restarted, which makes a new look."""
+    """If frames were read, ``shown`` has the wal-index's header, and whether frames follow.
+
+    After a restart ``shown`` is None.
+    """
     with begun(tmp_path) as (app, _, reading):
         assert shown_after(reading) is None
         for spill in (False, True):
@@ -82,7 +85,10 @@ def test_what_the_wal_index_showed_and_whether_it_goes_on(tmp_path: Path) -> Non
 
 
 def test_a_wal_index_that_was_read_before_shows_whether_there_is_anything_new(tmp_path: Path) -> None:
-    """If the wal-index shows nothing new, it is not read again. If it does, everything is read at once."""
+    """If the wal-index shows nothing new, nothing more is read.
+
+    If it shows something new, everything is read at once.
+    """
     with begun(tmp_path) as (app, _, reading):
         wal_pair = reading.wal_pair
         assert wal_pair.shm is not None
@@ -100,7 +106,7 @@ def test_a_wal_index_that_was_read_before_shows_whether_there_is_anything_new(tm
 
 
 def test_a_part_that_was_judged_is_not_returned_again(tmp_path: Path) -> None:
-    """Of what was read the rest is returned. After its end there is nothing."""
+    """Only the rest of what was read is returned. After the end of the reading nothing is returned."""
     with begun(tmp_path) as (app, follow, reading):
         app.execute(insert(20), insert(21), insert(22))
         reading.look(ROOM)
@@ -146,7 +152,7 @@ def test_a_restart_during_the_reading_voids_it(tmp_path: Path, monkeypatch: pyte
 
 
 def test_without_room_nothing_is_read_and_nothing_is_lost(tmp_path: Path) -> None:
-    """The reading waits until the follower has taken some of it."""
+    """The reading waits until the follower has taken some of what was read."""
     with begun(tmp_path) as (app, follow, reading):
         app.execute(insert(20), insert(21))
         assert reading.look(1000)
@@ -157,7 +163,7 @@ def test_without_room_nothing_is_read_and_nothing_is_lost(tmp_path: Path) -> Non
 
 
 def test_more_than_one_look_may_hold_is_left_to_the_follower(tmp_path: Path) -> None:
-    """A WAL that has grown that much is read from the file, because it does not restart soon."""
+    """A WAL that has grown that much is read from the file, because such a WAL does not restart soon."""
     with begun(tmp_path, Limits(ahead_look_bytes=5000)) as (app, follow, reading):
         app.execute(insert(20), insert(21))
         assert not reading.look(ROOM)
@@ -166,7 +172,7 @@ def test_more_than_one_look_may_hold_is_left_to_the_follower(tmp_path: Path) -> 
 
 
 def test_it_ends_when_nobody_uses_the_wal_index(tmp_path: Path) -> None:
-    """The follower has rules for a WAL after the last close, and for a wal-index that a killed process left."""
+    """After the last close, or beside a killed process's wal-index, the follower's own rules apply."""
     with begun(tmp_path) as (app, _, reading):
         app.execute(insert(20))
         app.kill()
@@ -174,7 +180,7 @@ def test_it_ends_when_nobody_uses_the_wal_index(tmp_path: Path) -> None:
 
 
 def test_it_ends_when_the_wal_index_is_another_one(tmp_path: Path) -> None:
-    """Its counter could be another one, too."""
+    """The new wal-index may have another counter, too."""
     with begun(tmp_path) as (app, follow, reading):
         app.execute(insert(20))
         reading.wal_pair.serial += 1  # type: ignore[misc]
@@ -190,7 +196,7 @@ def test_it_ends_where_the_writer_is_slow(tmp_path: Path) -> None:
 
 
 def test_fast_writers_are_looked_at_more_often(tmp_path: Path) -> None:
-    """They are looked at eight times in the life of a WAL, at intervals of one to eight milliseconds."""
+    """Fast writers are looked at eight times in the life of a WAL, at intervals of one to eight milliseconds."""
     with begun(tmp_path) as (app, _, reading):
         assert reading.pause_s == module.LOOK_S_MAX
         reading._window_frames = int(50_000 * DEFAULT_LIMITS.ahead_window_s)
@@ -232,7 +238,7 @@ def test_what_is_read_rests_for_no_more_than_some_megabytes(tmp_path: Path) -> N
 
 
 def test_what_is_not_read_any_more_does_not_rest(tmp_path: Path) -> None:
-    """The follower has to read on."""
+    """After the end of a reading the follower has to read on."""
     with begun(tmp_path) as (_, _, reading):
         assert reading.rest_s
         reading.drop()
@@ -289,7 +295,7 @@ def test_dropping_it_does_not_wait_for_a_look(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_fault_ends_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise none would begin again, because the follower would assume that this one continues."""
+    """Otherwise no new reading would begin, because the follower would assume that this one continues."""
     with begun(tmp_path) as (app, _, reading):
         app.execute(insert(20))
 

@@ -45,7 +45,7 @@ class Busy:
         return self.follow.tracked.reading
 
     def due_in_s(self) -> float:
-        """Return in how long the database is due."""
+        """Return after how many seconds the database is due."""
         due_s = self.schedule._due.get(self.follow.row_id)
         assert due_s is not None
         return due_s - time.monotonic()
@@ -61,7 +61,10 @@ def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Busy]:
 
 
 def test_a_write_does_not_end_the_rest(busy: Busy) -> None:
-    """The thread that reads ahead reads it, and the next look is for all of it. Who asks does not wait for that."""
+    """The thread that reads ahead reads the write, and the next look is for all of it.
+
+    A client that asks does not wait for that.
+    """
     tracked = busy.follow.tracked
     busy.schedule.look_again(tracked, busy.step, busy.follow.environment)
     busy.schedule.written([tracked])
@@ -71,7 +74,10 @@ def test_a_write_does_not_end_the_rest(busy: Busy) -> None:
 
 
 def test_a_proof_that_may_be_revoked_does_not_end_the_rest(busy: Busy) -> None:
-    """The next look revokes it as well as an earlier one. Nearly every restart beside a fast writer is proven so."""
+    """The next look can revoke such a proof as well as an earlier look can.
+
+    Beside a fast writer, nearly every restart is proven like this.
+    """
     tracked = busy.follow.tracked
     evidence = replace(tracked.evidence, provisional=ProvisionalProof(1, 0, 1 << 60))
     tracked.belief = replace(tracked.belief, evidence=evidence)
@@ -80,7 +86,7 @@ def test_a_proof_that_may_be_revoked_does_not_end_the_rest(busy: Busy) -> None:
 
 
 def test_the_end_of_the_reading_ends_the_rest(busy: Busy) -> None:
-    """Nobody reads what is written after that. If no look is planned, one is under way and finds the end."""
+    """Nobody reads later writes. If no look is planned, a look is under way and finds the end."""
     tracked = busy.follow.tracked
     busy.schedule.look_again(tracked, busy.step, busy.follow.environment)
     busy.reading.end()

@@ -95,7 +95,10 @@ def test_first_error_stops_a_fetch(tmp_path: Path) -> None:
 
 
 def test_what_is_in_the_file_is_not_missing(tmp_path: Path) -> None:
-    """Ranges are compared by content. Those cut off or changed are missing, and fetching them repairs the file."""
+    """Ranges are compared by content.
+
+    Ranges that were cut off or changed are missing, and fetching them repairs the file.
+    """
     with make_replica(tmp_path) as maker:
         maker.commit(100, rows=5)
         key = maker.base()

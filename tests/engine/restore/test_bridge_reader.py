@@ -84,7 +84,7 @@ def test_every_stored_commit_is_restored(bridged: Bridged, tmp_path: Path) -> No
 
 
 def test_moments_inside_a_bridge_are_refused(bridged: Bridged, tmp_path: Path) -> None:
-    """Both neighbours are named. `--allow-partial` takes the one before."""
+    """The error names both neighbours. `--allow-partial` takes the earlier one."""
     lost = [*bridged.maker.lost, *(each - 1 for each in bridged.maker.lost)]
     for number, time_ms in enumerate(lost):
         before, after = bridged.neighbours(time_ms)
@@ -100,7 +100,7 @@ def test_moments_inside_a_bridge_are_refused(bridged: Bridged, tmp_path: Path) -
 
 
 def test_the_old_position_counts_until_it_was_last_proven(bridged: Bridged) -> None:
-    """A millisecond later it is unknown what the database was."""
+    """A millisecond after the last proof it is unknown what the database was."""
     for bridge in bridged.bridges:
         stored = read_bridge(bridged.replica, bridge) if bridged.maker.object_path(bridge).exists() else None
         old = [each for each in bridged.maker.history if each.position.epoch < bridge.epoch][-1]
@@ -132,7 +132,7 @@ def test_positions_inside_a_bridge_are_refused(bridged: Bridged) -> None:
 def test_suspect_positions_are_refused(tmp_path: Path, *, compacted: bool) -> None:
     """Positions after the last good scan and before the bridge that heals are refused.
 
-    The head and the scan's own are not.
+    The head's and the scan's own position are not refused.
     """
     with make_replica(tmp_path) as maker:
         maker.base()
@@ -178,7 +178,7 @@ def test_damaged_objects_do_not_hide_a_suspect_position(tmp_path: Path) -> None:
 
 
 def test_a_bridge_that_cannot_be_read_costs_a_note(tmp_path: Path) -> None:
-    """What is before it is restored. A note says that the bridge may make more of it suspect."""
+    """Positions before the bridge are restored. A note says that the bridge may make more of them suspect."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(2)

@@ -54,7 +54,7 @@ def read_of(
 
 
 def test_the_end_of_a_segment_is_enough(maker: ReplicaMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its trailer lists every commit, and the frames are not fetched."""
+    """The segment's trailer lists every commit, and the frames are not fetched."""
     (key,) = maker.ship()
     replica = listed(maker)
     found = [(commit.frame, commit.time_ms) for commit in commits_of(replica, key, tail_bytes=500).commits]
@@ -71,7 +71,7 @@ def test_longer_trailers_are_read_whole(maker: ReplicaMaker, tail: int) -> None:
 
 
 def test_a_whole_is_read_for_the_trailers_of_all_its_parts(maker: ReplicaMaker) -> None:
-    """The last trailer alone has only a part of them."""
+    """The last trailer alone has only some of the commits."""
     maker.ship(every=2)
     maker.close_epoch()
     whole = maker.compact()

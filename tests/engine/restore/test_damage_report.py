@@ -29,7 +29,7 @@ def test_nothing_damaged_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_lost_segment_loses_up_to_the_next_base(tmp_path: Path) -> None:
-    """The commits after it are lost up to a base that does not need it."""
+    """The commits after the lost segment are lost, up to a base that does not need it."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(4)
@@ -45,7 +45,7 @@ def test_lost_segment_loses_up_to_the_next_base(tmp_path: Path) -> None:
 
 
 def test_only_base_loses_everything(tmp_path: Path) -> None:
-    """Without it nothing can be restored."""
+    """If the only base is lost, nothing can be restored."""
     with make_replica(tmp_path) as maker:
         manifest = maker.base()
         maker.commit(2)
@@ -55,7 +55,7 @@ def test_only_base_loses_everything(tmp_path: Path) -> None:
 
 
 def test_pruned_epochs_are_not_lost(tmp_path: Path) -> None:
-    """A kept base is usable alone, and what retention deleted according to ``pruned/`` is not missed."""
+    """A kept base is usable alone, and epochs that retention deleted according to ``pruned/`` are not missed."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.close_epoch()

@@ -64,7 +64,7 @@ def test_reading_stops_at_a_frame(maker: ReplicaMaker) -> None:
 
 
 def test_reading_begins_and_stops_within_an_epoch(maker: ReplicaMaker) -> None:
-    """This holds for any frame. The batches after it are read for the trailer, which confirms the chain."""
+    """Reading can begin and stop at any frame. Later batches are read for the trailer, which confirms the chain."""
     maker.commit(1)
     maker.ship()
     maker.commit(30, rows=300)
@@ -85,7 +85,7 @@ def test_reading_can_begin_within_an_epoch(maker: ReplicaMaker) -> None:
 
 
 def test_broken_stream_is_read_again(maker: ReplicaMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames before the break are not returned twice."""
+    """Frames before the break are not returned a second time."""
     monkeypatch.setattr(replica_module, "pause", lambda _attempt: None)
     maker.commit(200)
     (key,) = maker.ship()
@@ -123,7 +123,7 @@ def test_gap_between_objects_is_noticed(maker: ReplicaMaker) -> None:
 
 
 def test_trailer_that_lies_is_noticed(maker: ReplicaMaker) -> None:
-    """Frames, chain and commits of a trailer have to be those of the frames before it."""
+    """Frames, chain and commits of a trailer have to match the frames before it."""
     maker.commit(3)
     (key,) = maker.ship()
     (true,) = trailers(Replica(maker.storage, maker.name), key)

@@ -45,7 +45,7 @@ def test_ordinary_readers_and_a_followed_copy_get_along(tmp_path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.timeout(600)
 def test_disk_that_is_full_for_a_while_is_waited_for(tmp_path: Path, small_disk: Path) -> None:
-    """The follower may end with the reason.
+    """The follower may end with the disk as the reason.
 
     After it is started again it continues, and readers always see whole transactions.
     """

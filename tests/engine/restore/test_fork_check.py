@@ -24,7 +24,10 @@ COMMITS = 4  # commits of each history, after two that both have
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """A base, two commits in a segment of their own, and four in ``ours``. ``other`` has four others in their place."""
+    """A base, two commits in a segment of their own, and four in ``ours``.
+
+    ``other`` has four other commits in their place.
+    """
 
     maker: ReplicaMaker
     common: SegmentKey
@@ -68,7 +71,10 @@ def all_cuts() -> list[tuple[int, ...]]:
 def test_segments_that_disagree_are_a_fork(
     maker: ReplicaMaker, tmp_path: Path, every: int, cuts: tuple[int, ...]
 ) -> None:
-    """However both are cut, the head and the first commit after the fork are refused. The one before is not."""
+    """However both are cut, the head and the first commit after the fork are refused.
+
+    The commit before is not refused.
+    """
     case = forked(maker, every=every)
     theirs = case.other.store(*cuts)
     with pytest.raises(ForkError) as caught:
@@ -89,7 +95,10 @@ def test_segments_that_disagree_are_a_fork(
 
 @pytest.mark.parametrize("remaining", ["whole and segments", "two wholes", "segments beside a whole of theirs"])
 def test_a_whole_that_disagrees_is_a_fork(maker: ReplicaMaker, tmp_path: Path, remaining: str) -> None:
-    """A whole may disagree with another history's segments, or with its whole. The epochs after it change nothing."""
+    """A whole may disagree with another history's segments, or with that history's whole.
+
+    Later epochs change nothing.
+    """
     maker.base()
     maker.commit(COMMITS)
     ours = maker.ship(every=2)

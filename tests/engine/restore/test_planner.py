@@ -34,7 +34,7 @@ def replica_of(maker: ReplicaMaker) -> Replica:
 
 
 def two_bases(maker: ReplicaMaker) -> tuple[ManifestKey, ManifestKey]:
-    """Store a base, three transactions, a base, and two more."""
+    """Store a base, three transactions, a base, and two more transactions."""
     old = maker.base()
     maker.commit(3, rows=40)
     maker.ship()
@@ -103,7 +103,7 @@ def test_segments_stand_in_for_a_damaged_whole(
 
 
 def test_moment_within_a_damaged_whole_is_found_in_its_segments(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """This holds also if planning itself has to look into the object."""
+    """The moment is found even if planning itself has to look into the object."""
     _, whole = whole_beside_its_segments(maker)
     damage(whole)
     wanted = maker.history[2]
@@ -116,7 +116,7 @@ def test_moment_within_a_damaged_whole_is_found_in_its_segments(maker: ReplicaMa
 
 
 def test_whole_stands_in_for_a_damaged_segment(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """If both exist, the whole is read, and the segment does no harm."""
+    """If both exist, the whole is read, and the damaged segment does no harm."""
     (_, second, _), _ = whole_beside_its_segments(maker)
     damage(second)
     restored = restore_request(replica_of(maker), RestoreRequest(Head()), tmp_path / "out.db")
@@ -209,7 +209,7 @@ def test_target_inside_an_object_that_vanishes_is_resolved_anew(
 
 
 def test_retention_that_overtakes_a_restore_is_said(maker: ReplicaMaker) -> None:
-    """A target that was deleted for good is refused like any other that is not covered."""
+    """A target that was deleted for good is refused like any other target that is not covered."""
     old, _ = two_bases(maker)
 
     def prune(prepared: ResolvedPlan) -> None:
@@ -222,7 +222,7 @@ def test_retention_that_overtakes_a_restore_is_said(maker: ReplicaMaker) -> None
 
 
 def test_replica_that_goes_on_changing_is_given_up(maker: ReplicaMaker) -> None:
-    """If an object is listed and can't be read, this ends after a few plans."""
+    """If an object is listed and can't be read again and again, the restore ends after a few plans."""
     two_bases(maker)
     uses: list[ResolvedPlan] = []
 
@@ -246,7 +246,7 @@ def test_partial_wish_keeps_to_the_same_commit_on_an_older_base(maker: ReplicaMa
 
 
 def test_an_error_that_is_kept_holds_no_buffers(maker: ReplicaMaker) -> None:
-    """It holds none of any damaged object, neither until the end nor until garbage is collected."""
+    """The error holds no buffer of any damaged object, neither until the end nor until garbage is collected."""
     two_bases(maker)
     buffers: list[weakref.ref[set[str]]] = []
 

@@ -59,7 +59,7 @@ def test_sources_run_at_once_and_no_farther_than_their_queue() -> None:
 
 
 def test_error_comes_where_its_items_do() -> None:
-    """Items before it are taken, and later sources are stopped."""
+    """Items before the error are taken, and later sources are stopped."""
 
     def failing() -> Iterator[int]:
         yield 1
@@ -107,7 +107,7 @@ def test_whoever_leaves_twice_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_interrupt_right_after_the_end_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No thread waits for another end."""
+    """No thread waits for a second end."""
     get = prefetch._Queue.get
 
     def interrupted(self: prefetch._Queue) -> object:

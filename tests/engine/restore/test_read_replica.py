@@ -130,7 +130,10 @@ def test_what_nothing_else_holds_is_an_error(maker: ReplicaMaker, tmp_path: Path
 
 
 def test_reader_keeps_its_snapshot(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """An open transaction still sees the same, and the next one sees the update. Neither waits for the other."""
+    """An open transaction still sees the same, and the next one sees the update.
+
+    Reader and follower do not wait for each other.
+    """
     out = tmp_path / "copy.db"
     with (
         following(maker, out) as read_replica,
@@ -149,7 +152,7 @@ def test_reader_keeps_its_snapshot(maker: ReplicaMaker, tmp_path: Path) -> None:
 
 
 def test_wal_of_the_copy_is_emptied(tmp_path: Path) -> None:
-    """It does not grow for ever, and begins again with other salts. Thousands of frames need more index blocks."""
+    """The WAL does not grow for ever, and begins again with other salts. Thousands of frames need more index blocks."""
     out = tmp_path / "copy.db"
     sizes = []
     with make_replica(tmp_path, page_size=512) as maker:
@@ -170,7 +173,7 @@ def test_wal_of_the_copy_is_emptied(tmp_path: Path) -> None:
 
 
 def test_stopped_copy_goes_on_where_it_was(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """Nothing is restored again. Objects before its position may be deleted."""
+    """Nothing is restored again. Objects before the copy's position may be deleted."""
     out = tmp_path / "copy.db"
     with following(maker, out) as read_replica:
         maker.close_epoch()
@@ -191,7 +194,7 @@ def test_stopped_copy_goes_on_where_it_was(maker: ReplicaMaker, tmp_path: Path) 
 
 
 def test_new_generation_is_taken_over_without_replacing_the_file(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """This happens as soon as it has a base. Readers that have the file open see it as one transaction."""
+    """The copy takes it over as soon as it has a base. Readers that have the file open see one transaction."""
     out = tmp_path / "copy.db"
     with following(maker, out) as read_replica, closing(sqlite3.connect(out, isolation_level=None)) as reader:
         maker.begin_generation(NEXT_GENERATION)
@@ -228,7 +231,7 @@ def test_hole_that_stays_is_gone_around(maker: ReplicaMaker, tmp_path: Path) -> 
 
 
 def test_copy_that_others_wrote_to_is_not_written_to(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """Their changes and the source's can't both be in it."""
+    """The copy can't contain both the changes of others and the source's."""
     out = tmp_path / "copy.db"
     with following(maker, out) as read_replica, closing(sqlite3.connect(out, isolation_level=None)) as other:
         other.execute("UPDATE counter SET value = 99")
@@ -299,7 +302,7 @@ while True:
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # seconds: nine processes, one after the other, on a machine that may be busy
 def test_readers_see_only_commits_while_the_follower_is_killed_again_and_again(tmp_path: Path) -> None:
-    """Three processes read and check without pause. Every state is one of the source's, and none goes back."""
+    """Three processes read and check without pause. Every state is one of the source's, and no later state is older."""
     goal = 30
     out = tmp_path / "copy.db"
     source = random.Random(4)

@@ -29,7 +29,10 @@ def maker(tmp_path: Path) -> Iterator[ReplicaMaker]:
 
 
 def test_copy_that_others_wrote_to_stays_stopped(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """When a service manager starts it again, it does not continue as if nothing had happened. Force restores it."""
+    """When a service manager starts the follower again, it does not continue as if nothing had happened.
+
+    Force restores the copy.
+    """
     out = tmp_path / "copy.db"
     with following(maker, out) as read_replica:
         with SqliteProcess(out) as other:
@@ -71,7 +74,7 @@ def test_file_that_was_replaced_meanwhile_is_compared(maker: ReplicaMaker, tmp_p
 def test_first_restore_that_is_killed_is_gone_on_with(
     maker: ReplicaMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever it was killed, either there is no file yet, or it has its note beside it."""
+    """Wherever the restore was killed, either there is no file yet, or the file has its note beside it."""
     out = tmp_path / "copy.db"
     rename = OpenFolder.rename
 
@@ -98,7 +101,9 @@ def test_first_restore_that_is_killed_is_gone_on_with(
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be deceived")
 def test_links_in_the_place_of_its_files_are_not_followed(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """The owner of the folder could place them: the note, the new restore beside the copy, and what is left of it."""
+    """The folder's owner could put links in the place of the note, of the new restore beside the copy, and of what
+    is left of it.
+    """
     folder, victim = tmp_path / "tenant", tmp_path / "victim"
     folder.mkdir()
     os.chown(folder, 12345, 12345)
@@ -151,7 +156,7 @@ def test_wal_that_fills_the_disk_is_copied_back(
 
 
 def test_long_wal_is_emptied_once_its_reader_is_gone(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """This happens even if no further transaction comes."""
+    """The WAL is emptied even if no further transaction comes."""
     out = tmp_path / "copy.db"
     with (
         following(maker, out, limits=FollowLimits(wal_bytes_max=1000, checkpoint_wait_s=0)) as read_replica,

@@ -53,7 +53,7 @@ def applied(
     pages: int | None = None,
     batch_bytes: int = BATCH_BYTES,
 ) -> Applied:
-    """Apply them and cut the file to size."""
+    """Apply the objects and cut the file to size."""
     replica = Replica(maker.storage, maker.name)
     count = last_size(replica, found, maker.page_size) if pages is None else pages
     with Replay(replica, found, maker.page_size, count, batch_bytes=batch_bytes) as replay:
@@ -78,7 +78,9 @@ def test_frames_of_all_epochs_are_applied(tmp_path: Path, batch_bytes: int) -> N
 
 
 def test_each_page_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many versions in many objects the last one is written, and nothing past the end of a database that shrank."""
+    """Of many versions in many objects only the last one is written, and nothing past the end of a database that
+    shrank.
+    """
     written: list[int] = []
 
     def noting(descriptor: int) -> Write:
@@ -131,7 +133,7 @@ def test_objects_of_another_history_are_refused(tmp_path: Path) -> None:
 
 
 def test_plan_becomes_pieces_up_to_its_target(tmp_path: Path) -> None:
-    """There is nothing after the target, and nothing twice."""
+    """The pieces hold nothing after the target, and nothing twice."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(4)
@@ -156,7 +158,7 @@ def test_no_frames_leave_the_file_alone(tmp_path: Path) -> None:
 
 
 def test_stop_within_a_transaction_is_refused(tmp_path: Path) -> None:
-    """The last frame has to commit, whatever the names say."""
+    """The last frame has to commit, whatever the objects' names say."""
     with make_replica(tmp_path) as maker, copy_of(maker.path) as descriptor:
         maker.commit(2, rows=30)
         (key,) = maker.ship()

@@ -23,7 +23,7 @@ def maker(tmp_path: Path) -> Iterator[ReplicaMaker]:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list of pauses, which are noted and not made."""
+    """Record pauses instead of making them, and return the list of them."""
     made: list[int] = []
     monkeypatch.setattr(replica_module, "pause", made.append)
     return made
@@ -65,7 +65,7 @@ def test_frames_are_listed_from_an_epoch_on(maker: ReplicaMaker) -> None:
 
 
 def test_listing_of_bases_has_all_of_what_has_none(maker: ReplicaMaker) -> None:
-    """Segments are listed only for generations without a manifest, to know by how much the head falls back."""
+    """The segments of a generation are listed only if it has no manifest, to know by how much the head falls back."""
     maker.base()
     maker.commit()
     maker.begin_generation(NEXT_GENERATION)
@@ -77,7 +77,7 @@ def test_listing_of_bases_has_all_of_what_has_none(maker: ReplicaMaker) -> None:
 
 
 def test_databases_are_found_at_any_depth(tmp_path: Path) -> None:
-    """A folder with a generation or an owner is a database's, also one within another one's folder."""
+    """A folder with a generation or an owner is a database's folder, even if it is within another database's folder."""
     storage = DirectoryStorage(tmp_path)
     for key in (f"a/{GENERATION}/x", "b/c/owner.json", f"a/d/e/{GENERATION}/x", "f/other.txt"):
         storage.put(key, b"", metadata={})

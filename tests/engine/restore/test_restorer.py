@@ -193,7 +193,10 @@ def test_moment_after_the_head_names_the_head(tmp_path: Path) -> None:
 
 
 def test_frame_within_a_transaction_names_its_commits(tmp_path: Path) -> None:
-    """A frame that does not commit is refused with the commits around it. With allow_partial it is the one before."""
+    """A frame that does not commit is refused with the commits around it.
+
+    With allow_partial the earlier commit is restored.
+    """
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(3, rows=30)
@@ -302,7 +305,7 @@ def test_open_database_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_target_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    """The owner decides where it leads to, and may change that at any moment. It is refused with force, too."""
+    """The link's owner decides where it leads to, and may change that at any moment. Even with force it is refused."""
     out = tmp_path / "link.db"
     out.symlink_to(_folder(tmp_path / "real") / "app.db")
     with make_replica(tmp_path) as maker:
@@ -315,13 +318,13 @@ def test_target_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("size", "is_refused"), [(251, False), (252, True), (300, True)])
 def test_a_name_must_leave_room_for_a_wal(tmp_path: Path, size: int, *, is_refused: bool) -> None:
-    """SQLite could not open the database. It is refused before anything is fetched."""
+    """SQLite could not open a database with a longer name. The name is refused before anything is fetched."""
     with pytest.raises(UsageError, match="too long") if is_refused else nullcontext():
         check_target(tmp_path / ("x" * size))
 
 
 def test_database_that_shrank_is_cut(tmp_path: Path) -> None:
-    """The size is that of the last commit, even if it is less than the base's."""
+    """The size is that of the last commit, even if the base is larger."""
     with make_replica(tmp_path) as maker:
         maker.commit(1, rows=500)
         maker.base()
@@ -344,7 +347,7 @@ def test_restored_file_takes_new_transactions(tmp_path: Path) -> None:
 
 
 def test_a_write_error_is_not_lost_behind_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel reports it once. Otherwise a partial file kept for the next restore would always look right."""
+    """The kernel reports a write error once. Without it a partial file kept for the next restore would look right."""
 
     def failing(_descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -54,7 +54,7 @@ def test_sound_replica_has_no_problem(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["base", "manifest", "segment of a whole", "whole", "segment"])
 def test_flipped_bit_is_found_anywhere(tmp_path: Path, kind: str) -> None:
-    """This includes objects that a restore would not read."""
+    """A flipped bit is found even in objects that a restore would not read."""
     with make_replica(tmp_path) as maker:
         key = fill(maker)[kind]
         flip(maker.object_path(key))
@@ -153,7 +153,7 @@ def test_object_that_goes_meanwhile_is_no_problem(tmp_path: Path, monkeypatch: p
 
 
 def test_head_is_restored_and_checked_by_sqlite(tmp_path: Path) -> None:
-    """A sound head has no problem. One whose application database is broken has one."""
+    """A sound head has no problem. A head whose application database is broken has a problem."""
     with make_replica(tmp_path) as maker:
         fill(maker)
         result = verify(Replica(maker.storage, maker.name), scratch=tmp_path / "head.db")
@@ -162,7 +162,7 @@ def test_head_is_restored_and_checked_by_sqlite(tmp_path: Path) -> None:
 
 
 def test_base_of_the_head_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is most of what is read, and restoring the head has verified it. Other bases are read too."""
+    """The base is most of what is read, and restoring the head has verified it. Other bases are read too."""
     asked: Counter[tuple[str, int]] = Counter()
     get = Replica.get
 

@@ -132,7 +132,7 @@ ORDERS = 6000  # of some hundred thousand orders; each step of the writer meets 
 def orders(length: int) -> Iterator[list[int]]:
     """Yield how many steps of the writer come before each look.
 
-    They are drawn, with a pause of the writer at up to four looks.
+    The orders are drawn, with a pause of the writer at up to four looks.
     """
     draw = random.Random(length)
     for _ in range(ORDERS):
@@ -159,7 +159,10 @@ def read(looks: Interleaved) -> list[str] | None:
 def test_no_order_of_steps_lets_a_mixture_pass(
     script_of: Callable[[Model], list[Callable[[], None]]], *, watched: bool
 ) -> None:
-    """What is believed is the database before the writer or after it. If nobody writes, it is believed."""
+    """What is believed is the database before the writer or after it.
+
+    Without a writer the reading is always believed.
+    """
     believed = 0
     length = len(script_of(Model()))
     for stops in orders(length):
@@ -197,7 +200,7 @@ def test_a_journal_whose_super_journal_is_gone_waits_for_an_opener() -> None:
 
 
 def test_another_file_in_its_place_voids_what_was_read() -> None:
-    """The pages are those of a file that the path no longer names."""
+    """The pages that were read are those of a file that the path no longer names."""
     model = Model()
     start = begin_moment(model)
     assert isinstance(start, MomentStart)

@@ -23,7 +23,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 def test_a_steady_writer_is_counted_for_ever_and_a_long_transaction_is_not(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the writes of one transaction are limited."""
+    """Only the number of counted writes in one transaction is limited."""
     monkeypatch.setattr(CountedFile, "__init__", partialmethod(CountedFile.__init__, left=200))
     scene.first.execute("PRAGMA journal_mode = PERSIST")
     scene.change(3)

@@ -19,9 +19,9 @@ def looks_at(follow: Following) -> DatabaseLooks:
 
 
 def test_what_other_processes_do_between_the_looks(tmp_path: Path) -> None:
-    """With nothing, an open reader, or RESERVED the pages are believed.
+    """If nothing happens, or another process reads or holds RESERVED, the pages are believed.
 
-    With a commit, a spill that is rolled back, or another file they are not.
+    After a commit, a spill that is rolled back, or another file they are not believed.
     """
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app, SqliteProcess(path) as other:

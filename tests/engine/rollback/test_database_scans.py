@@ -154,7 +154,7 @@ def test_a_hot_journal_is_reported_and_waited_for(place: Place) -> None:
 
 
 def test_an_exclusive_holder_is_reported_once_it_lasts(place: Place) -> None:
-    """Nothing can be proven while a process holds the file exclusively. Afterwards everything is shipped."""
+    """Nothing can be proven while a process holds the file exclusively. When that ends, everything is shipped."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app"), limits=Limits(busy_file_s=0.5)):
         app.execute(*TABLE, filled(20))
@@ -168,7 +168,7 @@ def test_an_exclusive_holder_is_reported_once_it_lasts(place: Place) -> None:
 
 
 def test_a_lock_that_stays_is_reported_when_it_is_time() -> None:
-    """This holds however long the pause until the next scan is."""
+    """The lock is reported in time, however long the pause until the next scan is."""
     assert again_in_s(9.0, Hindrance.WRITER, 4.0) == 4.0
     assert again_in_s(2.0, Hindrance.WRITER, 4.0) == 2.0
     assert again_in_s(9.0, Hindrance.WRITER, -1.0) == 9.0
@@ -176,7 +176,7 @@ def test_a_lock_that_stays_is_reported_when_it_is_time() -> None:
 
 
 def test_a_base_is_taken_while_the_database_is_written(place: Place) -> None:
-    """A base needs no quiet time, because the scan that closes it ships what it lacks."""
+    """A base needs no quiet time, because the scan that closes the base ships the changes that the base lacks."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(*TABLE, filled(100))
@@ -235,7 +235,7 @@ def test_a_database_without_a_journal_is_reported_for_what_a_crash_does_to_it(pl
 
 
 def test_the_first_base_shows_a_writer_without_a_journal(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The base begins in the middle of its transaction, before the first look has noted anything."""
+    """The base begins in the middle of the writer's transaction, before the first look has noted anything."""
     monkeypatch.setattr(database_scans.DatabaseScans, "note_known", lambda *_: None)
     path = place.database()
     with SqliteProcess(path) as app:
@@ -251,7 +251,7 @@ def test_the_first_base_shows_a_writer_without_a_journal(place: Place, monkeypat
 
 @pytest.mark.parametrize("mode", ["DELETE", "TRUNCATE", "PERSIST"])
 def test_journals_are_seen(place: Place, mode: str) -> None:
-    """No mode with a journal is taken for one without, however the transactions come."""
+    """No mode with a journal is mistaken for a mode without one, however the transactions come."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(f"PRAGMA journal_mode={mode}", *TABLE, filled(20))
@@ -265,7 +265,7 @@ def test_journals_are_seen(place: Place, mode: str) -> None:
 
 
 def test_how_it_is_followed_is_said(place: Place) -> None:
-    """It is followed by its WAL, or by its pages with the reason."""
+    """Status says that the database is followed by its WAL, or by its pages, with the reason."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(*TABLE, filled(20))
@@ -318,7 +318,7 @@ def test_a_copy_for_readers_follows_each_state(place: Place) -> None:
 def test_a_file_that_was_cut_is_reported_until_it_is_filled_again(
     place: Place, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Meanwhile nothing is shipped, and it is not scanned again and again. After that the generation continues."""
+    """Until then nothing is shipped, and the file is not scanned again and again. Then the generation continues."""
     path = place.database()
     with SqliteProcess(path) as app:
         app.execute(*TABLE, filled(20))

@@ -42,8 +42,8 @@ def has_differed(place: Place) -> bool:
 def test_a_page_that_nobody_committed_is_found_and_healed(
     place: Place, capsys: pytest.CaptureFixture[str], mode: str, rows: int
 ) -> None:
-    """It is reported once as an error, the positions since the last good scrub are suspect, and the next scrub is
-    clean.
+    """The page is reported once as an error, the positions since the last good scrub are suspect, and the next
+    scrub is clean.
     """
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
@@ -97,7 +97,7 @@ def test_a_page_that_went_back_is_found_after_a_restart(place: Place) -> None:
 
 
 def test_free_leaves_are_no_difference(place: Place) -> None:
-    """Their bytes mean nothing, and a transaction that was rolled back may leave others there."""
+    """The bytes of free leaves mean nothing, and a transaction that was rolled back may leave other bytes there."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(*TABLE, filled(300), "DELETE FROM t WHERE x > 100")
@@ -176,7 +176,7 @@ def test_a_hot_journal_is_no_difference_and_ends(place: Place) -> None:
 
 
 def test_a_writer_that_never_pauses_postpones_it(place: Place) -> None:
-    """A difference that no moment confirms does not count, and the scrub says so."""
+    """A difference that no moment confirms does not count, and the scrub's result says so."""
     path = place.database()
     with (
         SqliteProcess(path) as app,
@@ -204,7 +204,7 @@ def begun_after_an_event(looks: FileLooks) -> MomentStart:
 def test_a_difference_counts_only_at_a_moment_whose_content_is_shipped(
     place: Place, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    """Pages that were committed and not shipped yet differ too, and so do those that a writer writes meanwhile.
+    """Pages that are committed and not shipped yet differ too, and so do pages that a writer is writing.
 
     The scrub waits for such a moment once, and then the next database has its turn.
     """

@@ -90,7 +90,7 @@ def contents(captured: Captured) -> list[str]:
 
 
 def test_deleted_journals_are_readable_in_their_order(scene: Scene) -> None:
-    """They are readable from the known state on."""
+    """The journals are readable from the known state on."""
     scene.commits("before")
     scene.known()
     scene.commits("first")
@@ -121,7 +121,7 @@ def test_counted_writes_of_a_long_transaction_are_few(scene: Scene) -> None:
 
 
 def test_a_journal_whose_writes_are_not_counted_to_the_end_is_not_whole(scene: Scene) -> None:
-    """Its other events stay as they were."""
+    """The journal's other events stay as they were."""
     scene.journal.write_text("kept")
     scene.known()
     for kind in (Kind.MODIFY, Kind.COUNTED, Kind.MODIFY, Kind.UNCOUNTED, Kind.COUNTED):
@@ -134,7 +134,7 @@ def test_a_journal_whose_writes_are_not_counted_to_the_end_is_not_whole(scene: S
 
 
 def test_a_counted_write_before_a_mark_stays_there(scene: Scene) -> None:
-    """What comes after the mark is not moved before it."""
+    """Events after the mark are not moved before it."""
     scene.journal.write_text("kept")
     scene.known()
     for kind in (Kind.MODIFY, Kind.COUNTED, Kind.MODIFY, Kind.COUNTED, Kind.MODIFY):
@@ -147,7 +147,7 @@ def test_a_counted_write_before_a_mark_stays_there(scene: Scene) -> None:
 
 
 def test_nothing_is_known_before_the_first_scan(scene: Scene) -> None:
-    """Journals may have come and gone before it."""
+    """Journals may have come and gone before the first scan."""
     scene.commits("first")
     assert scene.now().doubt is Doubt.JOURNAL_UNKNOWN
 
@@ -184,7 +184,7 @@ def test_a_write_after_a_mark_is_not_merged_with_one_before(scene: Scene) -> Non
 
 
 def test_a_journal_that_was_gone_before_it_was_opened(scene: Scene) -> None:
-    """Its transaction can't be accounted for."""
+    """Such a journal's transaction can't be accounted for."""
     scene.known()
     scene.begins("first", tell=False)
     scene.ends(tell=False)
@@ -225,7 +225,7 @@ def test_a_transaction_that_is_open_at_the_known_state_is_seen_to_its_end(scene:
 
 
 def test_a_transaction_that_was_open_before_anything_was_watched(scene: Scene) -> None:
-    """Its journal was created without an event, so the next scan reads all pages."""
+    """The transaction's journal was created without an event, so the next scan reads all pages."""
     scene.begins("first", tell=False)
     scene.reserved = True
     scene.known()
@@ -233,7 +233,7 @@ def test_a_transaction_that_was_open_before_anything_was_watched(scene: Scene) -
 
 
 def test_a_kept_journal(scene: Scene) -> None:
-    """It is not held, because it is read in its place."""
+    """A kept journal is not held open, because it is read in its place."""
     scene.begins("kept", tell=False)
     scene.known()
     assert not scene.now().is_kept_written
@@ -286,7 +286,7 @@ def test_events_that_leave_doubt(scene: Scene, role: Role, kind: Kind, doubt: Do
 
 
 def test_an_event_that_could_not_be_taken_in_is_lost(scene: Scene) -> None:
-    """It may have been any event."""
+    """The lost event may have been any event."""
     scene.known()
     scene.capture.lose()
     assert scene.now().doubt is Doubt.EVENTS_LOST
@@ -301,7 +301,7 @@ def test_a_close_changes_nothing(scene: Scene) -> None:
 
 @pytest.mark.parametrize(("limit", "value"), [("journals_max", 4), ("entries_max", 12), ("held_bytes_max", 20)])
 def test_limits(scene: Scene, tmp_path: Path, limit: str, value: int) -> None:
-    """Beyond them all is dropped, no descriptor is left, and the next scan reads all pages."""
+    """Beyond the limits all journals are dropped, no descriptor is left, and the next scan reads all pages."""
     setattr(scene.capture, limit, value)
     scene.known()
     before = open_files(tmp_path)

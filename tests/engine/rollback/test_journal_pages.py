@@ -116,7 +116,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 def test_the_first_scan_reads_all_and_the_next_ones_what_changed(scene: Scene, tmp_path: Path) -> None:
-    """Each journal has one descriptor, until the scan was accepted."""
+    """Each journal has one descriptor, until the scan is accepted."""
     before = open_files(tmp_path)
     for key in (3, 150):
         scene.change(key)
@@ -157,7 +157,7 @@ def test_kept_journals(scene: Scene) -> None:
 @pytest.mark.parametrize("synchronous", ["OFF", "FULL"])
 @pytest.mark.parametrize("is_seen_often", [True, False])
 def test_a_kept_journal_that_is_cut_between_two_records(scene: Scene, synchronous: str, is_seen_often: bool) -> None:
-    """It looks like that of the commit before, which filled it exactly. Only that commit is read by it."""
+    """The journal looks like that of the commit before, which filled it exactly. Only that commit is read by it."""
     scene.first.execute("PRAGMA journal_mode = PERSIST")
     scene.first.execute(f"PRAGMA synchronous = {synchronous}")
 
@@ -231,7 +231,7 @@ def test_wal_mode_and_back(scene: Scene) -> None:
 
 
 def test_exclusive_mode(scene: Scene) -> None:
-    """Commits leave the counter as it is, and use one journal for all."""
+    """Commits leave the counter as it is, and all use one journal."""
     scene.change(3)
     scene.scan()
     scene.first.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -255,7 +255,7 @@ def test_kept_journals_in_exclusive_mode(scene: Scene) -> None:
 
 
 def test_another_file_in_its_place(scene: Scene, tmp_path: Path) -> None:
-    """The journals say nothing about it."""
+    """The journals say nothing about another file."""
     copy = tmp_path / "copy"
     copy.write_bytes(scene.path.read_bytes())
     copy.rename(scene.path)
@@ -263,7 +263,7 @@ def test_another_file_in_its_place(scene: Scene, tmp_path: Path) -> None:
 
 
 def test_a_write_by_another_program(scene: Scene) -> None:
-    """This holds also between two transactions that have journals."""
+    """Such a write is noticed even between two transactions that have journals."""
     scene.change(3)
     raw = bytearray(scene.path.read_bytes())
     raw[-1] ^= 1
@@ -273,7 +273,7 @@ def test_a_write_by_another_program(scene: Scene) -> None:
 
 
 def test_a_small_file_needs_no_journals(scene: Scene) -> None:
-    """It is read as a whole, and nothing is held."""
+    """A small file is read as a whole, and no journal is held."""
     proofs = JournalProofs(scene.followed.source, file_bytes_min=1 << 20)
     assert proofs.pages(1 << 20, PAGE, is_all=False) is None
     assert proofs.pages((1 << 20) + 1, PAGE, is_all=False) is not None
@@ -301,7 +301,7 @@ def test_an_early_scan_reads_what_the_journals_name_and_nothing_if_they_leave_do
 
 
 def test_a_scan_that_must_read_all_makes_the_state_known(scene: Scene) -> None:
-    """The journals before it are of no use, and those after it are."""
+    """The journals before the scan are of no use, and the journals after it are."""
     scene.followed.proofs.forget()
     assert scene.scan() is Doubt.JOURNAL_UNKNOWN
     scene.change(3)

@@ -19,7 +19,7 @@ from walsyncd.engine.rollback.journal_use import JournalUse
 
 
 def moment(counter: int | None, *, journal_events: int) -> CommittedScan:
-    """Return a moment at which the change counter was this, after so many events of the journal."""
+    """Return a moment with this change counter, after so many events of the journal."""
     return CommittedScan(0, journal_events, 0.0, 0, counter)
 
 

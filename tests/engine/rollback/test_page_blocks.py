@@ -18,7 +18,7 @@ PAGE = 512
 @pytest.mark.parametrize("rest", [0, 100])
 @pytest.mark.parametrize("seed", range(4))
 def test_blocks_are_the_pages_of_the_file(tmp_path: Path, rest: int, seed: int) -> None:
-    """This holds for small and large ones, up to the end of the file and past it.
+    """Small and large blocks are read right, up to the end of the file and past it.
 
     An incomplete page at the end is no page.
     """

@@ -109,7 +109,7 @@ def scanned(app: SqliteProcess, tmp_path: Path) -> Iterator[Scanned]:
 
 
 def test_nothing_changed(scanned: Scanned) -> None:
-    """There is no transaction, and the content is known to be as it was."""
+    """The scan finds no transaction, and the content is known to be as it was."""
     found = scanned.scan()
     assert (found.hindrance, found.new) == (None, None)
     assert found.committed is not None
@@ -124,7 +124,7 @@ def test_what_differs_is_taken(scanned: Scanned, app: SqliteProcess) -> None:
 
 
 def test_a_scan_that_reads_little_is_over_in_its_first_step(scanned: Scanned, app: SqliteProcess) -> None:
-    """The thread that ordered it takes that step. A scan that reads more takes turns with others."""
+    """The thread that ordered the scan takes that step. A scan that reads more takes turns with others."""
     app.execute("PRAGMA user_version = 7")
     steps, answer = scanned.steps(Listed(1, 2, 4, 9))
     assert list(steps) == []
@@ -138,7 +138,7 @@ def test_a_scan_that_reads_little_is_over_in_its_first_step(scanned: Scanned, ap
 
 @pytest.mark.parametrize("what", ["body", "pages"])
 def test_what_only_the_scan_thread_may_do_is_left_to_it(scanned: Scanned, what: str) -> None:
-    """These are opening a map that has many rows, and finding pages in large journals."""
+    """Only that thread opens a map that has many rows, and finds pages in large journals."""
     pages = Listed(1, is_found_soon=what == "body")
     steps, answer = scanned.steps(pages, is_body_late=what == "body")
     assert next(steps, None) is not None
@@ -150,7 +150,7 @@ def test_what_only_the_scan_thread_may_do_is_left_to_it(scanned: Scanned, what: 
 
 
 def test_page_1_is_always_read(scanned: Scanned, app: SqliteProcess) -> None:
-    """Every commit that changes anything writes it."""
+    """Every commit that changes anything writes page 1."""
     app.execute("PRAGMA user_version = 7")
     found = scanned.scan(Listed())
     assert found.hindrance is None
@@ -158,12 +158,12 @@ def test_page_1_is_always_read(scanned: Scanned, app: SqliteProcess) -> None:
 
 
 def test_a_list_that_turns_out_to_be_incomplete_is_not_believed(scanned: Scanned) -> None:
-    """It is unknown what else may have changed."""
+    """It is unknown which other pages may have changed."""
     assert scanned.scan(Listed(1, complete=False)).hindrance is Hindrance.UNPROVEN
 
 
 def test_a_write_while_it_is_read_voids_it(scanned: Scanned, app: SqliteProcess) -> None:
-    """This includes a write that leaves counter, size and locks as they were."""
+    """Even a write that leaves counter, size and locks as they were voids the scan."""
     for statements in (
         ("UPDATE t SET y = 1 WHERE x = 1",),
         ("PRAGMA cache_size=3", "BEGIN", "DELETE FROM t", "ROLLBACK"),
@@ -186,7 +186,7 @@ def test_a_result_that_nobody_waits_for_is_void(scanned: Scanned) -> None:
 
 
 def test_a_file_that_is_shorter_than_it_says_is_not_shipped(scanned: Scanned) -> None:
-    """Its pages are missing in the file, so nobody knows them."""
+    """Pages are missing in the file, so nobody knows their content."""
     with scanned.path.open("r+b") as file:
         file.truncate(8 * SIZE)
     assert scanned.scan().hindrance is Hindrance.SHORT

@@ -21,7 +21,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_it_waits_for_a_committed_moment(place: Place) -> None:
-    """A writer has spilled when the WAL is deleted, so the bridge is made after its rollback."""
+    """A writer has spilled when the WAL is deleted, so the bridge is made after the writer's rollback."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute("PRAGMA journal_mode=WAL", *TABLE, filled(300))

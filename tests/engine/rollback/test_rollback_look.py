@@ -21,7 +21,7 @@ from walsyncd.engine.rollback.rollback_look import has_page_size, look_in_rollba
 
 
 class NotedScans:
-    """Scans that note requests, and answer that they are at work."""
+    """Scans that note requests, and answer that they are under way."""
 
     def __init__(self, follow: Following, *, has_map: bool = True) -> None:
         self.follow = follow
@@ -74,7 +74,7 @@ def scanned(follow: Following, *, has_map: bool = True) -> Any:
 
 
 def test_what_a_scan_found_is_taken_without_a_look_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The result is of a past moment. The look after it sees the present file."""
+    """The result is of a past moment. The look after the scan sees the present file."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("CREATE TABLE t (x)")
@@ -189,7 +189,7 @@ def test_a_lost_map_is_a_gap(tmp_path: Path) -> None:
 def test_a_look_is_noted_by_the_clock_of_the_file(tmp_path: Path, machine_ms: int, true_ms: int) -> None:
     """The store's clock may differ, or the clock was ahead when the file was written.
 
-    Otherwise it would be looked at until that date.
+    By another clock the file might be looked at until a date far ahead.
     """
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:

@@ -41,7 +41,7 @@ def test_into_wal_mode_and_back(place: Place, mode: str) -> None:
 
 
 def test_quick_switches_back_and_forth(place: Place) -> None:
-    """However often it changes between two looks, the state at the end is exact, in the same generation."""
+    """However often the mode changes between two looks, the state at the end is exact, in the same generation."""
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(*TABLE, filled(50))
@@ -107,7 +107,10 @@ def test_the_daemon_is_away_while_the_mode_changes(place: Place) -> None:
 
 @pytest.mark.parametrize("is_away", [False, True])
 def test_an_encrypted_database_leaves_wal_mode(place: Place, is_away: bool) -> None:
-    """Without a WAL its page size can't be read, so there is no bridge. A base is taken, and following continues."""
+    """Without a WAL the file's page size can't be read, so there is no bridge.
+
+    A base is taken, and following continues.
+    """
     path = place.database()
     with SqliteProcess(path, module="apsw") as app:
         with running(place.settings("app")):

@@ -113,7 +113,7 @@ def scene() -> Scene:
 
 
 def test_what_changed_up_to_each_moment_is_left(scene: Scene) -> None:
-    """A pass reads these pages. What changes after the last moment is left to the next pass."""
+    """A pass reads the pages that changed up to its moment. Later changes are left to the next pass."""
     assert scene.left() == []
     scene.commits(3, 7)
     assert scene.left() == []
@@ -127,7 +127,7 @@ def test_what_changed_up_to_each_moment_is_left(scene: Scene) -> None:
 
 
 def test_no_moment_while_a_writer_is_at_work(scene: Scene) -> None:
-    """The moment is tried again, and nothing is lost by that."""
+    """A later step tries again, and nothing is lost by that."""
     scene.commits(3)
     scene.looks.writing = True
     assert scene.moments.take() is None
@@ -139,7 +139,7 @@ def test_no_moment_while_a_writer_is_at_work(scene: Scene) -> None:
 
 @pytest.mark.parametrize("doubt", [None, NoProof.STEP_MISSING])
 def test_a_commit_while_the_journals_are_read_voids_the_moment(scene: Scene, doubt: NoProof | None) -> None:
-    """Whatever they seemed to prove is not believed."""
+    """Whatever the journals seemed to prove is not believed."""
     scene.commits(3)
     scene.proofs.doubt = doubt
     scene.proofs.while_proving = lambda: scene.commits(4)
@@ -153,7 +153,7 @@ def test_a_commit_while_the_journals_are_read_voids_the_moment(scene: Scene, dou
 
 
 def test_a_kept_journal_that_is_used_meanwhile_voids_the_moment(scene: Scene) -> None:
-    """Its records may be those of the next transaction."""
+    """The journal's records may be those of the next transaction."""
     scene.commits(3)
     scene.proofs.complete = False
     assert scene.moments.take() is None
@@ -172,7 +172,7 @@ def test_doubt_at_a_moment_ends_the_scan(scene: Scene) -> None:
 
 
 def test_a_scan_that_is_over_stays_over(scene: Scene) -> None:
-    """Its pass ended early, so pages that it took off the list were not read."""
+    """The scan's pass ended early, so some pages that the pass took off the list were not read."""
     scene.commits(3)
     scene.moments.take()
     scene.moments.begin_pass()
@@ -193,7 +193,7 @@ def test_a_missed_journal_ends_the_scan_at_once(scene: Scene) -> None:
 
 
 def test_a_proof_from_another_state_ends_the_scan(scene: Scene) -> None:
-    """The proof says nothing about what happened in between."""
+    """The proof says nothing about what happened between that state and the scan's own."""
     scene.commits(3)
     scene.proofs.known = 4
     assert scene.moments.take() is None

@@ -38,7 +38,7 @@ from walsyncd.errors import TransientError
 
 @pytest.mark.parametrize("hindrance", [*Hindrance, None])
 def test_only_what_the_database_has_become_is_a_gap(hindrance: Hindrance | None) -> None:
-    """The scan waits for a writer, a journal or a change."""
+    """For a writer, a journal or a change, the scan waits."""
     gap = gap_of(hindrance)
     assert (gap is not None) == (hindrance in {Hindrance.WAL, Hindrance.PAGE_SIZE, Hindrance.UNREADABLE})
     assert gap is None or gap.kind is GapKind.CHANGED
@@ -65,7 +65,7 @@ def test_what_a_base_took_is_no_map_where_one_was_lost(*, has_map: bool, other: 
 
 @pytest.mark.parametrize("waits", [0, 1])
 def test_a_short_scan_is_over_when_it_was_ordered(monkeypatch: pytest.MonkeyPatch, waits: int) -> None:
-    """Its first step is taken at once, and wakes nobody. The scan thread takes those that are left."""
+    """The scan's first step is taken at once, and wakes nobody. The scan thread takes the steps that are left."""
 
     class Short:
         def __init__(
@@ -94,7 +94,7 @@ def test_a_short_scan_is_over_when_it_was_ordered(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_follower_opens_no_map_that_the_scan_thread_has_to_open() -> None:
-    """It asks for what can be read, and leaves the scan to that thread if there is nothing."""
+    """The follower asks what can be read, and leaves the scan to the scan thread if nothing can."""
     fake: Any = SimpleNamespace(row_id=1, maps=SimpleNamespace(peek=lambda _row_id: None))
     scanning = Scanning(fake, fake)
     scanning._is_here = True
@@ -105,8 +105,8 @@ def test_the_follower_opens_no_map_that_the_scan_thread_has_to_open() -> None:
 def test_a_base_is_given_up_if_the_map_is_lost_before_it_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_noticed: bool
 ) -> None:
-    """In that case no map has what was shipped since the base began, and the base does not show whether it
-    was undone.
+    """Without the map nothing has what was shipped since the base began, and the base does not show whether it was
+    undone.
     """
     place = Place(tmp_path)
     path, app = place.database(), SqliteProcess(place.database())
@@ -174,7 +174,10 @@ class NoManifests(DirectoryStorage):
 
 
 def test_after_a_lost_map_the_base_before_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next base is closed by its difference from that base. Without it, a restore gives the last state before."""
+    """The next base is closed by its own difference from the file.
+
+    Until the base is stored, a restore gives the last state before it.
+    """
     place = Place(tmp_path)
     path, app = place.database(), SqliteProcess(place.database())
     storage, is_copied, may_close = NoManifests(place.replica), threading.Event(), threading.Event()

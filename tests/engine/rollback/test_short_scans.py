@@ -26,7 +26,7 @@ from walsyncd.engine.rollback.journal_pages import SOON_BYTES, SOON_FREE_PAGES, 
 def test_large_journals_and_long_freelists_are_for_the_scan_thread(
     journal_bytes: int, free: int, *, is_soon: bool
 ) -> None:
-    """Each page in them takes time, and the other databases wait for the follower."""
+    """Each page in them takes time, and meanwhile other databases would wait for the follower."""
     capture: Any = SimpleNamespace(bytes_to_read=lambda: journal_bytes)
     pages = JournalPages(JournalSource(capture, lambda: None, lambda: None), None, 4096)
     page_1 = bytes(36) + free.to_bytes(4, "big") + bytes(60)
@@ -45,7 +45,7 @@ def test_a_scan_is_likely_to_be_short_if_the_journals_leave_no_doubt_so_far(*, i
 def test_the_commits_of_a_large_database_do_not_wake_the_scan_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of their states is restored."""
+    """Each state of the database is restored."""
     added: list[int] = []
     add = ScanQueue.add
 

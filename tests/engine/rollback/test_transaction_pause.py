@@ -49,7 +49,7 @@ def scene(tmp_path: Path) -> Scene:
 
 @pytest.mark.parametrize("mode", BEGINS)
 def test_events_wake_the_database_at_the_end_of_each_transaction(scene: Scene, mode: str) -> None:
-    """There are no looks until then."""
+    """Until the end of a transaction there are no looks."""
     for _ in range(3):
         for event in BEGINS[mode]:
             scene.note(event)
@@ -59,7 +59,7 @@ def test_events_wake_the_database_at_the_end_of_each_transaction(scene: Scene, m
 
 
 def test_a_write_without_a_journal_wakes_it_at_once(scene: Scene) -> None:
-    """No event would report its end."""
+    """No event would report the end of the transaction."""
     scene.note((D, MODIFY), (D, MODIFY), (Role.WAL, CREATE))
     assert not scene.is_resting
 
@@ -72,7 +72,7 @@ def test_the_pause_ends_by_itself(tmp_path: Path) -> None:
 
 
 def test_the_rest_that_a_look_has_set_is_left_alone(scene: Scene) -> None:
-    """This holds whether the transaction began before the look or after it."""
+    """The pause stays, whether the transaction began before the look or after it."""
     until_s = time.monotonic() + 300
     scene.schedule.rest(scene.tracked, until_s)
     scene.note(*BEGINS["DELETE"], ENDS["DELETE"])

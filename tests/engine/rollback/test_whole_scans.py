@@ -26,7 +26,7 @@ def whole_scans() -> tuple[WholeScans, Environment]:
 
 
 def test_only_a_steady_reason_is_said() -> None:
-    """A large file that is read whole once is not reported. Each such scan is counted."""
+    """A large file that is read whole once is not reported. Each whole scan is counted."""
     scans, environment = whole_scans()
     for number in range(STEADY):
         assert scans.words == ""
@@ -38,7 +38,7 @@ def test_only_a_steady_reason_is_said() -> None:
 
 
 def test_a_small_file_is_always_read_whole() -> None:
-    """This is not reported."""
+    """Whole scans of a small file are not reported."""
     scans, environment = whole_scans()
     for _ in range(STEADY):
         scans.accepted(Doubt.STRAY_WRITE, file_bytes=SMALL_BYTES, is_watched=True)
@@ -46,7 +46,7 @@ def test_a_small_file_is_always_read_whole() -> None:
 
 
 def test_without_events_no_journal_can_be_seen() -> None:
-    """There is no proof that could have a reason."""
+    """A file that is not watched is read whole at each change, and the missing watch is the reason."""
     scans, _ = whole_scans()
     for _ in range(STEADY):
         scans.accepted(None, file_bytes=LARGE, is_watched=False)
@@ -56,7 +56,7 @@ def test_without_events_no_journal_can_be_seen() -> None:
 def test_status_and_metrics_say_why_a_large_file_is_read_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In TRUNCATE mode no journal remains to be read. DELETE mode ends that."""
+    """In TRUNCATE mode no journal remains to be read. Changing to DELETE mode ends the whole scans."""
     place = Place(tmp_path)
 
     def words() -> str:

@@ -56,7 +56,7 @@ def test_only_an_idle_queue_lets_the_next_one_leave_at_once(changes: dict[str, o
 
 
 def test_when_an_object_that_is_spooled_now_can_leave() -> None:
-    """It leaves at the next token. If somebody waits for it, it is sent at once."""
+    """The object leaves at the next token. If somebody waits for it, it is sent at once."""
     assert queue(has_work=False).leaves_in_ms(1200.0) == pytest.approx(800.0, abs=1.0)
     assert queue(has_work=False, is_busy=True, has_paid=True).leaves_in_ms(1200.0) == pytest.approx(800.0, abs=1.0)
     assert queue(bucket=Bucket(BURST, 1000.0)).leaves_in_ms(1200.0) <= 0
@@ -66,7 +66,7 @@ def test_when_an_object_that_is_spooled_now_can_leave() -> None:
 
 @pytest.mark.parametrize("waits", [{"has_work": True}, {"has_work": False, "is_busy": True}])
 def test_what_waits_already_has_the_next_token(waits: dict[str, bool]) -> None:
-    """Another object leaves with the one after it, or together with what waits if there is no token yet."""
+    """Another object leaves with the token after that, or together with what waits if there is no token yet."""
     assert queue(bucket=Bucket(1.25, 1000.0), **waits).leaves_in_ms(1000.0) == pytest.approx(750.0, abs=1.0)
     assert queue(bucket=Bucket(2.0, 1000.0), **waits).leaves_in_ms(1000.0) <= 0
     assert 0 < queue(**waits).leaves_in_ms(1200.0) <= 800.0 - JOINS_MS + 1.0

@@ -91,7 +91,7 @@ def test_nothing_is_asked_when_nothing_went_wrong(
 
 @pytest.mark.parametrize("after", [False, True], ids=["lost", "answered late"])
 def test_a_put_is_only_repeated_if_it_did_not_arrive(journal: Journal, storage: FakeStorage, after: bool) -> None:
-    """A HEAD decides whether it arrived."""
+    """A HEAD shows whether the first PUT arrived."""
     begun(journal, SMALL)
     fail_once(storage, "put", after=after)
     try_twice(journal, storage)
@@ -144,7 +144,7 @@ def test_changed_bytes_are_not_put_into_a_folder(journal: Journal, tmp_path: Pat
 
 
 def test_an_upload_to_a_folder_that_is_open_is_completed(journal: Journal, tmp_path: Path) -> None:
-    """An earlier version had begun it in parts."""
+    """An earlier version of walsyncd had begun the upload in parts."""
     storage = DirectoryStorage(tmp_path / "bucket")
     row = begun(journal, LARGE)
     journal.upload_opened(row.id, storage.create_upload(KEY, metadata={ID_METADATA: row.token}), 70_000)
@@ -168,7 +168,7 @@ def test_parts_that_arrived_are_not_sent_again(
 
 
 def test_a_lost_upload_id_is_found_by_its_key(journal: Journal, storage: FakeStorage) -> None:
-    """The newest upload is adopted and the others are aborted. Those of other keys are left alone."""
+    """The newest upload is adopted and the others are aborted. Uploads of other keys are left alone."""
     begun(journal, LARGE)
     storage.create_upload(KEY, metadata={})
     neighbour = storage.create_upload(KEY + "-2", metadata={})
@@ -180,7 +180,7 @@ def test_a_lost_upload_id_is_found_by_its_key(journal: Journal, storage: FakeSto
 
 
 def test_an_upload_that_was_completed_is_done(journal: Journal, storage: FakeStorage) -> None:
-    """Its answer was lost. The upload no longer exists because the object does."""
+    """The answer to Complete was lost. The upload no longer exists because the object does."""
     begun(journal, LARGE)
     fail_once(storage, "complete_upload", after=True)
     try_twice(journal, storage)
@@ -212,7 +212,7 @@ def test_an_upload_that_the_store_purged_begins_again(journal: Journal, storage:
 def test_parts_that_differ_are_sent_again(journal: Journal, storage: FakeStorage) -> None:
     """InvalidPart means that the store has other bytes than it acknowledged.
 
-    Both entries are listed, and ours counts.
+    Both entries are listed, and our entry counts.
     """
     begun(journal, LARGE)
     spoilt = [False]
@@ -231,7 +231,7 @@ def test_parts_that_differ_are_sent_again(journal: Journal, storage: FakeStorage
 
 
 def test_a_store_that_refuses_its_own_parts_is_given_another_upload(journal: Journal, storage: FakeStorage) -> None:
-    """It begins later, with a back-off, and no upload stays open."""
+    """The other upload begins later, with a back-off, and no upload stays open."""
     begun(journal, LARGE)
 
     def refuse(call: Call) -> None:
@@ -249,7 +249,7 @@ def test_a_store_that_refuses_its_own_parts_is_given_another_upload(journal: Jou
 
 @pytest.mark.parametrize("body", [SMALL, LARGE], ids=["put", "multipart"])
 def test_changed_bytes_are_never_sent(journal: Journal, storage: FakeStorage, tmp_path: Path, body: bytes) -> None:
-    """No upload is opened for them either."""
+    """No upload is opened for changed bytes either."""
     row = begun(journal, body)
     if row.body_path is None:
         journal._connection.execute("UPDATE object SET body = x'00'")
@@ -318,7 +318,7 @@ def begun_and_dropped(journal: Journal) -> ObjectRow:
 
 
 def test_leftovers_are_aborted_by_id_and_by_key(journal: Journal, storage: FakeStorage) -> None:
-    """Then they are forgotten. An upload that the store does not know is no error."""
+    """Aborted leftovers are forgotten. An upload that the store does not know is no error."""
     known = journal.base_begun(
         1, generation=G1, key="known", token=WALSYNCD_ID, plan="", part_size=8, epoch=1, frame=0, now_ms=1
     )

@@ -44,7 +44,7 @@ def base_key(generation: str) -> str:
 
 
 def test_in_a_generation_of_ours_what_the_journal_does_not_know_goes(journal: Journal, storage: FakeStorage) -> None:
-    """It is aborted however young it is, because its request landed late.
+    """An unknown upload is aborted however young it is, because its request landed late.
 
     An upload under way, or a known leftover, is left.
     """
@@ -62,7 +62,7 @@ def test_in_a_generation_of_ours_what_the_journal_does_not_know_goes(journal: Jo
 
 
 def test_what_others_began_goes_after_seven_days(journal: Journal, storage: FakeStorage) -> None:
-    """A younger one is left."""
+    """A younger upload is left."""
     kept = [opened(storage, f"{NAME}/{base_key(G2)}", YOUNG)]
     opened(storage, f"{NAME}/{base_key(G2)}", OLD)
     assert sweep(journal, storage) == 1
@@ -84,7 +84,7 @@ def test_a_compaction_that_is_under_way_is_left(journal: Journal, storage: FakeS
 
 
 def test_other_folders_and_foreign_names_are_left_alone(journal: Journal, storage: FakeStorage) -> None:
-    """These are a database whose folder is below ours, one whose name begins like ours, and files of others."""
+    """Such folders are of a database below ours, of one whose name begins like ours, and of other programs."""
     keys = (f"{NAME}/below/{base_key(G2)}", f"{NAME}-2/{base_key(G1)}", f"{NAME}/notes.txt")
     kept = [opened(storage, key, OLD) for key in keys]
     assert sweep(journal, storage) == 0

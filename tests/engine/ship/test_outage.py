@@ -6,7 +6,7 @@ from walsyncd.engine.ship.outage import begin, probe, unprobe, worsen
 
 
 def test_probes_become_rarer() -> None:
-    """The span doubles with each probe that fails. The reason is that of the last one."""
+    """The span doubles with each probe that fails. The reason is that of the last failed probe."""
     outage = begin("refused", now_ms=1000.0, fraction=1.0)
     assert (outage.since_ms, outage.probe_ms, outage.failures) == (1000.0, 1500.0, 1)
     outage = worsen(probe(outage), "timeout", now_ms=1500.0, fraction=1.0)
@@ -21,6 +21,6 @@ def test_what_was_under_way_before_is_no_news() -> None:
 
 
 def test_a_probe_that_did_not_ask_says_nothing() -> None:
-    """The next probe may be made at once."""
+    """After such a probe the next one may be made at once."""
     outage = begin("refused", now_ms=0.0, fraction=1.0)
     assert unprobe(probe(outage)) == outage

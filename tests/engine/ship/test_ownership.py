@@ -65,8 +65,8 @@ def test_a_first_claim_writes_who_we_are(journal: Journal, storage: FakeStorage)
 
 
 def test_a_new_database_is_claimed_by_the_fewest_requests(tmp_path: Path, storage: FakeStorage) -> None:
-    """It takes one request if the storage was empty when the run began to write, and otherwise one more for each
-    database.
+    """A claim takes one request if the storage was empty when the run began to write, and otherwise one more for
+    each database.
     """
     with Journal.open(tmp_path / "other") as journal:
         for run, asks in (("run-1", []), ("run-2", ["folders"])):
@@ -82,7 +82,7 @@ def test_a_new_database_is_claimed_by_the_fewest_requests(tmp_path: Path, storag
 
 
 def begin_base(journal: Journal, run: str) -> None:
-    """As the first base of a database does, before the claim."""
+    """Begin a base before the claim, as the first base of a database does."""
     fields: dict[str, Any] = {"token": "0123abcd", "part_size": 8, "epoch": 1, "frame": 0, "now_ms": T0}
     journal.base_begun(1, generation=G1, key=f"base-{run}", plan="{}", run_id=run, **fields)
 
@@ -103,7 +103,7 @@ def test_a_first_base_whose_run_was_killed_costs_no_generation(
 def test_a_first_base_saves_the_claim_a_transaction(
     journal: Journal, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its requests are those of any new database, and so is its end if the answer to the first request was lost."""
+    """The requests are those of any new database. So is the result if the answer to the first request is lost."""
     owner = ownership(journal, storage, "run-1")
     begin_base(journal, "run-1")
     monkeypatch.setattr(journal, "claim_begun", lambda *_: pytest.fail("it was noted with the base"))
@@ -135,7 +135,7 @@ def test_who_claims_first_in_an_empty_storage_has_it(journal: Journal, storage: 
 
 
 def test_the_next_run_continues(journal: Journal, storage: FakeStorage) -> None:
-    """It has the same journal, on the same machine."""
+    """The next run has the same journal, on the same machine."""
     claim(journal, storage, "run-1")
     store_segment(journal, storage, 1)
     assert claim(journal, storage, "run-2").standing is Standing.OURS
@@ -200,14 +200,14 @@ def test_a_foreign_owner_ends_the_generation_and_the_next_claims(
 
 
 def test_a_clone_loses_the_generation(journal: Journal, storage: FakeStorage) -> None:
-    """It has the same journal on another machine."""
+    """The clone has the same journal on another machine."""
     claim(journal, storage, "run-1")
     store_segment(journal, storage, 1)
     assert claim(journal, storage, "run-2", machine="machine-2").standing is Standing.LOST
 
 
 def test_a_fresh_journal_does_not_continue_what_it_finds(journal: Journal, storage: FakeStorage) -> None:
-    """Its next id is greater than all ids in the bucket."""
+    """The journal's next id is greater than all ids in the bucket."""
     storage.put(f"{NAME}/{G2}/wal/x", b"", metadata={})
     storage.put(OWNER, STRANGER, metadata={})
     lost = claim(journal, storage, "run-1")
@@ -216,7 +216,7 @@ def test_a_fresh_journal_does_not_continue_what_it_finds(journal: Journal, stora
 
 
 def test_an_older_generation_of_somebody_else_is_no_obstacle(journal: Journal, storage: FakeStorage) -> None:
-    """Our generation is new and has nothing in the bucket."""
+    """Our own generation is new and has nothing in the bucket."""
     storage.put(f"{NAME}/20200101T000000Z-00000001/wal/x", b"", metadata={})
     storage.put(OWNER, STRANGER, metadata={})
     assert claim(journal, storage, "run-1").standing is Standing.OURS
@@ -269,7 +269,7 @@ def test_a_race_is_settled_by_reading_again(journal: Journal, storage: FakeStora
 
 
 def test_where_objects_go_by_age_the_owner_is_written_again(journal: Journal, storage: FakeStorage) -> None:
-    """It is written at half the age, by the next check. The next run finds what the claim said."""
+    """The owner is written at half the age, by the next check. The next run finds what the claim said."""
     now_ms = T0
     identity = Identity("web-1", "machine-1", "run-1")
     owner = Ownership(journal, storage, identity, lambda: now_ms, expire_s=86_400.0)

@@ -29,7 +29,7 @@ def test_without_a_limit_nobody_waits() -> None:
 
 
 def test_segments_wait_for_segments_and_parts_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They wait as long as the bytes before them take."""
+    """Segments and parts wait as long as the bytes before them take."""
     clock = Clock()
     throttle = RateLimiter(1000.0, clock)
 

@@ -39,7 +39,7 @@ def claimed(journal: Journal, storage: FakeStorage, *, base: bool = True) -> Dat
 
 
 def test_who_has_written_releases_what_is_complete(journal: Journal, storage: FakeStorage) -> None:
-    """The run must have written, there must be a base, and nothing may wait to be stored."""
+    """The run must have written, the replica must have a base, and nothing may wait to be stored."""
     claimed(journal, storage, base=False)
     assert releasable(journal, [1], "run-1") == []
     row = claimed(journal, storage)
@@ -65,7 +65,7 @@ def test_a_release_says_which_generation(journal: Journal, storage: FakeStorage)
 def test_the_store_is_not_examined_for_each_database(
     journal: Journal, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a folder this means reading the mount table, which each thread does once."""
+    """Examining a folder means reading the mount table, which each thread does once."""
     row = claimed(journal, storage)
     asked: list[Ownership] = []
 
@@ -79,7 +79,7 @@ def test_the_store_is_not_examined_for_each_database(
 
 
 def test_nothing_is_released_that_another_daemon_has(journal: Journal, storage: FakeStorage) -> None:
-    """This holds whatever the journal says."""
+    """Such a replica is not released, whatever the journal says."""
     row = claimed(journal, storage)
     other = format_owner(Owner("web-9", "machine-9", "run-9", "2026-11-22T00:00:00+00:00"))
     storage.put(OWNER, other, metadata={})
@@ -88,7 +88,7 @@ def test_nothing_is_released_that_another_daemon_has(journal: Journal, storage: 
 
 
 def test_nothing_is_released_over_somebody_who_was_faster(journal: Journal, storage: FakeStorage) -> None:
-    """The other one takes the replica between the check and the write."""
+    """The other daemon takes the replica between the check and the write."""
     row = claimed(journal, storage)
     other = format_owner(Owner("web-9", "machine-9", "run-9", "2026-11-22T00:00:00+00:00"))
 
@@ -103,7 +103,7 @@ def test_nothing_is_released_over_somebody_who_was_faster(journal: Journal, stor
 
 
 def test_without_conditional_writes_nothing_is_released(journal: Journal, storage: FakeStorage) -> None:
-    """Two daemons that take it over might both believe that it is theirs."""
+    """Two daemons that take over a replica might both believe that it is theirs."""
     row = claimed(journal, storage)
     storage.honours_conditions = False
     assert release_all(ownership(journal, storage, "run-1"), [row], 60.0) == 0
@@ -111,7 +111,7 @@ def test_without_conditional_writes_nothing_is_released(journal: Journal, storag
 
 
 def test_a_storage_that_is_away_ends_it(journal: Journal, storage: FakeStorage) -> None:
-    """One failed request is enough."""
+    """One failed request is enough to end the release."""
     row = claimed(journal, storage)
 
     def away(_call: Call) -> None:
@@ -124,7 +124,7 @@ def test_a_storage_that_is_away_ends_it(journal: Journal, storage: FakeStorage) 
 
 
 def test_a_storage_that_does_not_answer_is_not_awaited(journal: Journal, storage: FakeStorage) -> None:
-    """The daemon ends anyway."""
+    """The daemon ends without the answer."""
     row = claimed(journal, storage)
     answered = threading.Event()
 

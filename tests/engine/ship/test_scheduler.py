@@ -52,14 +52,14 @@ def turn_of(dispatch: Scheduler, now_ms: float) -> DrainQueue:
 
 
 def test_nothing_to_do_is_no_wake_up(dispatch: Scheduler) -> None:
-    """This holds for any number of queues."""
+    """No thread wakes, for any number of queues."""
     for database_id in range(100):
         add_lane(dispatch, database_id)
     assert dispatch.next(0.0) == Wait(None)
 
 
 def test_a_queue_without_a_token_is_waited_for(dispatch: Scheduler) -> None:
-    """The wait lasts exactly until it is due."""
+    """The wait lasts exactly until the queue is due."""
     queue = add_lane(dispatch, 1, level=0.5)
     dispatch.mark(queue, 10)
     assert dispatch.next(100.0) == Wait(0.4)
@@ -67,7 +67,7 @@ def test_a_queue_without_a_token_is_waited_for(dispatch: Scheduler) -> None:
 
 
 def test_a_queue_is_one_threads_at_a_time(dispatch: Scheduler) -> None:
-    """An offer that comes meanwhile is not forgotten."""
+    """An offer that comes while a thread has the queue is not forgotten."""
     queue = add_lane(dispatch, 1)
     dispatch.mark(queue, 10)
     turn_of(dispatch, 0.0)
@@ -88,7 +88,7 @@ def test_queues_take_turns(dispatch: Scheduler) -> None:
 
 
 def test_what_becomes_urgent_comes_sooner(dispatch: Scheduler) -> None:
-    """It is drained only once, although it is on the schedule twice."""
+    """An urgent queue is drained only once, although it is on the schedule twice."""
     queue = add_lane(dispatch, 1, level=0.0)
     dispatch.mark(queue, 10)
     queue.urgent_upto = 7
@@ -121,7 +121,7 @@ def test_queues_go_before_leftovers_before_tasks(dispatch: Scheduler) -> None:
 
 
 def test_tasks_leave_a_thread_for_the_queues(dispatch: Scheduler) -> None:
-    """The next task waits until one ends, without a clock."""
+    """The next task waits, without a clock, until another task ends."""
     add_lane(dispatch, 1)
     add_task(dispatch, 1)
     second = add_task(dispatch, 1)
@@ -139,7 +139,7 @@ def test_parts_go_one_at_a_time_after_two_that_failed_or_took_long(
 ) -> None:
     """With one part at a time a slow line has less to lose.
 
-    This ends after some have gone well, and one bad part changes nothing.
+    This ends after some parts have gone well. One bad part changes nothing.
     """
     scheduler = Scheduler(tasks_running_max=3)
     add_lane(scheduler, 1)
@@ -165,7 +165,7 @@ def test_parts_go_one_at_a_time_after_two_that_failed_or_took_long(
 
 
 def test_a_task_waits_for_its_claim(dispatch: Scheduler) -> None:
-    """Its queue is drained first, though it has nothing to send."""
+    """The task's queue is drained first, though it has nothing to send."""
     queue = add_lane(dispatch, 1, level=0.0, is_claimed=False)
     task = add_task(dispatch, 1)
     drain = turn_of(dispatch, 0.0)
@@ -192,7 +192,7 @@ def test_the_tasks_of_a_lost_queue_are_refused(dispatch: Scheduler) -> None:
 
 
 def test_while_the_storage_is_away_one_probes(dispatch: Scheduler) -> None:
-    """It does so when its time comes, and the others wait for the result."""
+    """One queue probes when its time comes, and the others wait for the result."""
     queues = [add_lane(dispatch, number) for number in (1, 2, 3)]
     for queue in queues:
         dispatch.mark(queue, 10)
@@ -215,9 +215,9 @@ def test_while_the_storage_is_away_one_probes(dispatch: Scheduler) -> None:
 
 
 def test_one_that_fails_holds_nobody_back(dispatch: Scheduler) -> None:
-    """After the third failure it counts as an outage.
+    """After the third failure the storage counts as away.
 
-    Those that have not failed may still try, and an answer ends it.
+    Queues that have not failed may still try, and an answer ends the outage.
     """
     poor, well = add_lane(dispatch, 1), add_lane(dispatch, 2)
     dispatch.mark(poor, 10)
@@ -235,7 +235,7 @@ def test_one_that_fails_holds_nobody_back(dispatch: Scheduler) -> None:
 
 
 def test_a_witness_is_waited_for(dispatch: Scheduler) -> None:
-    """The other database may need a token first. If it fails too, all wait for the probe."""
+    """The other database may need a token first. If its request fails too, all wait for the probe."""
     poor, well = add_lane(dispatch, 1), add_lane(dispatch, 2, level=0.75)
     dispatch.mark(poor, 10)
     drain = turn_of(dispatch, 0.0)
@@ -260,7 +260,7 @@ def test_an_answer_to_another_clears_who_failed(dispatch: Scheduler) -> None:
 
 
 def test_what_came_before_the_outage_is_merged_too(dispatch: Scheduler) -> None:
-    """This holds also for the queue whose request showed that the storage is away."""
+    """The queue whose request showed that the storage is away is merged as well."""
     waiting, asking = add_lane(dispatch, 1, level=0.0), add_lane(dispatch, 2)
     for queue in (waiting, asking):
         for _ in range(CROWD):
@@ -303,7 +303,7 @@ def test_a_probe_that_found_nothing_to_send_is_no_answer(dispatch: Scheduler) ->
 
 
 def test_tasks_probe_when_nothing_else_waits(dispatch: Scheduler) -> None:
-    """Otherwise a base would wait for the next commit."""
+    """Without such a probe a base would wait for the next commit."""
     add_lane(dispatch, 1)
     dispatch.gone_away("refused", now_ms=0.0, fraction=1.0)
     task = add_task(dispatch, 1)
@@ -312,7 +312,7 @@ def test_tasks_probe_when_nothing_else_waits(dispatch: Scheduler) -> None:
 
 
 def test_a_failed_turn_is_tried_again_later(dispatch: Scheduler) -> None:
-    """The new attempt wants the same as before. The other queues do not wait for it."""
+    """The new attempt wants the same as the failed one. The other queues do not wait for it."""
     queue = add_lane(dispatch, 1, is_claimed=False)
     add_task(dispatch, 1)
     failed = turn_of(dispatch, 0.0)
@@ -323,7 +323,7 @@ def test_a_failed_turn_is_tried_again_later(dispatch: Scheduler) -> None:
 
 
 def test_stopping_sends_what_waits_without_pacing(dispatch: Scheduler) -> None:
-    """After that it is finished. It also ends at the deadline, and when the storage is away."""
+    """When all is sent the scheduler is finished. It also ends at the deadline, and when the storage is away."""
     queue = add_lane(dispatch, 1, level=0.0)
     task = add_task(dispatch, 1)
     dispatch.mark(queue, 10)
@@ -364,7 +364,7 @@ def test_a_task_answers_once() -> None:
 
 
 def test_a_cancelled_task_is_not_run() -> None:
-    """It is not refused either."""
+    """A cancelled task is not refused either."""
     for end in (Task.run, lambda task: task.refuse("late")):
         task = Task(1, lambda: pytest.fail("it ran"), Future())
         task.future.cancel()

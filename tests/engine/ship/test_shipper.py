@@ -86,7 +86,7 @@ def test_what_gathered_goes_as_one_for_one_token(rig: Rig) -> None:
 
 
 def test_without_a_token_it_stays(rig: Rig) -> None:
-    """It is not even merged, and the result says how much waits. A stop or a sync sends it."""
+    """The queue is not even merged, and the result says how much waits. A stop or a sync sends it."""
     rig.queue.bucket = Bucket(0.0, 0.0)
     first, second = rig.spool(segment(1, 1), segment(2, 2))
     drain = rig.drain()
@@ -101,7 +101,7 @@ def test_without_a_token_it_stays(rig: Rig) -> None:
 
 
 def test_what_leaves_at_once_takes_its_token(rig: Rig) -> None:
-    """It is written as begun, and sent without HEAD."""
+    """The object is written as begun, and sent without HEAD."""
     rig.spool(segment(1, 1))
     rig.drain()
     rig.storage.calls.clear()
@@ -113,7 +113,7 @@ def test_what_leaves_at_once_takes_its_token(rig: Rig) -> None:
 
 
 def test_a_manifest_needs_no_token_and_goes_alone(rig: Rig) -> None:
-    """It is sent after the segments that it needs."""
+    """A manifest is sent after the segments that it needs."""
     rig.queue.bucket = Bucket(0.0, 0.0)
     rig.spool(segment(1, 1), MANIFEST, segment(2, 2))
     rig.drain()
@@ -124,7 +124,7 @@ def test_a_manifest_needs_no_token_and_goes_alone(rig: Rig) -> None:
 
 
 def test_more_rows_than_a_turn_looks_at(rig: Rig) -> None:
-    """They are gathered before they are sent. They become one object anyway, and none is forgotten."""
+    """The rows are gathered before they are sent. They become one object anyway, and none is forgotten."""
     rig.shipper = rig.made(rows_max=3)
     rig.queue.bucket = Bucket(0.0, 0.0)
     rig.spool(*(segment(frame, frame) for frame in range(1, 8)))
@@ -150,7 +150,7 @@ def test_a_crowd_is_merged_while_nothing_can_be_sent(rig: Rig) -> None:
 
 
 def test_the_owner_is_looked_at_with_every_64th_upload_and_hourly(rig: Rig) -> None:
-    """It is not checked in between."""
+    """In between the owner is not checked."""
     for epoch in range(1, LOOK_UPLOADS_MAX + 3):
         rig.spool(segment(1, 1, epoch=epoch))
         rig.drain(is_urgent=True)
@@ -162,7 +162,7 @@ def test_the_owner_is_looked_at_with_every_64th_upload_and_hourly(rig: Rig) -> N
 
 
 def test_another_daemon_stops_the_writing_at_once(rig: Rig) -> None:
-    """Not a byte more is sent. The database reports who it is and what to do, and its spool stays for that."""
+    """Not a byte more is sent. The database reports who the owner is and what to do, and its spool stays."""
     rig.spool(segment(1, 1))
     rig.drain()
     stranger = Owner("web-9", "machine-9", "run-9", "2026-11-22T00:00:00+00:00")
@@ -183,7 +183,7 @@ def test_another_daemon_stops_the_writing_at_once(rig: Rig) -> None:
 def test_a_machine_that_was_set_back_ends_the_generation(rig: Rig) -> None:
     """A machine that wakes up in its own past sees its clock jump.
 
-    Then the storage holds objects that its journal has forgotten.
+    At that moment the storage holds objects that the machine's journal has forgotten.
     """
     rig.spool(segment(1, 1))
     rig.drain()
@@ -255,7 +255,7 @@ def test_a_claim_can_be_wanted_without_an_object(rig: Rig) -> None:
 
 
 def test_frames_that_stand_there_twice_end_the_generation(rig: Rig) -> None:
-    """A copy of this machine wrote to it after it was claimed.
+    """A copy of this machine wrote to the generation after it was claimed.
 
     This is noticed at the first check, or at a later one.
     """
@@ -293,7 +293,7 @@ def test_what_is_looked_for_is_what_can_have_come(rig: Rig) -> None:
 
 
 def test_a_generation_begun_since_is_nobody_elses(rig: Rig) -> None:
-    """Its id was drawn after the claim."""
+    """The generation's id was drawn after the claim."""
     rig.spool(segment(1, 1))
     rig.drain()
     rig.queue.is_claimed = False

@@ -70,7 +70,7 @@ def die(
 
 @pytest.mark.parametrize("how", ["kill", "power cut"])
 def test_uploads_survive_a_death_at_any_call(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This includes the removal of bodies and merging, and a power cut with whatever reached the disk."""
+    """The calls include the removal of bodies and merging. A power cut leaves whatever had reached the disk."""
     monkeypatch.setattr(database_table, "_identity", lambda _path: "the same")  # a copy of the folder is cut
     expected = list(new(OBJECTS).values())
     for at in range(1, POINTS_MAX):
@@ -116,9 +116,9 @@ def test_spooling_survives_a_death_at_any_call(tmp_path: Path, how: str, monkeyp
 def test_objects_that_leave_at_once_survive_a_death_at_any_call(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are begun with their rows, and noted as stored with the next row.
+    """The objects are begun with their rows, and noted as stored with the next row.
 
-    The journal on the disk never lacks more than one of the objects that are stored.
+    The journal on the disk lacks at most one of the objects that are stored.
     """
     monkeypatch.setattr(database_table, "_identity", lambda _path: "the same")
     monkeypatch.setattr(DeferredChanges, "is_worthwhile", lambda _self: True)

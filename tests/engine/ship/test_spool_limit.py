@@ -80,7 +80,7 @@ def test_summing_up_takes_a_small_share_of_the_time(tmp_path: Path, monkeypatch:
 def test_far_below_the_limit_only_what_is_spooled_can_change_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So the journal is not asked for a while, except when the last quarter would be reached."""
+    """The journal is not asked for a while, except when the last quarter would be reached."""
     now_s, sums = [0.0], [0]
 
     def count() -> int:

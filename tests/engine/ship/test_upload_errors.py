@@ -60,7 +60,7 @@ def test_a_refusal_is_logged_for_all_at_once(journal: Journal) -> None:
 def test_what_can_not_be_noted_now_is_noted_with_the_next_attempt(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the disk is full and the storage refuses, nothing crashes, and the reserve is given up."""
+    """If the disk is full and the storage refuses, nothing crashes, and the reserve's disk space is freed."""
     queue, troubles = lane_of(journal, "app"), UploadErrors(journal, "s3://b", lambda: T0)
 
     def full(_database_id: int, _text: str, _now_ms: int) -> None:

@@ -80,13 +80,13 @@ def test_objects_become_visible_strictly_in_order(tmp_path: Path, storage: FakeS
 
 
 def test_an_idle_database_makes_no_request(daemon: Run, storage: FakeStorage) -> None:
-    """Nothing spooled, nothing asked."""
+    """Nothing is spooled, so nothing is requested."""
     daemon.flush()
     assert storage.calls == []
 
 
 def test_a_burst_is_merged_when_the_tokens_are_used_up(daemon: Run, storage: FakeStorage) -> None:
-    """Ten objects are sent one by one. Those after them wait and are uploaded as one."""
+    """Ten objects are sent one by one. The objects after them wait and are uploaded as one."""
     daemon.uploader.pace(daemon.database_id, 3600.0)
     daemon.uploader.start()
     for frame in range(1, 11):
@@ -147,7 +147,7 @@ def test_an_object_that_leaves_at_once_is_not_read_from_the_journal(
 
 
 def test_an_object_that_was_dropped_before_it_left_is_not_sent(daemon: Run, storage: FakeStorage) -> None:
-    """This holds although it was written as begun and its body is in memory."""
+    """The object is not sent, although it was written as begun and its body is in memory."""
     daemon.uploader.start()
     daemon.spool(segment(1, 1))
     wait_for(lambda: daemon.uploader.may_leave_at_once(daemon.database_id))
@@ -317,7 +317,7 @@ def test_a_task_gets_its_error_back(daemon: Run) -> None:
 def test_a_fault_in_the_work_for_an_object_is_told_by_its_database(
     tmp_path: Path, storage: FakeStorage, error: Exception
 ) -> None:
-    """The work is tried again, and ends no thread."""
+    """The work is tried again, and the fault ends no thread."""
 
     def fail(_call: Call) -> None:
         raise error

@@ -80,7 +80,10 @@ def test_after_an_outage_a_request_brings_eight_mebibytes(tmp_path: Path, storag
 
 
 def test_a_base_that_the_store_does_not_take_holds_nobody_back(tmp_path: Path, storage: FakeStorage) -> None:
-    """Each of its requests fails, and those of the others succeed. Their commits are stored, and there is no outage."""
+    """Each request of the base fails, and those of other databases succeed.
+
+    Their commits are stored, and there is no outage.
+    """
 
     def fail() -> None:
         raise TransientError("upload part 7: read timeout")
@@ -104,7 +107,10 @@ def test_a_base_that_the_store_does_not_take_holds_nobody_back(tmp_path: Path, s
 def test_spooled_bytes_that_changed_are_read_again_if_they_never_left(
     tmp_path: Path, storage: FakeStorage, begun: bool
 ) -> None:
-    """They are never sent. A segment that may have reached the store can't be cut again, so its generation ends."""
+    """Changed bytes are never sent.
+
+    A segment that may have reached the store can't be cut again, so its generation ends.
+    """
     with run_daemon(tmp_path, storage) as run:
         run.journal.advance([Advance(run.database_id, "before", ())])
         (row,) = run.journal.advance([Advance(run.database_id, "after", (segment(1, 1, body=LARGE),), begin=begun)])
@@ -165,7 +171,10 @@ def test_a_stop_does_not_wait_for_an_answer_that_never_comes(tmp_path: Path, sto
 
 
 def test_our_own_full_disk_is_no_outage(tmp_path: Path, storage: FakeStorage) -> None:
-    """It is reported once as what it is. Nothing crashes, and nothing stored is sent again when there is room."""
+    """The full disk is reported once as what it is.
+
+    Nothing crashes, and nothing stored is sent again when there is room.
+    """
     with capture_logs() as said, run_daemon(tmp_path, storage) as run:
         run.spool(segment(1, 1), segment(1, 1, epoch=2))
         full = [True]

@@ -31,7 +31,7 @@ def row(object_id: int, state: ObjectState) -> ObjectRow:
 
 
 def test_an_object_that_is_alone_is_known_to_the_thread_that_sends_it(dispatch: Scheduler) -> None:
-    """This requires that it was begun, nothing else waits, and nobody reads the journal at this moment."""
+    """The object must be begun, nothing else may wait, and nobody may read the journal at this moment."""
     queue = add_lane(dispatch, 1, level=9.0)
     begun, spooled = row(1, ObjectState.BEGUN), row(2, ObjectState.SPOOLED)
     dispatch.mark(queue, 1, begun)

@@ -45,7 +45,7 @@ def until(fact: object) -> None:
 
 
 def test_a_wake_up_before_the_wait_counts_once() -> None:
-    """The thread was working when more work came. After that nothing is left."""
+    """The thread was working when more work came. After one more round no work is left."""
     alarm = Alarm()
     alarm.wake()
     alarm.wake()
@@ -96,7 +96,7 @@ def test_a_wake_up_that_changes_nothing_disturbs_nobody() -> None:
 
 
 def test_only_what_is_urgent_ends_a_pause() -> None:
-    """The next wait still finds the others."""
+    """The wait after the pause still finds the other wake-ups."""
     alarm = Alarm()
     alarm.wake()
     assert alarm.pause(0.001)

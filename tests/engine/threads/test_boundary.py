@@ -13,7 +13,7 @@ from walsyncd.errors import FaultError, MissingError
 
 @pytest.mark.parametrize("error", [MissingError("gone"), CancelledError()])
 def test_what_is_expected_passes(error: Exception) -> None:
-    """The caller handles an expected error."""
+    """The caller handles an expected error itself."""
     with pytest.raises(type(error)) as caught, boundary("look", database="app"):
         raise error
     assert caught.value is error

@@ -9,7 +9,7 @@ ANSWER_S_MAX, TURN_S_MAX = DEFAULT_LIMITS.answer_s_max, DEFAULT_LIMITS.turn_s_ma
 
 
 class Asked:
-    """A question with a clock of its own that counts how often it was asked."""
+    """A question with a clock of its own. It counts how often it was asked."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -28,7 +28,7 @@ class Asked:
 
 
 def test_it_is_asked_once_when_somebody_waits() -> None:
-    """It is not asked before."""
+    """The question is not asked before somebody waits."""
     asked = Asked()
     assert asked.count == 0
     assert asked.waits()
@@ -37,7 +37,7 @@ def test_it_is_asked_once_when_somebody_waits() -> None:
 
 
 def test_nothing_is_asked_of_a_database_that_is_not_there() -> None:
-    """It is asked when the database appears."""
+    """The question is asked when the database appears."""
     asked = Asked()
     asked.is_there = False
     assert not asked.waits()
@@ -47,7 +47,7 @@ def test_nothing_is_asked_of_a_database_that_is_not_there() -> None:
 
 
 def test_an_answer_ends_the_waiting() -> None:
-    """It is not asked again."""
+    """After an answer the question is not asked again."""
     asked = Asked()
     assert asked.waits()
     asked.examination.end()
@@ -67,7 +67,7 @@ def test_a_storage_that_does_not_answer_is_not_awaited() -> None:
 
 
 def test_work_that_has_begun_is_awaited() -> None:
-    """It is awaited however long it takes."""
+    """The work is awaited however long it takes."""
     asked = Asked()
     assert asked.waits()
     assert asked.examination.begin()
@@ -97,7 +97,7 @@ def test_a_turn_is_awaited_while_those_before_it_move() -> None:
 
 
 def test_a_turn_is_not_awaited_once_nothing_moves() -> None:
-    """The storage hangs at an earlier one."""
+    """The storage hangs at the turn of an earlier database."""
     asked = Asked()
     assert asked.waits()
     asked.moved_s = asked.now_s = 100.0
@@ -107,9 +107,9 @@ def test_a_turn_is_not_awaited_once_nothing_moves() -> None:
 
 
 def test_long_waiting_is_reported() -> None:
-    """Nothing is shipped meanwhile, so a long wait is reported, before its turn and during it.
+    """Nothing is shipped meanwhile, so a long wait is reported, before the database's turn and during it.
 
-    One that is short or over is not.
+    A wait that is short or over is not reported.
     """
     asked = Asked()
     assert not asked.examination.trouble()

@@ -10,7 +10,7 @@ def request() -> Request:
 
 
 def test_a_ticket_counts_those_who_asked_before_it() -> None:
-    """It does not matter how many were answered since, and how many came after it."""
+    """Requests that were answered since, and requests that came after the ticket, do not matter."""
     mailbox = Mailbox()
     mailbox.ask(request())
     mailbox.ask(request())

@@ -25,7 +25,10 @@ with StopLimit({signal.SIGTERM}, lambda: float(sys.argv[1]), exit_code=75):
 
 
 def test_a_stop_that_hangs_is_ended() -> None:
-    """It prints a message, and has the given exit code. A signal that does not request a stop begins nothing."""
+    """The process prints a message, and has the given exit code.
+
+    A signal that does not request a stop begins nothing.
+    """
     command = [sys.executable, "-c", STUCK, "0.2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:

@@ -33,7 +33,7 @@ def test_a_crash_is_told_with_its_trace() -> None:
 
 
 def test_calls_come_in_order_and_none_is_lost() -> None:
-    """Calls made before the wait come one by one. After that there is none."""
+    """Calls made before the wait come one by one. After the last one there is none."""
     supervisor = Supervisor()
     supervisor.call("appeared")
     supervisor.call("SIGTERM")

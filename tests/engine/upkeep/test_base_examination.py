@@ -23,7 +23,7 @@ from walsyncd.engine.upkeep.pruner import Pruner, list_folder
 def world_of(*, compacted: bool = False) -> tuple[CopyContext, ManifestKey, ManifestKey]:
     """Store a base in the first epoch, and one in the second whose S and N are frames 2 and 6 of 9.
 
-    All of it is old.
+    All objects are old.
     """
     world = CopyContext()
     world.base()
@@ -97,7 +97,9 @@ def test_a_base_without_its_frames_lets_nothing_go(
 
 @pytest.mark.parametrize("last", [6, 9])
 def test_a_planted_epoch_stands_in_for_no_frames(tmp_path: Path, last: int) -> None:
-    """It has the name of a compacted epoch, which readers prefer, and does not have the missing segments."""
+    """The planted object has the name of a compacted epoch, which readers prefer, and does not have the missing
+    segments.
+    """
     world, first, _ = world_of()
     for key in frames_objects(world, 2)[3:]:
         del world.stored[key]
@@ -112,7 +114,7 @@ def test_a_planted_epoch_stands_in_for_no_frames(tmp_path: Path, last: int) -> N
 def examine(
     examination: BaseExamination, storage: AgedStorage, base: ManifestKey
 ) -> tuple[dict[ManifestKey, str], set[str]]:
-    """Return what is wrong with a base, and which objects of frames were read for that."""
+    """Return what is wrong with a base, and which objects with frames were read to find that out."""
     storage.calls.clear()
     held = list_folder(storage, NAME).held
     faults = examination.faults(Replica(storage, NAME), held, [base], None)
@@ -137,7 +139,7 @@ def test_frames_are_read_once_and_only_those_from_s_to_n() -> None:
 
 
 def test_frame_n_must_commit() -> None:
-    """Otherwise the base would have half a transaction."""
+    """If frame N did not commit, the base would have half a transaction."""
     world, _, base = world_of()
     storage = AgedStorage(world)
     for key in frames_objects(world, 2):

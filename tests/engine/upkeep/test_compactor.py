@@ -59,7 +59,7 @@ def _is(name: str, key: SegmentKey | WholeKey) -> bool:
 
 @pytest.mark.parametrize("room", [ROOM, 0, 700])
 def test_a_closed_epoch_becomes_one_object_and_its_segments_go_an_hour_later(tmp_path: Path, room: int) -> None:
-    """It is made of bodies that the journal kept, or of those in the store, or of both."""
+    """The object is made of bodies that the journal kept, or of those in the store, or of both."""
     history, storage = make_history(tmp_path), FakeStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(room)
@@ -95,7 +95,7 @@ def test_an_epoch_that_begins_with_a_bridge_says_so_as_one_object(tmp_path: Path
 
 
 def test_killed_anywhere_the_end_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is killed before and after every request and every transaction. All can be read at each of these moments."""
+    """The compactor is killed before and after every request and every transaction. All can be read at each moment."""
     history = make_history(tmp_path)
     for at in range(1, 200):
         state, storage, deaths = tmp_path / f"state-{at}", FakeStorage(), Deaths(at)
@@ -134,7 +134,7 @@ def test_the_open_epoch_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_ended_generation_closes_its_last_epoch(tmp_path: Path) -> None:
-    """Nothing can be added to it, so all of it is stored."""
+    """Nothing can be added to the last epoch, so all of it is stored."""
     history, storage = make_history(tmp_path), FakeStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(ROOM)
@@ -224,7 +224,10 @@ class OverwrittenStorage(FakeStorage):
 
 @pytest.mark.parametrize("harm", ["garbage of the same size", "other size", "removed", "the same again"])
 def test_segments_stay_where_the_object_was_overwritten(tmp_path: Path, harm: str) -> None:
-    """Somebody overwrote it after it was read back, so it is read once more. The segments stay unless it is sound."""
+    """Somebody overwrote the object after it was read back, so it is read once more.
+
+    The segments stay unless it is sound.
+    """
     history, storage = make_history(tmp_path), OverwrittenStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(ROOM)
@@ -246,9 +249,9 @@ def test_segments_stay_where_the_object_was_overwritten(tmp_path: Path, harm: st
 def test_segments_of_a_clock_that_was_ahead_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ahead_ms: int
 ) -> None:
-    """The times when the store received them show that their own are wrong.
+    """The times when the store received the segments show that the segments' own times are wrong.
 
-    One object would have the time of another moment.
+    The compacted object would have the time of another moment.
     """
     history, storage = make_history(tmp_path), FakeStorage()
     stored_ms = history.segments[1][0].time_ms - ahead_ms
@@ -269,7 +272,7 @@ def test_segments_of_a_clock_that_was_ahead_stay(
 
 
 def test_a_segment_that_became_longer_is_not_put_together(tmp_path: Path) -> None:
-    """However long it is, no more is uploaded than was stored."""
+    """However long the segment is, no more is uploaded than was stored."""
     history, storage = make_history(tmp_path), FakeStorage()
     with Journal.open(tmp_path / "state") as journal, capture_logs() as logs:
         journal.keep_bodies(0)

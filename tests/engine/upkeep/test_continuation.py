@@ -89,7 +89,7 @@ def goes_on(host: Host, generation: str, *, bridged: int) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_new_host_goes_on_in_the_same_generation(hosts: tuple[Host, Host], mode: str) -> None:
-    """It needs no base. Positions from before and after are restored exactly, and verify finds every chain whole."""
+    """The new host needs no base. All positions are restored exactly, and verify finds every chain whole."""
     old, new = hosts
     generation, before = left(old, mode)
     assert old.owner()["released"] == generation
@@ -139,7 +139,7 @@ def test_a_host_that_was_killed_is_not_succeeded(hosts: tuple[Host, Host]) -> No
 
 
 def test_the_old_host_comes_back(hosts: tuple[Host, Host]) -> None:
-    """It finds another owner, and no longer writes to the generation that another host continues."""
+    """The old host finds another owner, and no longer writes to the generation that another host continues."""
     old, new = hosts
     generation, _ = left(old)
     restore(new)
@@ -185,7 +185,7 @@ def test_the_old_host_starts_while_the_new_one_reads(hosts: tuple[Host, Host], m
 def test_of_two_new_hosts_one_goes_on(
     hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Both have read the replica when the first one claims it."""
+    """Both hosts have read the replica when the first one claims it."""
     old, new = hosts
     third = Host(tmp_path / "c")
     third.folder.mkdir()
@@ -220,7 +220,7 @@ def test_restored_to_an_earlier_moment(hosts: tuple[Host, Host], mode: str) -> N
 
 
 def test_written_before_the_daemon_starts(hosts: tuple[Host, Host]) -> None:
-    """The bridge has what was written."""
+    """The bridge has what was written before the start."""
     old, new = hosts
     generation, _ = left(old)
     restore(new)
@@ -233,7 +233,7 @@ def test_written_before_the_daemon_starts(hosts: tuple[Host, Host]) -> None:
 
 
 def test_there_and_back_again(hosts: tuple[Host, Host]) -> None:
-    """The first host knows the generation as it was when it left."""
+    """The first host knows the generation as it was when that host left."""
     old, new = hosts
     generation, _ = left(old)
     for here, there in (old, new), (new, old), (old, new):
@@ -259,7 +259,7 @@ def test_a_database_that_is_restored_beside_the_daemon(hosts: tuple[Host, Host])
 
 
 def test_another_database_of_that_name(hosts: tuple[Host, Host]) -> None:
-    """It is shipped like any other file in the database's place, and the old one stays restorable."""
+    """The other database is shipped like any other file in the database's place, and the old one stays restorable."""
     old, new = hosts
     _, before = left(old)
     head, earlier = content(old), content(old, "--position", before)
@@ -278,7 +278,7 @@ def test_another_database_of_that_name(hosts: tuple[Host, Host]) -> None:
 def test_what_can_not_be_continued_begins_as_ever(
     hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """This holds whatever fails."""
+    """A generation begins, whatever fails."""
     old, new = hosts
     generation, _ = left(old)
     restore(new)
@@ -340,7 +340,7 @@ def test_a_death_after_the_folder_was_taken(hosts: tuple[Host, Host], monkeypatc
 
 
 def test_a_store_without_conditional_writes(hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two daemons might both believe that it is theirs, so each begins a generation."""
+    """Two daemons might both believe that the replica is theirs, so each begins a generation."""
     old, new = hosts
     generation, _ = left(old)
     restore(new)

@@ -27,7 +27,7 @@ from walsyncd.engine.upkeep.drill import StoppedError
 
 
 def test_the_generation_is_known_before_the_database_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise the follower might begin another one first."""
+    """Otherwise the follower might begin another generation first."""
     old, new = Host(tmp_path / "a"), Host(tmp_path / "b")
     for host in (old, new):
         host.folder.mkdir()
@@ -88,9 +88,9 @@ def test_thousands_of_databases_are_added_without_asking_each_other(
 
 
 def test_small_databases_have_their_turn_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large one would keep all others waiting.
+    """A large database would keep all others waiting.
 
-    Of equal size, the one that came first is first. Each moves the queue.
+    Of databases of equal size, the one that came first is first. Each turn moves the queue.
     """
     order: list[int] = []
     moved: list[float] = []

@@ -41,7 +41,7 @@ def test_only_a_refusal_is_told_apart() -> None:
 
 
 def test_while_deletion_is_refused_nothing_is_compacted(tmp_path: Path) -> None:
-    """This is reported once, tried again in an hour, and continues when deletion is permitted.
+    """The refusal is reported once. Compaction is tried again in an hour, and continues when deletion is permitted.
 
     Everything is counted.
     """

@@ -98,7 +98,10 @@ def test_page_that_differs_is_the_replicas_fault(maker: ReplicaMaker) -> None:
 
 
 def test_page_written_meanwhile_is_explained(maker: ReplicaMaker) -> None:
-    """The live file is ahead of what was restored. Pages in the frames after that are no difference."""
+    """The live file is ahead of what was restored.
+
+    Pages in frames after the restored position do not count as different.
+    """
     follower, state = Follower(maker), Follower(maker).state
     assert state is not None
     reached = maker.position
@@ -111,7 +114,7 @@ def test_page_written_meanwhile_is_explained(maker: ReplicaMaker) -> None:
     shutil.copy(maker.path, behind)
 
     def look() -> FollowState:
-        """The first look comes before that commit, the second after it."""
+        """Return what a look sees. The first look comes before that commit, the second after it."""
         if maker.object_path(key).exists():
             return replace(state, stream=replace(state.stream, frame=key.last))
         maker.object_path(key).write_bytes(kept)
@@ -137,7 +140,7 @@ def test_damaged_database_is_not_the_replicas_fault(maker: ReplicaMaker) -> None
 
 
 def test_a_gap_meanwhile_explains_what_no_frame_does(maker: ReplicaMaker) -> None:
-    """A page was written in the gap, and written back before the bridge, which does not hold it then."""
+    """A page was written in the gap, and written back before the bridge, so the bridge does not hold the page."""
     follower = Follower(maker)
     state = follower.state
 
@@ -171,7 +174,7 @@ def test_lost_segment_is_damage(maker: ReplicaMaker) -> None:
 
 
 def test_no_room_and_no_time(maker: ReplicaMaker) -> None:
-    """Neither says anything about the replica."""
+    """Neither lack says anything about the replica."""
     follower = Follower(maker)
     follower.room = 100
     with pytest.raises(NoRoomError, match="100 can be spared"):
@@ -201,7 +204,7 @@ class Encrypted:
 @pytest.mark.parametrize("harm", ["none", "page that a frame holds", "page that no frame holds"])
 @pytest.mark.parametrize("cipher", ["chacha20", "sqlcipher", "ascon128", "aegis", "aes256cbc", "aes128cbc", "rc4"])
 def test_encrypted_databases_raise_no_false_alarm(tmp_path: Path, cipher: str, harm: str) -> None:
-    """This holds also if each checkpoint encrypts the pages again. Other differences are found as usual."""
+    """No alarm comes even if each checkpoint encrypts the pages again. Other differences are found as usual."""
     with closing(Encrypted(tmp_path / "app.db", cipher)) as connection:
         for statement in (
             "PRAGMA journal_mode = WAL",

@@ -118,7 +118,7 @@ def test_writers_and_checkpoints_beside_it_do_no_harm(place: Place) -> None:
 
 
 def test_damaged_object_ends_the_generation(place: Place) -> None:
-    """It is reported as an error, a new base is taken, and a drill of that one passes."""
+    """The damage is reported as an error, a new base is taken, and a drill of the new base passes."""
     with capture_logs() as logs, application(place), running(drilling(place, interval_s=None)) as daemon:
         place.sync()
         first = place.row().generation
@@ -229,7 +229,7 @@ def test_rollback_mode_is_compared_beside_a_writer(place: Place) -> None:
 
 
 def test_no_room_is_no_failure(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is skipped, and status shows the reason."""
+    """The drill is skipped, and status shows the reason."""
     monkeypatch.setattr(StateDisk, "room_bytes", lambda _disk: 1000)
     with application(place), running(drilling(place)):
         place.sync()
@@ -322,7 +322,7 @@ def planned(drills: Driller, journal: Journal, name: str) -> ObjectRow:
 def test_a_first_base_costs_a_look_at_its_own_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """However many databases have drills, each base that is stored is the same number of queries."""
+    """However many databases have drills, each base that is stored costs the same number of queries."""
     asked: list[str] = []
     with Journal.open(tmp_path) as journal:
         drills, ask = driller(journal), Connection._rows
@@ -344,7 +344,7 @@ def test_a_first_base_costs_a_look_at_its_own_database(
 
 
 def test_the_next_drill_is_the_first_that_is_due(tmp_path: Path) -> None:
-    """Whatever the order of the bases; one whose drills end is not waited for."""
+    """The order of the bases does not matter. A database whose drills end is not waited for."""
     with Journal.open(tmp_path) as journal:
         drills = driller(journal)
         waits: dict[str, float] = {}

@@ -51,7 +51,7 @@ class FakeVersions:
 
 
 def test_what_there_is_is_counted(storage: FakeStorage) -> None:
-    """Databases below, beside and above are not counted."""
+    """Only the replica's own objects count. Databases below, beside and above are not counted."""
     remains = Eraser(storage, "app", None).look()
     assert sorted(info.key for info in remains.objects) == sorted(OWN)
     assert (remains.generations, remains.size, remains.uploads, remains.foreign) == (2, 16, 1, 1)
@@ -60,7 +60,7 @@ def test_what_there_is_is_counted(storage: FakeStorage) -> None:
 
 
 def test_only_the_replica_goes(storage: FakeStorage) -> None:
-    """Its open upload is deleted too. Everything else is there as before."""
+    """The replica's open upload is deleted too. Everything else stays as before."""
     eraser = Eraser(storage, "app", None)
     assert eraser.erase() == len(OWN)
     assert sorted(storage.objects) == sorted(OTHERS)
@@ -69,7 +69,7 @@ def test_only_the_replica_goes(storage: FakeStorage) -> None:
 
 
 def test_the_storage_itself_can_be_the_folder(storage: FakeStorage) -> None:
-    """Its ``owner.json`` is deleted, and databases below it stay."""
+    """The folder's ``owner.json`` is deleted, and databases below it stay."""
     assert Eraser(storage, "", None).erase() == 1
     assert set(storage.objects) == {*OWN, *OTHERS} - {"owner.json"}
 

@@ -62,7 +62,7 @@ def segments_left(storage: FakeStorage) -> int:
 
 
 def test_it_sleeps_until_something_is_due(tmp_path: Path) -> None:
-    """It compacts now, deletes in an hour, and then there is no next time."""
+    """The housekeeper compacts now, deletes in an hour, and then has no next time."""
     storage = ClockedStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(1 << 30)
@@ -78,9 +78,9 @@ def test_it_sleeps_until_something_is_due(tmp_path: Path) -> None:
 
 
 def test_a_round_asks_the_journal_no_more_for_many_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A round follows every base and every epoch, of thousands of databases.
+    """Each base and each epoch, of thousands of databases, is followed by a round.
 
-    It must not ask about each of the others.
+    A round must not ask about all the other databases.
     """
     storage = ClockedStorage()
     with Journal.open(tmp_path / "state") as journal:
@@ -107,7 +107,7 @@ def test_a_round_asks_the_journal_no_more_for_many_databases(tmp_path: Path, mon
 
 @pytest.mark.parametrize("off_ms", [CLOCK_OFF_MS + 1, -CLOCK_OFF_MS - 1])
 def test_a_clock_that_is_off_deletes_nothing(tmp_path: Path, off_ms: int) -> None:
-    """This holds for a clock that is ahead or behind. It is tried again later."""
+    """The clock may be ahead or behind. Deletion is tried again later."""
     storage = ClockedStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(1 << 30)

@@ -32,7 +32,7 @@ def compared(live: Path, restored: Path) -> Differences:
 
 
 def test_pages_that_differ_are_found(tmp_path: Path) -> None:
-    """They are found by number, in any block. Zeros and the end of a shorter live file are reported apart."""
+    """The pages are found by number, in any block. Zeros and the end of a shorter live file are reported apart."""
     one, other = tmp_path / "live", tmp_path / "restored"
     raw = bytearray(np.random.default_rng(1).bytes(600 * PAGE))
     other.write_bytes(raw)

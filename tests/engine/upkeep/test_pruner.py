@@ -160,7 +160,7 @@ def test_a_store_that_keeps_what_it_says_is_gone_is_found_out(tmp_path: Path) ->
 
 
 def test_what_is_not_ours_stays(tmp_path: Path) -> None:
-    """These are foreign objects in a generation, and another database's folder below this one's."""
+    """Foreign objects in a generation stay, and another database's folder below this one's."""
     world = old_world()
     storage = AgedStorage(world)
     foreign = {f"{NAME}/{world.generation}/notes.txt", f"{NAME}/nested/{world.generation}/base/x", f"{NAME}/readme"}
@@ -187,7 +187,7 @@ def test_two_daemons_prune_one_prefix(tmp_path: Path) -> None:
 
 
 def test_statements_are_small_objects_of_their_own(tmp_path: Path) -> None:
-    """The name has all of it."""
+    """The name of a statement has all of its content."""
     storage = AgedStorage(old_world())
     with Journal.open(tmp_path) as journal:
         pruner, database_id = make(journal, storage)
@@ -220,7 +220,7 @@ def _base_of(world: CopyContext, epoch: int) -> ManifestKey:
 @pytest.mark.parametrize("kind", ["garbage", "deep", "other size", "other base", "later generation"])
 @pytest.mark.parametrize("epoch", [1, 5, 12, 13, 20])
 def test_a_planted_base_lets_nothing_go(tmp_path: Path, kind: str, epoch: int) -> None:
-    """Wherever it is, and however it is wrong, no more is deleted than without it."""
+    """Wherever the planted base is, and however it is wrong, no more is deleted than without it."""
     world = old_world()
     storage, honest = AgedStorage(world), AgedStorage(world)
     for key, body in planted(world, epoch, kind).items():
@@ -235,7 +235,7 @@ def test_a_planted_base_lets_nothing_go(tmp_path: Path, kind: str, epoch: int) -
 
 
 def test_the_only_good_base_stays_where_a_newer_one_is_damaged(tmp_path: Path) -> None:
-    """By its age it would be deleted, and no rule would keep it. The damage is reported once."""
+    """By its age the good base would be deleted, and no rule would keep it. The damage is reported once."""
     world = CopyContext()
     world.base()
     world.commit()
@@ -255,7 +255,7 @@ def test_the_only_good_base_stays_where_a_newer_one_is_damaged(tmp_path: Path) -
 
 
 def test_a_base_that_the_journal_did_not_write_lets_nothing_go(tmp_path: Path) -> None:
-    """It is newer than the newest base that the journal knows, however well it is made."""
+    """The base is newer than the newest base that the journal knows, however well it is made."""
     world = CopyContext()
     world.base()
     world.commit()

@@ -1,4 +1,7 @@
-"""Tests of the map of a replica's head that is made from the replica: it is that of the file that a restore gives."""
+"""Tests of the page map that is made from a replica.
+
+The map must equal that of the file which a restore of the head gives.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +101,7 @@ def made(maker: ReplicaMaker, folder: Path, file: Path, *, pages_max: int = 1 <<
 def test_it_is_the_map_of_the_head(tmp_path: Path, history: History, what: str, page_size: int) -> None:
     """The entries are right for every page, whatever the database file is.
 
-    Most of a file that is the head need not be fetched.
+    If the file is the head, most of it need not be fetched.
     """
     with make_replica(tmp_path, page_size=page_size) as maker:
         history(maker)
@@ -122,7 +125,7 @@ def test_it_is_the_map_of_the_head(tmp_path: Path, history: History, what: str, 
 
 
 def test_the_page_of_the_lock_bytes_has_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This holds whatever the file has there."""
+    """The page has no entry, whatever the file has there."""
     monkeypatch.setattr(replica_map, "lock_page", lambda _page_size: 3)
     with make_replica(tmp_path) as maker:
         frames_after_a_base(maker)
@@ -142,7 +145,7 @@ def test_no_map_is_larger_than_the_file_is_worth(tmp_path: Path, history: Histor
 
 
 def test_a_damaged_segment_makes_no_map(tmp_path: Path) -> None:
-    """Nothing is made of frames that differ from what was stored."""
+    """No map is made of frames that differ from what was stored."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(9)

@@ -35,23 +35,23 @@ if TYPE_CHECKING:
     from walsyncd.adapters.files.source import OpenFile
     from walsyncd.config import DatabaseSpec, Settings, StorageSettings
 
-# The smallest page of SQLite. The file is a whole number of pages, also when it is encrypted.
+# The smallest page of SQLite. A database file is a whole number of pages, even if the file is encrypted.
 _PAGE_SIZE_MIN = 512
 
-ANSWER_TIMEOUT_S = 15.0  # the wait for a daemon's answer; without one its facts are left out
+ANSWER_TIMEOUT_S = 15.0  # the wait for a daemon's answer; without an answer the daemon's facts are left out
 
 # By default SQLite copies the WAL back at every commit that leaves 1,000 pages in it, which are 4 MiB. A large
-# transaction is copied back by its own commit. So 16 times as much is not a moment between two checkpoints.
+# transaction is copied back by its own commit. So a WAL of 16 times 4 MiB is not just between two checkpoints.
 UNCOPIED_BYTES_MAX = 64 << 20
 
-STATE_BYTES_MIN = 64 << 10  # less has no room for the journal to grow
+STATE_BYTES_MIN = 64 << 10  # with less free space the journal can't grow
 STEADY_S = 10.0  # a file that was written so recently may be written all the time
 WAL_ADVICE = (
     "`PRAGMA journal_mode=WAL` has every commit shipped at once. It is set once and stays in the file, -wal and -shm"
     " files appear beside it and belong to it, readers and a writer do not wait for each other, and it needs a local"
     " file system"
 )
-# SQLite's header at 18 and 19: 1 for a rollback journal, 2 for WAL; nothing else is defined.
+# Bytes 18 and 19 of SQLite's header are 1 for a rollback journal and 2 for WAL. No other value is defined.
 _FORMAT_VERSION_MAX = 2
 
 
@@ -98,7 +98,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     subject = f"configuration {settings.file}"
     if settings.databases:
         yield Finding("ok", subject, counted(len(specs), "database"))
-    else:  # the service runs without a database, and waits for a reload
+    else:  # the daemon runs even without a database, and waits for a reload
         yield Finding("note", subject, "no databases are configured", 'add a [[database]] with its path = "/…"')
     yield from _secret_findings(settings.file)
     yield from _entry_findings(settings, specs)
@@ -119,7 +119,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
 
 
 def _bounded_findings(spec: DatabaseSpec) -> list[Finding]:
-    """Report on one database's files, within a time."""
+    """Report on one database's files, within a limited time."""
 
     def look() -> list[Finding]:
         return [*database_findings(spec.path, own_only=spec.is_match), *_other_path_findings(spec)]
@@ -178,15 +178,15 @@ def _price_findings(spec: DatabaseSpec) -> Iterator[Finding]:
 
 
 def _daemon_findings(settings: Settings, faulty: set[str]) -> Iterator[Finding]:
-    """Report what only a running daemon knows: bases that have waited for a long time, and what is refused to its user.
+    """Report what only a running daemon knows: bases that have waited long, and files that its user can't access.
 
-    ``faulty`` are the subjects of which a problem was reported already.
+    ``faulty`` are the subjects for which a problem was reported already.
     """
     from walsyncd.core.follow.database_state import DatabaseState  # noqa: PLC0415
     from walsyncd.engine.daemon.database_status import RESTART_REMEDY, parse_status  # noqa: PLC0415
 
     state_dir = settings.daemon.state_dir
-    with suppress(WalsyncdError):  # no daemon that answers is no problem of the configuration
+    with suppress(WalsyncdError):  # if no daemon answers, that is not a problem of the configuration
         answer = asked(state_dir, {"op": "status"}, timeout_s=ANSWER_TIMEOUT_S) or {}
         for row in map(parse_status, answer.get("databases", [])):
             if row.waiting_base:
@@ -200,7 +200,7 @@ def _daemon_findings(settings: Settings, faulty: set[str]) -> Iterator[Finding]:
 
 
 def _other_path_findings(spec: DatabaseSpec) -> Iterator[Finding]:
-    """Whether an application uses it by another path: looked at for some seconds if it seems so."""
+    """Report if an application uses the database by another path. If there is a sign of this, this takes seconds."""
     from walsyncd.adapters.files.other_path_sign import other_path_sign  # noqa: PLC0415
     from walsyncd.core.follow.other_path import APART_MS, OtherPath  # noqa: PLC0415
 
@@ -208,7 +208,7 @@ def _other_path_findings(spec: DatabaseSpec) -> Iterator[Finding]:
     while not found.is_certain:
         try:
             sign = other_path_sign(spec.path, own_only=spec.is_match)
-        except WalsyncdError:  # said already
+        except WalsyncdError:  # another finding reports this error
             return
         if not sign.is_bare or not sign.is_locked:
             return
@@ -278,7 +278,7 @@ def _rollback_finding(subject: str, file: OpenFile) -> Finding:
 
 
 def _companion_findings(subject: str, path: Path, *, own_only: bool) -> Iterator[Finding]:
-    """Report whether existing -wal and -shm files, and the folder to be watched, can be read."""
+    """Report an existing -wal or -shm file, or a folder to be watched, that can't be read."""
     from walsyncd.adapters.files.source import Role, open_file, side_path  # noqa: PLC0415
 
     for role in (Role.WAL, Role.SHM):
@@ -293,9 +293,9 @@ def _companion_findings(subject: str, path: Path, *, own_only: bool) -> Iterator
 
 
 def _wal_findings(subject: str, path: Path, *, own_only: bool) -> Iterator[Finding]:
-    """Whether the application's checkpoints keep up. A WAL that is not copied back whole never restarts.
+    """Report if the application's checkpoints do not keep up. A WAL that is not copied back whole never restarts.
 
-    A WAL that a killed process left is not reported: whoever opens the database next recovers it first.
+    A WAL that a killed process left is not reported, because the next process that opens the database recovers it.
     """
     from walsyncd.adapters.files.source import Liveness, Role, liveness, open_file, side_path  # noqa: PLC0415
     from walsyncd.config import format_size  # noqa: PLC0415
@@ -343,7 +343,7 @@ def state_dir_finding(state_dir: Path) -> Finding:
 
 
 def _storage_findings(settings: Settings, how: StorageSettings) -> Iterator[Finding]:
-    """Report whether a storage can be used, and whether it is used by a database."""
+    """Report whether a storage can be used, and whether any database uses it."""
     from walsyncd.adapters.storage.probe import probe, rules  # noqa: PLC0415
 
     subject = f"storage {how.url}"
@@ -367,8 +367,8 @@ def _storage_findings(settings: Settings, how: StorageSettings) -> Iterator[Find
 
 
 def _has_run(state_dir: Path) -> bool:
-    """Whether a daemon has remembered its folders there. Otherwise a check would remember one first."""
+    """Whether a daemon has stored its list of folders there. The check must not be the first to store such a list."""
     try:
         return in_folder(state_dir, READ_STATE, (state_dir / FOLDERS_FILE).exists)
-    except UnresponsiveError:  # a line says so
+    except UnresponsiveError:  # another line reports this
         return False

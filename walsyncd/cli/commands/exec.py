@@ -8,7 +8,7 @@ from walsyncd.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command, after ``--``."""
+    """Add the application's command, which follows ``--``."""
     parser.description = (
         f"{parser.description}\n\n"
         "It restores each configured file that is missing (patterns are not restored),\n"
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run it, and return the exit code of the command."""
+    """Run the application and the daemon, and return the application's exit code."""
     from walsyncd.cli import settings_from  # noqa: PLC0415 - a command is light until it runs
     from walsyncd.cli.supervised_command import SupervisedCommand  # noqa: PLC0415
 

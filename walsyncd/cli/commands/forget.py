@@ -1,7 +1,8 @@
 """``walsyncd forget``: deletes the whole replica of a database that is no longer followed.
 
-It shows what exists and asks. It refuses while the configuration has the database, or while a daemon follows it. The
-journal's rows are deleted first, so that the daemon uploads nothing more, then the objects, with all their versions.
+The command shows what exists, and asks. It refuses while the configuration has the database, or while a daemon follows
+the database. The journal's rows are deleted first, so that the daemon uploads nothing more. Then the objects are
+deleted, with all their versions.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ CALM_S = 2.0  # an upload that was under way when the daemon was notified may st
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The replica, and its name in this machine's configuration (None if it is not configured)."""
+    """The replica, and its name in this machine's configuration (None if the replica is not configured)."""
 
     storage: Storage
     folder: str
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Delete the replica, and print what was deleted. Returns 1 if something is left or the answer was no."""
+    """Delete the replica, and print what was deleted. Returns 1 if something is left, or if the user said no."""
     from walsyncd.engine.upkeep.erasure import Eraser  # noqa: PLC0415 - a command is light until it runs
 
     subject = _subject(args)
@@ -98,14 +99,14 @@ def _subject(args: argparse.Namespace) -> Subject:
 
 
 def _storage_with(settings: Settings, name: str) -> Storage:
-    """Return the first storage that has anything of the database, which may have left an older part in another."""
+    """Return the first storage that has objects of the database. Another storage may have an older part of them."""
     storages = storages_from(settings)
     holding = (storage for storage in storages if next(iter(storage.list(f"{name}/")), None) is not None)
     return storages[0] if len(storages) == 1 else next(holding, storages[0])
 
 
 def _settings(args: argparse.Namespace, *, is_needed: bool) -> Settings | None:
-    """Return the configuration. With a URL a machine need not have one, but an existing one is used."""
+    """Return the configuration. With a URL the configuration may be missing (None), but an existing one is used."""
     from walsyncd.config.loading import find_file  # noqa: PLC0415
 
     if not is_needed and args.config is None and not find_file(None).exists():
@@ -178,7 +179,7 @@ def _show(subject: Subject, remains: Remains, versions_refused: str) -> None:
 
 
 def _is_confirmed(subject: Subject) -> bool:
-    """Whether the answer is yes, or the name. No answer counts as no."""
+    """Whether the user answered with yes or with the name. A missing answer counts as no."""
     question = f"Delete all of it? Nothing of {subject.title} can be restored then. [y/N] "
     print(question, end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline().strip()

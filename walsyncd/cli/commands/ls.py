@@ -1,8 +1,8 @@
 """``walsyncd ls``: lists databases, generations, bases, covered time, sizes.
 
-The output has one row for each generation: a table on a terminal that is wide enough, a few lines each on one that is
-not, plain columns elsewhere, or JSON. ``FROM`` and ``TO`` are the times between which it can be restored, in the form
-that ``restore --at`` takes. Bridges and suspect positions are listed below the table.
+The output has one entry for each generation. On a wide terminal the output is a table, on a narrow terminal a few lines
+for each generation, elsewhere plain columns, or JSON. A generation can be restored between the times ``FROM`` and
+``TO``, which have the form that ``restore --at`` takes. Bridges and suspect positions are listed below the table.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HEADINGS = ("DATABASE", "GENERATION", "BEGAN BECAUSE", "BASES", "FROM", "TO", "C
 
 PICTURE_WIDTH_MAX = 100  # a wider picture is not easier to read
 BRIDGES_SHOWN_MAX = 10
-GAPS_SHOWN_MAX = 10  # gaps described one by one; a daemon may often have been away, and the line shows all gaps
+GAPS_SHOWN_MAX = 10  # gaps described one by one; there may be many, and the drawn line shows them all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,12 +83,12 @@ def run(args: argparse.Namespace) -> int:
         if len(found) > 1:
             print(_summary([generations for _, generations in found]))
     if failures:
-        raise failures[0]  # after the output of the other storages
+        raise failures[0]  # the other storages' output is printed already
     return 0
 
 
 def _replicas(args: argparse.Namespace, failures: list[WalsyncdError]) -> list[Replica]:
-    """Return the replicas given by name, pattern or URL; all if none is given."""
+    """Return the replicas that are given by name, pattern or URL, or all replicas if none is given."""
     words: list[str] = args.replicas
     urls = [word for word in words if is_url(word)]
     if urls and len(words) > 1:
@@ -117,9 +117,9 @@ def _summary(found: Sequence[Sequence[GenerationSurvey]]) -> str:
 
 
 def replicas_from(args: argparse.Namespace, failures: list[WalsyncdError] | None = None) -> list[Replica]:
-    """Return the replica that is named, or all below a folder: each storage's, or that of a URL which is no database.
+    """Return the named replica, or all replicas of every storage, or all replicas below the folder of a URL.
 
-    With ``failures`` a single storage may fail if there are several; its error is added there.
+    If there are several storages and ``failures`` is given, a storage may fail. Its error is added to ``failures``.
     """
     from walsyncd.engine.restore.replica import Replica, find_replicas  # noqa: PLC0415
 
@@ -187,7 +187,7 @@ def _rows(replica: Replica, generations: Sequence[GenerationSurvey]) -> list[tup
 
 
 def _print_lines(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
-    """Print the same on a narrow terminal: text to be copied is on one line."""
+    """Print the facts of the table on a narrow terminal, where text to be copied stays on one line."""
     say(replica.name or replica.url)
     if not generations:
         say("  nothing stored yet")

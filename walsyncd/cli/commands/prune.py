@@ -1,7 +1,7 @@
 """``walsyncd prune``: removes what retention does not keep, or with ``--dry-run`` lists what would go and why.
 
-Only the daemon removes objects, since only it knows that the folder is its own. It does so by itself once a day, and at
-once when this command asks. The command then waits and prints what was removed.
+Only the daemon removes objects, since only the daemon knows that the folder is its own. The daemon prunes once a day,
+and also when this command asks for it. The command then waits and prints what was removed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Have the daemon prune, or only look."""
+    """Have the daemon prune, or with ``--dry-run`` print what would be removed."""
     settings = settings_from(args)
     if not any(each.delete for each in settings.storages):
         raise _never_removed("storage")
@@ -114,7 +114,7 @@ def _specs(settings: Settings, name: str | None) -> list[DatabaseSpec]:
 def _look(settings: Settings, specs: Sequence[DatabaseSpec]) -> list[tuple[str, Folder, Pruning]]:
     """Return what each database's folder holds and what may be deleted.
 
-    The journal is opened and listed once for all.
+    The journal is opened and listed once for all databases.
     """
     from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
     from walsyncd.engine.upkeep.base_examination import BaseExamination  # noqa: PLC0415

@@ -10,7 +10,7 @@ from typing import Any
 
 from walsyncd.cli.table import counted
 
-ANSWER_TIMEOUT_S = 330.0  # the daemon's own limit, and a little more
+ANSWER_TIMEOUT_S = 330.0  # slightly more than the daemon's own limit
 
 
 def add_arguments(_parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_arguments(_parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what changed.
 
-    Raises the daemon's error if it refuses the configuration; then the old one remains in force.
+    Raises the daemon's error if the daemon refuses the configuration. Then the old configuration remains in force.
     """
     changes = _ask(args)
     parts = [f"{len(changes[what])} {what}" for what in ("added", "removed", "changed") if changes[what]]
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _ask(args: argparse.Namespace) -> Mapping[str, Any]:
-    """Return the daemon's answer. In the unit, its runtime directory identifies the daemon without a configuration."""
+    """Return the daemon's answer. In a systemd unit the runtime directory is enough to find the daemon."""
     from walsyncd.adapters.system.control_socket import NAME, ask  # noqa: PLC0415 - light until it runs
     from walsyncd.cli.daemon_client import told  # noqa: PLC0415
 

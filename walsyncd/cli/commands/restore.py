@@ -228,7 +228,7 @@ def _limit(draft: BuildPlan) -> str:
 
 
 def _stream(args: argparse.Namespace, replica: Replica, request: RestoreRequest) -> None:
-    """Restore to standard output, by way of a temporary file: pages are not written in order."""
+    """Restore to standard output through a temporary file, because pages are not written in order."""
     if sys.stdout.isatty():
         raise UsageError("-o -: standard output is a terminal", hint="redirect it: walsyncd restore … -o - > FILE")
     with tempfile.TemporaryDirectory(prefix="walsyncd-") as folder:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from walsyncd.config import Settings, StorageSettings
 
 
-LOG_FLUSH_S = 5.0  # a journal that accepts nothing for this long will accept nothing later
+LOG_FLUSH_S = 5.0  # if journald accepts nothing for this long, it will not accept anything later either
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until SIGTERM or SIGINT, or once. A second signal stops at once. SIGHUP reads the configuration again."""
+    """Run until SIGTERM or SIGINT, or one round. A second signal stops at once. SIGHUP reloads the configuration."""
     from walsyncd import log  # noqa: PLC0415 - a command is light until it runs
     from walsyncd.cli import settings_from  # noqa: PLC0415
     from walsyncd.cli.configured_storage import storage_from  # noqa: PLC0415
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         daemon = settings.daemon
 
         def open_storage(how: StorageSettings) -> Storage:
-            # In addition to the uploads: the snapshotter, and a check of a folder's owner.
+            # Besides the uploads, the snapshotter and a check of a folder's owner need connections.
             connections_max, beat = daemon.uploads_max + 2, stall_detector.beat
             return storage_from(how, connections_max=connections_max, state_dir=daemon.state_dir, beat=beat)
 

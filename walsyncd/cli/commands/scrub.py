@@ -14,7 +14,7 @@ POLL_FACTOR = 10  # times the usual pause, because a comparison takes seconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """NAME…, --timeout and --json."""
+    """Add NAME…, --timeout and --json."""
     parser.description = (
         f"{parser.description}\n\n"
         "The daemon reads each database file, at 64 MiB a second at most, and compares\n"
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was compared and found; 1 if anything differed, or was not compared in time."""
+    """Print what was compared and found. Returns 1 if anything differed, or was not compared in time."""
     from walsyncd.cli import settings_from  # noqa: PLC0415 - a command is light until it runs
     from walsyncd.cli.daemon_client import Deadline, call  # noqa: PLC0415
     from walsyncd.config import parse_duration  # noqa: PLC0415

@@ -38,11 +38,11 @@ HEADINGS = (
     "SCRUBBED",
     "STORED POSITION",
 )
-SCRUBBED_WIDTH_MIN = 182  # columns: narrower terminals omit when it was scrubbed
+SCRUBBED_WIDTH_MIN = 182  # columns: narrower terminals omit the time of the last scrub
 POSITION_WIDTH_MIN = 160  # columns: narrower terminals omit the position, which --json has
 WIDE_MIN = 120  # columns: narrower terminals show only a size and a day
 WATCH_S = 2.0
-ANSWER_TIMEOUT_S = 15.0  # then the journal is used; the status of ten thousand databases takes a second or two
+ANSWER_TIMEOUT_S = 15.0  # later the journal is used; the status of ten thousand databases takes a second or two
 UNSEEN_SHOWN_S = 1.0  # shorter delays of a look are normal
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")  # colours and the like take no room
 
@@ -51,9 +51,9 @@ _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")  # colours and the like take no room
 class StatusReport:
     """The contents of the output: the daemon's pid, trouble with the storage, the databases.
 
-    ``now_ms`` is the time by which ages count: the daemon's, which the store's clock corrects, or this machine's.
-    Without an answer of a daemon ``pid`` is None. ``silence`` is then why a running daemon gave no answer, or empty if
-    none is running.
+    Ages are computed from ``now_ms``. It is the daemon's time, which the store's clock corrects, or this machine's
+    time. If no daemon answered, ``pid`` is None, and ``silence`` says why a running daemon gave no answer.
+    ``silence`` is empty if no daemon is running.
     """
 
     pid: int | None
@@ -62,7 +62,7 @@ class StatusReport:
     now_ms: int
     silence: str = ""
     states: Sequence[str] = ()
-    """The requested states; empty for any."""
+    """The requested states. If none is requested, any state counts."""
 
     @property
     def daemon(self) -> str:
@@ -161,7 +161,7 @@ def _look(settings: Settings) -> StatusReport:
 
 
 def _from_journal(settings: Settings, refusal: WalsyncdError | None) -> StatusReport:
-    """Return the status by the journal alone.
+    """Return the status that follows from the journal alone.
 
     Before the first run there is no journal, and nothing is replicated yet.
     """
@@ -229,7 +229,7 @@ def _watch(args: argparse.Namespace, settings: Settings) -> None:
 def _lines(report: StatusReport, settings: Settings, lines_max: int | None = None) -> list[str]:
     """Return the lines to print.
 
-    With ``lines_max`` only as many databases as fit on this many lines of the terminal.
+    With ``lines_max`` the table has only as many databases as fit on this many lines of the terminal.
     """
     lines = [one_line(f"daemon: {report.daemon}")]
     if report.storage:
@@ -322,9 +322,9 @@ def _cells(database: DatabaseStatus, now_ms: int, *, is_wide: bool) -> tuple[str
 
 
 def _lag(database: DatabaseStatus, now_ms: int) -> str:
-    """Return the age of the oldest pending commit, or how long it has not been checked whether there is one.
+    """Return the age of the oldest pending commit, or how long ago the daemon last checked for new commits.
 
-    It is what ``--max-lag`` and the summary count.
+    ``--max-lag`` and the summary use the same value.
     """
     behind_s = database.behind_s(now_ms)
     if behind_s > max(database.lag_s, database.unseen_s, database.unbased_s, UNSEEN_SHOWN_S):

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print which databases begin a new generation. Those that were not taken over continue as they are."""
+    """Print which databases begin a new generation. Databases that no other daemon took over do not change."""
     from walsyncd.cli import settings_from  # noqa: PLC0415 - a command is light until it runs
     from walsyncd.cli.daemon_client import call  # noqa: PLC0415
 

@@ -1,7 +1,8 @@
 """``walsyncd verify``: reads a whole replica and checks every object and chain, up to the head, and the head's content.
 
-For that the head is restored into a temporary folder ($TMPDIR). The output has a line for each problem and note, what
-the problems mean for restoring, and a summary. The exit code is 1 if there is a problem, 3 if there is nothing.
+To check the content, the head is restored into a temporary folder ($TMPDIR). The output has a line for each problem and
+note, then what the problems mean for a restore, and a summary. The exit code is 1 if there is a problem, and 3 if the
+replica is empty.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _print(replica: Replica, result: Verification, *, quick: bool) -> None:
 
 
 def _tell_daemon(args: argparse.Namespace, name: str) -> None:
-    """Have a running daemon note that its replica was found sound: `status` and the metrics show when."""
+    """Have a running daemon note that its replica was found sound. `status` and the metrics show the time of it."""
     from walsyncd.cli import settings_from  # noqa: PLC0415  a command is light until it runs
     from walsyncd.cli.bounded import asked  # noqa: PLC0415
 

@@ -77,7 +77,7 @@ def test_versions_that_nothing_ends_are_billed(moto: Store) -> None:
 def test_a_rule_that_takes_away_what_is_needed_is_a_problem(
     moto: Store, rule: dict[str, Any], how: dict[str, Any], words: str
 ) -> None:
-    """It is a problem wherever its prefix meets ours."""
+    """Such a rule is a problem wherever its prefix overlaps ours."""
     bucket = moto.make_bucket()
     set_rules(moto, bucket, {"ID": "r", **rule})
     problems = [each for each in remarks_of(moto, bucket, **how) if each.is_problem]

@@ -43,7 +43,7 @@ def verify(script: ScriptedStore, storage: S3Storage) -> None:
 
 
 def test_a_store_that_refuses_the_wrong_one_gets_one_with_every_body(script: ScriptedStore, storage: S3Storage) -> None:
-    """One good and one bad PUT find this out, once in a run, before any object. A later owner.json is one PUT."""
+    """One good and one bad PUT find this out, once in a run, before any object. A later owner.json takes one PUT."""
     script.will_say(WRITTEN)
     storage.put("a", b"mine", metadata={})
     assert sent(script) == [None]
@@ -56,7 +56,7 @@ def test_a_store_that_refuses_the_wrong_one_gets_one_with_every_body(script: Scr
 
 
 def test_a_store_that_takes_the_wrong_one_gets_none(script: ScriptedStore, storage: S3Storage) -> None:
-    """Some stores keep the object and its wrong checksum. It is written again if it is still that one."""
+    """Some stores keep the object with its wrong checksum. If the object is still the same, it is written again."""
     script.will_say(ABSENT, WRITTEN, WRITTEN, THERE, WRITTEN, WRITTEN)
     assert storage.put_if("owner.json", b"mine", etag=None)
     assert [request.headers.get("if-match") for request in script.requests] == [None, None, '"e1"', None, None]
@@ -65,7 +65,7 @@ def test_a_store_that_takes_the_wrong_one_gets_none(script: ScriptedStore, stora
 
 
 def test_a_store_that_knows_none_gets_none(script: ScriptedStore, storage: S3Storage) -> None:
-    """It refuses the wrong and the right checksum alike."""
+    """A store that knows no checksums refuses the wrong and the right one alike."""
     unknown = refusal(400, "InvalidArgument", "Unsupported header")
     script.will_say(ABSENT, unknown, unknown, WRITTEN, THERE, WRITTEN, WRITTEN)
     assert storage.put_if("owner.json", b"mine", etag=None)

@@ -39,7 +39,7 @@ def use(script: ScriptedStore, **settings: object) -> None:
 
 
 def test_a_proxy_of_the_environment(script: ScriptedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every request passes through it, with its name and password. NO_PROXY excludes the endpoint."""
+    """Every request passes through the proxy, with the proxy's name and password. NO_PROXY excludes the endpoint."""
     with run_forward_proxy() as proxy:
         monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{proxy.port}")
         use(script)
@@ -80,7 +80,7 @@ def test_another_kind_of_proxy_is_refused(script: ScriptedStore, monkeypatch: py
 
 
 def test_a_private_authority(script: ScriptedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is refused without ca_file, which the error names, and accepted with it or with AWS_CA_BUNDLE."""
+    """A store with a private authority is refused without ca_file, and accepted with ca_file or AWS_CA_BUNDLE."""
     certificate = make_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -125,7 +125,7 @@ def test_what_was_signed_is_what_is_sent() -> None:
 
 
 def test_a_part_gives_way_while_something_small_is_sent() -> None:
-    """The part continues after that, and never waits longer than its own block took."""
+    """The part continues after the small request, and never waits longer than its own block took."""
     line, went_on = BodyLine(), threading.Event()
 
     def wait() -> None:

@@ -23,7 +23,7 @@ def test_a_list_that_ends_is_as_it_was() -> None:
 
 
 def test_a_list_without_an_end_is_refused() -> None:
-    """It is refused whether its pages hold something or not."""
+    """An endless list is refused whether its pages hold something or not."""
     for pages in (full(), repeat({"IsTruncated": True})):
         with pytest.raises(RefusedError, match=r"^list b: the store's list does not end$"):
             for _ in limited(pages, "list b", entries_max=5000):

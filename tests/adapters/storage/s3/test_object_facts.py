@@ -48,7 +48,7 @@ def test_times_and_etags() -> None:
 
 
 def test_the_date_of_an_answer() -> None:
-    """In milliseconds, again and again the same; what is no date raises each time."""
+    """The date is in milliseconds, and the same each time. A text that is not a date raises each time."""
     for _ in range(2):
         assert date_ms("Sun, 22 Nov 2026 10:56:00 GMT") == 1_795_344_960_000
         assert date_ms("Sun, 22 Nov 2026 10:56:01 GMT") == 1_795_344_961_000

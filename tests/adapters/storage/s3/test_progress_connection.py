@@ -34,7 +34,10 @@ def through(line: Throttle, script: ScriptedStore, **settings: object) -> S3Sett
 
 
 def test_a_body_may_take_longer_than_every_time_out(script: ScriptedStore) -> None:
-    """At this rate it needs four seconds, twice what a connection or an answer has: one request stores it."""
+    """At this rate the body needs four seconds, twice the time-out of a connection or an answer.
+
+    One request stores it.
+    """
     with run_throttle(script.endpoint_url, bytes_per_s=len(BODY) / 4) as line:
         beats: list[None] = []
         settings = through(line, script, connect_timeout_s=2.0, timeout_s=2.0)
@@ -92,7 +95,7 @@ def test_a_connection_that_the_store_closed_costs_no_error(script: ScriptedStore
 
 
 def test_a_new_connection_that_is_closed_is_an_error(script: ScriptedStore) -> None:
-    """It is tried once, because a store that closes a new connection does so on purpose."""
+    """A new connection is tried once, because a store that closes it does so on purpose."""
     with closing(S3Storage(script.settings())) as storage:
         script.will_say(HANG_UP)
         with pytest.raises(TransientError):

@@ -57,7 +57,7 @@ def test_the_example_of_aws() -> None:
 def test_boto3_signs_the_same(
     key: str, body: bytes, query: dict[str, str], meta: dict[str, str], token: str | None, region: str, origin: str
 ) -> None:
-    """This holds for any key, query, headers, body, credentials and endpoint."""
+    """boto3 makes the same signature for any key, query, headers, body, credentials and endpoint."""
     path = "/b/" + quote(key, safe="/~")
     theirs = AWSRequest(method="PUT", url=origin + path, headers=dict(meta), params=dict(query), data=body)
     S3SigV4Auth(Credentials("access", "secret", token), "s3", region).add_auth(theirs)

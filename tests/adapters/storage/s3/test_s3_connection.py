@@ -137,7 +137,7 @@ def test_reads_follow_by_themselves(script: ScriptedStore) -> None:
 def test_expired_credentials_are_looked_for_anew(
     script: ScriptedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    """After the store reported the expiry of a request of any kind, the file that somebody renews is read again."""
+    """After the store reported expired credentials, for a request of any kind, the credentials file is read again."""
     file = tmp_path / "credentials"
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
 

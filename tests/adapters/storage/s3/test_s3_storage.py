@@ -56,7 +56,7 @@ def test_put_is_one_plain_request(script: ScriptedStore, storage: S3Storage) -> 
 
 
 def test_bodies_of_other_requests_are_protected_too(script: ScriptedStore, storage: S3Storage) -> None:
-    """Complete and DeleteObjects carry Content-MD5 and no x-amz-checksum either; parts as well."""
+    """Complete, DeleteObjects and parts carry Content-MD5 and no x-amz-checksum either."""
     done = b"<CompleteMultipartUploadResult><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
     script.will_say(Answer(), Answer(body=done), Answer(body=b"<DeleteResult/>"))
     storage.upload_part("base", "u", 7, b"part")
@@ -173,7 +173,7 @@ def test_nobody_listens() -> None:
 
 
 def test_not_an_s3_store(script: ScriptedStore, storage: S3Storage) -> None:
-    """A web page is no listing: it is not taken for an empty bucket."""
+    """A web page is not a listing. It does not count as an empty bucket."""
     script.will_say(Answer(200, b"<html><p>welcome</p></html>"), Answer(200, b"<html></html>"))
     with pytest.raises(TransientError, match="check that an S3 store runs there"):
         list(storage.list(""))
@@ -235,7 +235,7 @@ def test_bucket_without_prefix(moto: Store) -> None:
 
 
 def test_delete_without_batches(script: ScriptedStore, storage: S3Storage) -> None:
-    """Where DeleteObjects is not known objects are deleted one by one, and it is not asked for again."""
+    """If the store does not know DeleteObjects, objects are deleted one by one, and no batch is tried again."""
     script.will_say(refusal(501, "NotImplemented"), Answer(204), refusal(404, "NoSuchKey"), Answer(204))
     storage.delete(["a", "b"])
     storage.delete(["c"])
@@ -258,14 +258,14 @@ def test_delete_where_a_batch_is_not_understood(script: ScriptedStore, storage: 
 
 
 def test_a_single_object_is_deleted_by_itself(script: ScriptedStore, storage: S3Storage) -> None:
-    """So what a batch has kept, whatever it answered, can be deleted one by one."""
+    """What a batch has kept, whatever the batch answered, can be deleted one by one."""
     script.will_say(Answer(204))
     storage.delete(["a"])
     assert [(request.method, request.path) for request in script.requests] == [("DELETE", "/b/root/a")]
 
 
 def test_delete_in_batches(script: ScriptedStore, storage: S3Storage) -> None:
-    """A batch holds at most a thousand."""
+    """A batch has at most a thousand keys."""
     script.will_say(Answer(body=b"<DeleteResult/>"), Answer(body=b"<DeleteResult/>"))
     storage.delete([f"k{number}" for number in range(DELETE_BATCH_MAX + 2)])
     assert [request.body.count(b"<Key>") for request in script.requests] == [DELETE_BATCH_MAX, 2]
@@ -299,7 +299,7 @@ def test_put_if_where_conditions_are_unknown(script: ScriptedStore, storage: S3S
 def test_put_if_names_the_version(script: ScriptedStore, storage: S3Storage) -> None:
     """The condition names the version that was seen.
 
-    Another version in between is a no, and an unclear race is an error.
+    If another version came in between, the answer is no. An unclear race is an error.
     """
     seen = Answer(headers={"ETag": '"e1"', "Last-Modified": "Sun, 22 Nov 2026 10:00:00 GMT"})
     script.will_say(seen, refusal(412, "PreconditionFailed"))
