@@ -4,22 +4,25 @@ SQLite restarts a WAL only if it can lock the read marks 1 to 4 for itself. A sh
 that, and nothing else: every checkpoint still copies everything back, because nobody reads up to that mark. The
 application sees no error, and its WAL grows until the follower has caught up.
 
-- **Which mark.** 4, 3 or 2, if its value is `MARK_UNUSED`, which is read again after locking. Never a used mark, since
-  a checkpoint stops there. Never mark 1, which SQLite needs for a WAL that was just emptied, and never mark 0.
-- **When it is taken.** As soon as the WAL has restarted, before there is anything to lose, and only if a process holds
-  the DMS byte by a POSIX lock, the wal-index header is whole, and the WAL moved within the last ``IDLE_MS``.
-- **When it is given up, for this incarnation.** The follower has copied up to mxFrame, and either the checkpoint has
-  copied back as much (nBackfill = mxFrame > 0), or the WAL is past half the size at which it restarted last and a
-  checkpoint is under way. So a WAL that grows normally is held only until the follower has read the last frame.
-  ``HOLD_MS_MAX`` and ``wal_bytes_max`` end it as well.
-- **When it is given up until the next look.** The mark is used, the process is gone, the -shm was changed or its path
-  names another file, the header was not whole at two looks in a row, the WAL is idle and copied, or nobody follows.
-- **A growth of the -shm is no reason to give it up.** SQLite grows it when the WAL passes 4,062 frames, and by 4,096
-  frames after that. A writer would restart the WAL just then, while the follower is furthest behind. If the -shm was
-  set up again instead, the mark is used or the header is not whole, and both are looked at each time.
-- **When it is void.** A WAL that restarts although the lock is held is used without SQLite's locks
+- **Which mark is locked.** Mark 4, 3 or 2 is locked, if its value is `MARK_UNUSED`. The value is read again after
+  locking. A used mark is never locked, since a checkpoint stops there. Mark 1 is never locked either, because SQLite
+  needs it for a WAL that was just emptied, nor is mark 0.
+- **When the lock is taken.** It is taken as soon as the WAL has restarted, before there is anything to lose, and only
+  if a process holds the DMS byte by a POSIX lock, the wal-index header is whole, and the WAL moved within the last
+  ``IDLE_MS``.
+- **When the lock is given up for this incarnation.** It is given up when the follower has copied up to mxFrame, and
+  either the checkpoint has copied back as much (nBackfill = mxFrame > 0), or the WAL is past half the size at which it
+  restarted last and a checkpoint is under way. So a WAL that grows normally is held only until the follower has read
+  the last frame. The lock is also given up after ``HOLD_MS_MAX``, and if the WAL is larger than ``wal_bytes_max``.
+- **When the lock is given up until the next look.** It is given up if the mark is used, the process is gone, the -shm
+  was changed or its path names another file, the header was not whole at two looks in a row, the WAL is idle and
+  copied, or nobody follows the WAL.
+- **A growth of the -shm is no reason to give the lock up.** SQLite grows the -shm when the WAL passes 4,062 frames, and
+  then again after each 4,096 frames. A writer would restart the WAL just then, while the follower is furthest behind.
+  If the -shm was set up again instead, the mark is used or the header is not whole, and each look checks both.
+- **When the lock is void.** A WAL that restarts although the lock is held is used without SQLite's locks
   (locking_mode=EXCLUSIVE, entered late). Nothing is locked again as long as that -shm exists. A WAL without a frame
-  does not restart when its salts change: a connection that has not restarted it draws new ones for its first frame.
+  does not restart when its salts change: a connection that has not restarted it draws new salts for its first frame.
 
 No proof of the follower depends on the lock. It makes a gap rare, not impossible.
 """
@@ -55,9 +58,9 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A lock that is held: on which mark, in which incarnation, and since when (monotonic).
+    """A lock that has been held on ``mark``, in the incarnation ``salts``, since ``since_ms`` (monotonic).
 
-    ``index_bytes`` is how large the -shm was when it was taken.
+    ``index_bytes`` is the size that the -shm had when the lock was taken.
     """
 
     mark: int
@@ -70,11 +73,12 @@ class Held:
 class SeenIndex:
     """The result of one look at the wal-index.
 
-    ``index`` is None if the header is not whole. ``marks`` are the values of all read marks, whole header or not; none
-    if the -shm is too short. ``is_used``: a process holds the DMS byte by a POSIX lock. ``is_named``: the path names
-    this file. ``is_touched``: the -shm was created, deleted or renamed since the last look, or that can't be known.
-    ``is_modified``: it was written, cut or grown since then. ``index_bytes``: how large it is. ``is_written``: the -wal
-    was written since then. ``is_checkpointing``: the CKPT byte is locked.
+    ``index`` is None if the header is not whole. ``marks`` are the values of all read marks, even if the header is not
+    whole; the tuple is empty if the -shm is too short. ``is_used``: a process holds the DMS byte by a POSIX lock.
+    ``is_named``: the path names this -shm. ``is_touched``: the -shm was created, deleted or renamed since the last
+    look, or that can't be known. ``is_modified``: the -shm was written, cut or grown since the last look.
+    ``index_bytes``: the size of the -shm. ``is_written``: the -wal was written since the last look.
+    ``is_checkpointing``: the CKPT byte is locked.
     """
 
     index: IndexHeader | None
@@ -92,11 +96,11 @@ class SeenIndex:
 
 @dataclass(frozen=True, slots=True)
 class HoldState:
-    """The memory of one -shm, from look to look.
+    """What is remembered of one -shm from look to look.
 
-    ``frames`` is how far the incarnation with ``salts`` has come. ``restart_frames`` is how far the one before had come
-    when the WAL restarted; 0 if no restart was seen. ``is_over``: nothing is locked again in this incarnation.
-    ``is_void``: nothing is locked again in this -shm.
+    ``frames`` is the number of frames that the incarnation with ``salts`` has. ``restart_frames`` is the number that
+    the previous incarnation had when the WAL restarted; it is 0 if no restart was seen. ``is_over``: nothing is locked
+    again in this incarnation. ``is_void``: nothing is locked again in this -shm.
     """
 
     salts: Salts | None = None
@@ -109,7 +113,7 @@ class HoldState:
     held: Held | None = None
 
     def after(self, seen: SeenIndex) -> HoldState:
-        """Return the memory after this look."""
+        """Return the state after a look that has ``seen`` this."""
         moved_ms = seen.now_ms if seen.is_written else self.moved_ms
         index = seen.index
         if index is None:
@@ -152,7 +156,7 @@ class KeepMark:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseMark:
-    """Give the lock up, if one is held. ``is_limit``: the follower has not copied everything."""
+    """Give the lock up, if one is held. ``is_limit``: a limit ends it, and the follower may not have caught up."""
 
     reason: str
     is_over: bool = False
@@ -164,7 +168,7 @@ Decision = TakeMark | KeepMark | ReleaseMark
 
 
 def decide_hold(state: HoldState, seen: SeenIndex, wal_bytes_max: int) -> Decision:
-    """Return what to do; ``state`` is that after the look that has ``seen`` this."""
+    """Return what to do after a look that has ``seen`` this. ``state`` already includes that look."""
     if reason := _in_the_way(state, seen):
         return ReleaseMark(reason)
     index, held = seen.index, state.held
@@ -188,7 +192,7 @@ def decide_hold(state: HoldState, seen: SeenIndex, wal_bytes_max: int) -> Decisi
 
 
 def _in_the_way(state: HoldState, seen: SeenIndex) -> str:
-    """Why nothing may be locked now, whoever has copied what; empty if nothing is in the way."""
+    """Return why nothing may be locked now, however much is copied. The text is empty if nothing is in the way."""
     if seen.is_touched or not seen.is_named or (seen.is_modified and not _has_grown(state, seen)):
         return "the wal-index was changed, or is another file"
     if not seen.marks or (state.held is not None and seen.marks[state.held.mark] != MARK_UNUSED):
@@ -201,7 +205,7 @@ def _in_the_way(state: HoldState, seen: SeenIndex) -> str:
 
 
 def _has_grown(state: HoldState, seen: SeenIndex) -> bool:
-    """Whether the -shm grew since the lock was taken. SQLite writes it for no other reason while it is used."""
+    """Whether the -shm grew since the lock was taken. While a -shm is in use, SQLite writes to the file only then."""
     return state.held is not None and seen.index_bytes > state.held.index_bytes
 
 
@@ -211,7 +215,7 @@ def _has_caught_up(seen: SeenIndex, index: IndexHeader) -> bool:
 
 
 def _nears_restart(state: HoldState, seen: SeenIndex, index: IndexHeader) -> bool:
-    """Whether the WAL may restart soon, so that keeping the lock would be in the way of that."""
+    """Whether the WAL may restart soon, so that a lock that is kept would prevent the restart."""
     if index.backfilled == index.max_frame > 0:
         return True
     return seen.is_checkpointing and 0 < state.restart_frames < 2 * index.max_frame

@@ -21,7 +21,7 @@ class BaseNeed:
     waits_since_s: float | None = None
     """Since when a base has been due and has waited for that restart (monotonic)."""
     hindrance: str = ""
-    """Why no epoch could be begun for it although the WAL has not restarted."""
+    """Why no epoch could be begun for the base although the WAL has not restarted."""
     begun_epoch: int = 0
     """The last epoch that was begun for a base, or 0 if none was."""
     begun_bytes: int = 0
@@ -36,11 +36,11 @@ class BaseNeed:
         return replace(self, wanted=self.wanted or reason)
 
     def begun_for_base(self, epoch: int, frame: int) -> int:
-        """Return the stored size of what follows this position that was stored again for a base, 0 if nothing was."""
+        """Return how many bytes after this position were stored again for a base. Returns 0 if none were."""
         return self.begun_bytes if (epoch, frame) == (self.begun_epoch, 0) else 0
 
     def can_begin(self, state: FollowState | None) -> bool:
-        """Whether to request a base now: one is wanted, or has waited for a restart of the WAL."""
+        """Whether to request a base now: a base is wanted, or the restart that it waited for has come."""
         if state is None or self.under_way:
             return False
         if self.awaits_restart:

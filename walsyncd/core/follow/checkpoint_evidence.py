@@ -1,4 +1,6 @@
-"""Whether a write to the database was a checkpoint of its WAL: then nBackfill or the salts change in the wal-index.
+"""Whether a write to the database was a checkpoint of its WAL.
+
+After a checkpoint, nBackfill or the salts in the wal-index have changed.
 
 A checkpoint stores nBackfill after it has written the database, and a look may fall between the two. So a write is
 compared with what the wal-index showed before the previous look. A header that was read after the last events were
@@ -22,7 +24,7 @@ READS_MAX = 4
 
 @dataclass(frozen=True, slots=True)
 class Unexplained:
-    """A write to the database that no checkpoint explains so far. ``before`` is what the wal-index showed before it."""
+    """A write to the database that no checkpoint explains so far. ``before`` is the reading from before the write."""
 
     before: bytes
     looks: int = 0
@@ -31,10 +33,10 @@ class Unexplained:
 
 @dataclass(slots=True)
 class CheckpointEvidence:
-    """What the wal-index of one WAL showed, and the last write that it has to explain.
+    """What the wal-index of one WAL showed, and the last write that is to be explained.
 
-    A reading is the bytes of the salts and of nBackfill, or None without a wal-index. Drains of the event queue are
-    counted. A reading of ``drain`` was finished before drain ``drain + 1`` began.
+    A reading is the bytes of the salts and of nBackfill in the wal-index, or None without a wal-index. Drains of the
+    event queue are numbered. A reading that belongs to ``drain`` was finished before drain ``drain + 1`` began.
     """
 
     unexplained: Unexplained | None = None
@@ -62,7 +64,7 @@ class CheckpointEvidence:
         self._reads.clear()
 
     def written(self, drain: int, *, has_index: bool) -> None:
-        """Take in that drain number ``drain`` had an event of a write to the database."""
+        """Take in that drain number ``drain`` read an event of a write to the database."""
         before = next((reading for number, reading in reversed(self._reads) if number <= drain - 2), None)
         if not has_index:
             before = b""
@@ -72,8 +74,8 @@ class CheckpointEvidence:
     def explain(self, reading: bytes | None, *, is_busy: bool, now_ms: int) -> bool:
         """Look whether the write is explained by now. Returns False if it is doubted.
 
-        ``is_busy``: a process holds the CKPT lock, or has the database for itself. Without a wal-index, it means that
-        a process holds any lock on the database.
+        ``is_busy``: a process holds the CKPT lock, or has the database for itself. Without a wal-index, ``is_busy``
+        means that a process holds any lock on the database.
         """
         write = self.unexplained
         if write is None:

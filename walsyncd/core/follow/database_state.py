@@ -9,10 +9,11 @@ from enum import StrEnum
 class DatabaseState(StrEnum):
     """The state of a database. The journal stores the word, and ``status`` prints it.
 
-    NEW: nobody has looked at it yet. DEGRADED: something was missed, or can't be shipped. MISSING: there is no file.
-    REFUSED: it can't be followed until somebody changes something. FAILING: it could not be looked at, and the next
-    attempt may succeed. SUSPENDED: something is configured that can't be a database of ours. STOPPED: it would be
-    followed if a daemon ran. NOT_CONFIGURED: the journal knows it from before.
+    NEW: the database was not looked at yet. DEGRADED: something was missed, or can't be shipped. MISSING: there is no
+    file. REFUSED: the database can't be followed until somebody changes something. FAILING: the last look failed, and
+    the next attempt may succeed. SUSPENDED: something is configured that can't be a database of ours. STOPPED: the
+    database would be followed if a daemon ran. NOT_CONFIGURED: the database is in the journal from an earlier
+    configuration.
     """
 
     NEW = "new"
@@ -33,7 +34,7 @@ class DatabaseState(StrEnum):
 
     @property
     def is_suspended(self) -> bool:
-        """Whether a database in this state is not followed. It is still tried from time to time."""
+        """Whether a database in this state is not followed. The daemon still tries it from time to time."""
         return self in _SUSPENDED
 
 

@@ -6,13 +6,13 @@ The rule (https://sqlite.org/fileformat2.html section 4, https://sqlite.org/walf
 - If a process uses the wal-index, the frames up to its mxFrame are committed. If nobody uses it, the frames up to the
   last commit frame of the chain are committed, because that is what the next opener will recover.
 - Committed frames never change while the salts stay the same. So with unchanged salts the chain alone proves that
-  nothing was missed, and fewer frames or another chain are a fork. With new salts, ``core.follow.restart`` must prove
-  that nothing was missed.
+  nothing was missed; if there are fewer frames, or the chain is another one, history forked. With new salts,
+  ``core.follow.restart`` must prove that nothing was missed.
 - A restart publishes its salts in the wal-index, then writes the WAL's header, then frames. So what was read is good
   if the salts are the same after the reading.
 
-A look has three parts: ``decide`` on what is seen, read what the decision asks for, then ``settle`` with what is seen
-after the reading. Everything here is a value; the caller does the reading.
+A look has three parts. ``decide`` decides on what is seen, the caller reads what the decision asks for, and ``settle``
+compares the result with what is seen after the reading. Everything here is a value.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ WRITTEN_OVER_REMEDY = "restart the application: it may read pages that nobody wr
 
 
 class DmsHolder(Enum):
-    """Who uses the database, by the lock on the wal-index's DMS byte.
+    """Who uses the database, as the lock on the wal-index's DMS byte shows.
 
-    LEAVING: nobody uses it, and the -shm is deleted while the -wal is not. A last close looks like this for a moment;
-    if the state lasts, it was no last close.
+    LEAVING: nobody uses the database, and the -shm is deleted while the -wal is not. A last close looks like this for a
+    moment; if the state lasts, there was no last close.
     """
 
     LIVE = "live"
@@ -70,8 +70,8 @@ def cursor_before(header: WalHeader) -> Cursor:
 class Observation:
     """What a look sees: the holder (asked first), the wal-index header, and the WAL's header.
 
-    A header is None if there is no valid one. ``wal_bytes`` is the size of the WAL. A live wal-index that is not to be
-    believed shows as ``DmsHolder.NONE``.
+    A header is None if there is no valid one. ``wal_bytes`` is the size of the WAL. If a live wal-index must not be
+    believed, the holder is ``DmsHolder.NONE``.
     """
 
     holder: DmsHolder
@@ -87,7 +87,7 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """This look shows an intermediate state of SQLite: look again shortly."""
+    """This look shows an intermediate state of SQLite, so look again shortly."""
 
     reason: str
 
@@ -109,7 +109,8 @@ class Copy:
 class Restarted:
     """The WAL restarted with ``salts``: prove the restart before frames 1 to ``last`` are followed.
 
-    ``header`` is None while the new incarnation has no frame. ``last`` is None if only the chain can show it.
+    ``header`` is None while the new incarnation has no frame. ``last`` is None if only the chain can show where the new
+    incarnation ends.
     """
 
     salts: Salts
@@ -119,7 +120,7 @@ class Restarted:
 
 @dataclass(frozen=True, slots=True)
 class Emptied:
-    """The WAL is empty, and nobody uses it: it is a gap unless ``prove_emptied`` proves otherwise.
+    """The WAL is empty, and nobody uses it. This is a gap unless ``prove_emptied`` proves otherwise.
 
     This holds for a cursor before frame 1 too: an incarnation of which we have seen no frame may have come and gone.
     """
@@ -181,11 +182,11 @@ def _with_header(cursor: Cursor, wal: WalHeader) -> Cursor:
 
 
 def settle(copy: Copy, read: Frames, after: Observation, *, asked: int) -> Frames | Again | Gap:
-    """Return what was read if it may be used, else why not. ``copy.last`` is known by now.
+    """Return what was read if it may be used, else why not. ``copy.last`` must not be None.
 
-    ``read`` holds verified frames from ``read.first`` on, of those up to ``asked`` that were to be read. ``after`` was
-    seen after the reading. A published frame that does not continue the chain means that the WAL restarted during the
-    reading, or that history was rewritten.
+    The reader was asked for the frames from ``read.first`` to ``asked``; ``read`` holds those that were verified.
+    ``after`` was seen after the reading. A published frame that does not continue the chain means that the WAL
+    restarted during the reading, or that history was rewritten.
     """
     assert copy.last is not None
     salts = salts_now(after)
@@ -242,17 +243,17 @@ def broken_chain(frame: int, last: int, found: Salts | None, salts: Salts) -> Ga
 
 
 def salts_now(seen: Observation) -> Salts | None:
-    """Return the salts of the current incarnation: the live wal-index's, else the WAL header's, or None if unknown."""
+    """Return the current incarnation's salts, from a live wal-index, else from the WAL's header. None if unknown."""
     if seen.holder is DmsHolder.LIVE and seen.index is not None:
         return seen.index.salts
     return seen.wal.salts if seen.wal is not None else None
 
 
 def may_go_on(index: IndexHeader, following: Salts | None, after: IndexHeader | None) -> bool:
-    """Whether frames of its incarnation, or without salts, may come after the last one that ``index`` shows.
+    """Whether frames of the same incarnation, or without salts, may come after the last frame that ``index`` shows.
 
-    ``following`` are the salts of the frame after it, or None if there is none. ``after`` is the wal-index, read after
-    that: in another incarnation such frames may be overwritten already.
+    ``following`` are the salts of the frame after that one, or None if there is no such frame. ``after`` is the
+    wal-index, read after ``following``: if it shows another incarnation, such frames may be overwritten already.
     """
     if not index.page_size or after is None or after.salts != index.salts:
         return True
@@ -263,8 +264,8 @@ def may_go_on(index: IndexHeader, following: Salts | None, after: IndexHeader | 
 class CounterMark:
     """The value of iChange at the cursor's position.
 
-    ``seen_ms`` is a moment of the monotonic clock before iChange was read. ``shm_serial`` names the descriptor through
-    which it was read. ``index_rebuilds`` and ``closed`` count the events of its -shm until then.
+    ``seen_ms`` is a moment of the monotonic clock before iChange was read. ``shm_serial`` names the descriptor of the
+    -shm through which iChange was read. ``index_rebuilds`` and ``closed`` count the events of that -shm until then.
     """
 
     ichange: int
@@ -283,8 +284,8 @@ class ShmEvidence:
     """The events of the -shm since the mark, from an event queue that was drained after the header was read.
 
     ``index_rebuilds``: there was a MODIFY, CREATE or MOVED, or events may be lost. ``closed``: there was a CLOSE_WRITE.
-    The DELETE of the very file that we hold counts as neither: the processes that still had it open still count in
-    it, and nobody can join them.
+    The DELETE of the very file that we hold counts as neither: the processes that still had that file open still count
+    in it, and nobody can join them.
     """
 
     index_rebuilds: bool = False
@@ -295,8 +296,8 @@ class ShmEvidence:
 class ProvisionalProof:
     """A count that was believed because of the events alone, and events may be late.
 
-    ``shm_serial`` names the -shm, and ``closed`` counts the CLOSE_WRITE events that it had had by then. One more of
-    them before ``until_ms`` (monotonic) may be that of a writer that was killed before.
+    ``shm_serial`` names the -shm, and ``closed`` is the number of its CLOSE_WRITE events by then. A further CLOSE_WRITE
+    before ``until_ms`` (monotonic) may come from a writer that was killed before the count was believed.
     """
 
     shm_serial: int
@@ -315,10 +316,11 @@ def mark_holds(
     shm_serial: int,
     whole: bool = False,
 ) -> bool:
-    """Whether iChange then and iChange now are values of one unbroken counter, or it would show if they are not.
+    """Whether iChange at the mark and iChange in ``index`` may be compared.
 
-    ``whole`` is what ``tail_is_complete`` returned for the mark's incarnation. A counter that was rebuilt in between
-    lacks the commits before the mark, so it asks for fewer commits than were made.
+    They may if they are values of one unbroken counter, or if a break would show. ``whole`` is what
+    ``tail_is_complete`` returned for the mark's incarnation. A counter that was rebuilt in between lacks the commits
+    before the mark, so it asks for fewer commits than were made.
     """
     if mark is None or evidence.index_rebuilds or mark.shm_serial != shm_serial:
         return False

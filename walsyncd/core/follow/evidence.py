@@ -1,7 +1,7 @@
-"""The findings of the looks at a database, beyond the follow state. A look takes one and returns the next.
+"""The findings of the looks at a database, beyond the follow state. A look takes an ``Evidence`` and returns the next.
 
-None of it outlives the process. A start of the daemon begins without evidence, and so does a database whose spool was
-taken back. A new generation begins with what was seen when it began.
+Evidence does not outlive the process. The daemon starts without evidence. A database whose spool was taken back
+continues without evidence. A new generation begins with what was seen when it began.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class StuckLook:
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """The last commit that a scan of the WAL found. Committed frames stay, so it need not be searched again."""
+    """The last commit that a scan of the WAL found. Committed frames stay, so no later scan need search up to there."""
 
     salts: Salts
     last: int

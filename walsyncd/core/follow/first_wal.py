@@ -1,18 +1,18 @@
-"""A WAL that appeared: what a look has seen of it, and whether it holds all that happened since the last one.
+"""A WAL that appeared: what a look has seen of it, and whether it holds all that happened since the previous WAL.
 
-It holds all that happened since that was deleted, if all of this is true:
+It holds all that happened since the previous WAL was deleted, if all of this is true:
 
-- Nothing else can have changed the database in between. The events show that, or the file's size and times do if it
-  was not watched.
+- Nothing else can have changed the database in between. The events show that, or the file's size and times do if the
+  database was not watched.
 - By its events, the WAL was not written after the database was written. Then it holds all that was ever committed into
   it. Otherwise it must be the first incarnation of its file (checkpoint sequence 0), and the wal-index, which must not
   have been rebuilt meanwhile, must count as many commits as the WAL holds. That count is believed provisionally
   (``ProvisionalProof``).
 - The database was followed in WAL mode before, because no WAL holds the change out of rollback mode.
 
-A look takes up to three stages, each of which is one value. ``decide_first`` decides on the headers (``FirstSeen``).
-Where nobody uses the WAL, its last commit is searched for (``decide_searched``). A WAL with commits is read
-(``FirstFrames``) and judged (``accept``). The database file is read only where it matters (``file_matters``).
+A look has up to three stages. ``decide_first`` decides on the headers (``FirstSeen``). If nobody uses the WAL, its last
+commit is searched for (``decide_searched``). A WAL with commits is read (``FirstFrames``) and judged (``accept``). The
+database file is read only where it matters (``file_matters``).
 ``engine.follow.new_wal`` does the reading.
 """
 
@@ -34,9 +34,9 @@ class PairHistory:
     """What the events had told of a WAL and its wal-index by some moment.
 
     ``announced``: the CREATE of the -wal was seen. ``known_since``: nothing but a WAL changed the database since its
-    content was known. ``written``: the -wal was written since its CREATE. ``overwritten``: it was written after the
-    database was. ``uncounted``: iChange may lack what was overwritten. ``ended``: the -wal was deleted. ``orderly``: it
-    was deleted as SQLite deletes it.
+    content was known. ``written``: the -wal was written since its CREATE. ``overwritten``: the -wal was written after
+    the database was written. ``uncounted``: iChange may lack what was overwritten. ``ended``: the -wal was deleted.
+    ``orderly``: it was deleted as SQLite deletes it.
     """
 
     announced: bool
@@ -50,10 +50,10 @@ class PairHistory:
 
 @dataclass(frozen=True, slots=True)
 class FirstSeen:
-    """The headers of a WAL where there was none, and its events as of after these were read.
+    """The headers of a WAL where there was none, and ``pair``, what its events had shown after the headers were read.
 
-    ``was_ended``: it was deleted before anything was read. ``advice`` is the setting that helps where WALs exist too
-    shortly to be seen.
+    ``was_ended``: the WAL was deleted before anything was read. ``advice`` is the setting that helps where WALs exist
+    too shortly to be seen.
     """
 
     seen: Observation
@@ -74,7 +74,7 @@ class NeverUsed:
 
 @dataclass(frozen=True, slots=True)
 class NothingYet:
-    """Nothing is in the WAL yet. A WAL before it, which nobody saw, shows in the file that it was copied into."""
+    """Nothing is in the WAL yet. If nobody saw a WAL before this one, its frames show in the database file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Search:
     """Search for the last commit after ``cursor``, because nobody is seen to use the WAL.
 
     The next process that opens the database will recover what the chain commits. ``cursor`` is None if the WAL has no
-    header, and so no commit. Whether the WAL has ended is asked after the search.
+    header, and so no commit. The caller checks after the search whether the WAL has ended.
     """
 
     cursor: Cursor | None
@@ -90,7 +90,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class ReadFirst:
-    """Read the frames after ``cursor`` that ``index`` shows. It is None if nobody uses the WAL."""
+    """Read the frames after ``cursor`` that ``index`` shows. ``index`` is None if nobody uses the WAL."""
 
     cursor: Cursor
     index: IndexHeader | None
@@ -130,7 +130,7 @@ def _decide_by_index(first: FirstSeen) -> FirstDecision:
 
 
 def _torn(first: FirstSeen, reason: str) -> Again | Gap:
-    """Look again at an intermediate state. It is a gap in a deleted WAL, which does not change any more."""
+    """Look again at an intermediate state. In a deleted WAL the state is a gap, because it does not change any more."""
     if not first.was_ended:
         return Again(reason)
     return Gap.of(GapKind.UNCERTAIN, "a WAL was deleted, and {reason}", reason=reason)
@@ -144,7 +144,7 @@ def _decide_by_chain(first: FirstSeen) -> FirstDecision:
 
 
 def decide_searched(first: FirstSeen, last: int) -> Repeat | NeverUsed | NothingYet | ReadFirst:
-    """Return what to do after the search, which found commits up to frame ``last``, or none if it is 0.
+    """Return what to do after the search, which found commits up to frame ``last``, or no commit if ``last`` is 0.
 
     ``first.pair`` was taken after the search.
     """
@@ -170,12 +170,12 @@ def file_matters(mode: str, pair: PairHistory) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class FirstFrames:
-    """All that a look has read of a WAL where there was none. The order of the fields is that of the reading.
+    """All that a look has read of a WAL where there was none. The fields are in the order in which they were read.
 
     ``mode`` is the journal mode that was followed before. ``cursor`` and ``index`` are those of ``ReadFirst``, and
     ``tally`` are the commits up to frame ``held``. ``is_untouched``: nothing wrote to the database file since it was
-    last seen without a WAL, or that does not matter (``file_matters``). ``pair`` is as of after that. ``after`` was
-    observed last, and ``is_overwritten`` is what the events had told by then.
+    last seen without a WAL, or that does not matter (``file_matters``). ``pair`` was taken after that. ``after`` was
+    observed last, and ``is_overwritten`` is ``pair.overwritten`` by the events up to then.
     """
 
     mode: str
@@ -193,7 +193,8 @@ class FirstFrames:
 class Accepted:
     """The WAL holds all that happened. It is followed from its first frame on.
 
-    ``ichange`` is the count before that frame, or None if it is not known. ``is_provisional``: see ``RestartProof``.
+    ``ichange`` is the counter's value before that frame, or None if it is not known. ``is_provisional``: see
+    ``RestartProof``.
     """
 
     ichange: int | None

@@ -1,6 +1,6 @@
-"""The follow state: everything that a restart of the daemon must know of a database, as one JSON text.
+"""The follow state: everything that the daemon must know of a database when it starts again, as one JSON text.
 
-It is written in the same transaction as the segments that lead to it, so the two never disagree.
+The follow state is written in the same transaction as the segments that lead to it, so the two never disagree.
 
     stream     where our stored WAL ends: generation, epoch, frame, salts, running checksum
     cursor     our position in the source's WAL, or None if there was no WAL
@@ -8,9 +8,9 @@ It is written in the same transaction as the segments that lead to it, so the tw
     file       which file the database is, and what it looked like when no WAL existed
     seen       the database file and nBackfill at the last commit that was read from a WAL
     mode       "wal", or "rollback": no WAL was ever seen, and a base is taken whenever the file changed
-    gap        what was missed after this position, while it is bridged; absent otherwise
+    gap        the gap after this position, while it is bridged; absent otherwise
     overwritten
-               that pages were taken from the file although the WAL has them, too; absent if none were
+               present if pages were taken from the file although the WAL has them, too
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ FORMAT = 1
 class Stream:
     """Our stored WAL. The next frame to be stored is ``frame`` + 1 of ``epoch``.
 
-    ``stamp`` is None before an epoch's first frame. ``previous`` is the last frame of the epoch before, and ``bytes``
-    is the size of this epoch's WAL so far. ``began_ms`` is when its first commit was seen. ``time_ms`` is when the
-    last commit of the database was seen; it never decreases within an epoch.
+    ``stamp`` is None before an epoch's first frame. ``previous`` is the last frame of the previous epoch, and ``bytes``
+    is the size of this epoch's WAL so far. ``began_ms`` is when this epoch's first commit was seen. ``time_ms`` is when
+    the last commit of the database was seen; it never decreases within an epoch.
     """
 
     generation: str
@@ -61,8 +61,9 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """The database file: which one it is, and its size and times while there was no WAL (``known``), else zeros.
+    """Which file the database is, and the file's size and times.
 
+    Size and times are those from when there was no WAL (``known``). They are 0 if they are not known.
     Size and times are recorded only once the file has been quiet for longer than the granularity of its times. So any
     later write changes the times.
     """
@@ -90,11 +91,11 @@ class FileFacts:
         return (self.device, self.inode, self.birth_ns) == (other.device, other.inode, other.birth_ns)
 
     def has_content_of(self, other: FileFacts) -> bool:
-        """Whether it is the same file, and neither its size nor its mtime shows a write."""
+        """Whether this is the same file as ``other``, and neither size nor mtime shows a write."""
         return self.is_file(other) and (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
 
     def looks_like(self, other: FileFacts) -> bool:
-        """Whether it is the same file and nothing at all was done to it since ``other``, which must be ``known``."""
+        """Whether nothing at all was done to the file since ``other``, which must be ``known`` and the same file."""
         return other.known and self.has_content_of(other) and self.ctime_ns == other.ctime_ns
 
 
@@ -114,8 +115,9 @@ class SeenBesideWal:
     def explains(self, now: SeenBesideWal) -> bool:
         """Whether a checkpoint of the WAL suffices to explain what was written to the file since.
 
-        Only a wal-index that went on tells: more frames are copied back, or the WAL has restarted, which takes a whole
-        copy. One that was removed, or rebuilt since (its nBackfill begins at 0), may hide any other writer.
+        It does only if the same wal-index shows that more frames were copied back, or that the WAL has restarted, which
+        happens only after all frames were copied back. A wal-index that was removed or rebuilt since (its nBackfill
+        begins at 0) may hide any other writer.
         """
         if (self.size, self.mtime_ns) == (now.size, now.mtime_ns):
             return True
@@ -146,7 +148,7 @@ class FollowState:
     gap: Gap | None = None
     overwritten: Overwritten | None = None
     begun: BegunEpoch | None = None
-    """The last one of the generation (``engine.content.epoch_start``)."""
+    """The generation's last epoch that was begun for a base (``engine.content.epoch_start``)."""
 
     @property
     def start(self) -> Position:
@@ -154,7 +156,7 @@ class FollowState:
         return Position(self.stream.generation, self.start_epoch, self.start_frame)
 
     def entered(self, cursor: Cursor | None) -> FollowState:
-        """Return the state at the beginning of another incarnation, or without a WAL if ``cursor`` is None."""
+        """Return the state at the beginning of another incarnation. If ``cursor`` is None, there is no WAL."""
         stream = self.stream
         start_epoch, start_frame = stream.epoch, stream.frame
         overwritten = Overwritten(cursor.salts, 0) if self.overwritten is not None and cursor is not None else None

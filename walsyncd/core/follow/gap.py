@@ -1,4 +1,4 @@
-"""The reason why a generation ends: a kind from a bounded set, and the facts that its text is built from.
+"""The reason why a generation ends: a kind from a bounded set, and the facts that the reason's text is built from.
 
 The kind is stored in the journal and is the label of a metric. Code decides by the kind and the facts, never by the
 text, so the text can be reworded.
@@ -9,11 +9,11 @@ kind             the generation ended because
 ``overwritten``  commits were overwritten, cut off or not seen before they were read
 ``uncertain``    it could not be proven that nothing was missed
 ``doubt``        something other than SQLite may have written to the database or its side files
-``reverted``     what was shipped is gone: a fork, a file or journal that was set back
+``reverted``     what was shipped is gone: history forked, or a file or the journal was set back
 ``replaced``     another file was put in the database's place, or the database is gone
 ``changed``      the database took a form that this history can't hold: page size, journal mode
 ``spool``        the spool was full while storage could not be reached
-``owner``        another daemon writes there, or what was stored is not there any more
+``owner``        another daemon writes to this replica, or what was stored is not there any more
 ``storage``      the configuration names another storage
 ``refused``      the storage will never take an object
 ``damaged``      what was spooled or stored is not what it was
@@ -56,7 +56,7 @@ class GapKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Why the history can't continue: ``text``, with the ``facts`` in its braces.
+    """Why the history can't continue. ``text`` is a sentence with the names of ``facts`` in braces.
 
     ``remedy`` is what the operator can do against such gaps. As long as the WAL has the salts ``blocked``, no
     generation gets past the gap.

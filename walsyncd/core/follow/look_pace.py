@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from walsyncd.core.send.backoff import delay_s
 
-RELOOKS_MAX = 18  # pauses of 1, 2, 4 … ms while something is written and not published: they last until the slow look
+RELOOKS_MAX = 18  # while something is written and not published, pauses of 1, 2, 4 … ms last until the slow look
 RELOOK_S = 0.001
 # A database that had new frames at every look is looked at less often, with pauses of up to 20 ms. A look that finds
 # more than BUSY_FRAMES halves the streak, so that not much of a WAL comes between two looks: by default a WAL restarts
@@ -39,7 +39,10 @@ class LookPace:
         return replace(self, rest_until_s=until_s)
 
     def found(self, frames: int, now_s: float) -> LookPace:
-        """Return the pace after a look that found ``frames`` new frames, or that caught up without any if it is 0."""
+        """Return the pace after a look that found ``frames`` new frames.
+
+        ``frames`` is 0 after a look that caught up and found no frame.
+        """
         if not frames:
             return replace(self, streak=0) if self.streak else self
         streak = self.streak // 2 if frames > BUSY_FRAMES else min(self.streak + 1, BUSY_STREAK_MAX)
@@ -50,7 +53,7 @@ class LookPace:
         return replace(self, relooks=self.relooks + 1)
 
     def relook_s(self, now_s: float) -> float | None:
-        """Return the pause before that look, or None if there were enough such looks."""
+        """Return the pause before the next repeated look, or None if there were ``RELOOKS_MAX`` of them."""
         if self.relooks >= RELOOKS_MAX:
             return None
         return max(RELOOK_S * 2.0**self.relooks, self.rest_until_s - now_s)
@@ -60,7 +63,7 @@ class LookPace:
         return replace(self, failures=self.failures + 1)
 
     def failure_delay_s(self) -> float:
-        """Return the pause after a failure. It is asked for before the failure is counted."""
+        """Return the pause after a failure. The caller asks for it before it counts the failure (``failed``)."""
         return delay_s(self.failures + 1, fraction=1.0, base_s=FAILURE_DELAY_S, cap_s=FAILURE_DELAY_MAX_S)
 
     def well(self) -> LookPace:

@@ -1,4 +1,7 @@
-"""When the next generation of a database may begin: at once after a long one, later each time after short ones."""
+"""When the next generation of a database may begin.
+
+It begins at once after a long generation. After each further short generation it begins later.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ def _at_once() -> bool:
 class NextGeneration:
     """The generation that follows the current one, as far as it is known; moments are monotonic seconds.
 
-    ``reason`` is why it begins; it is empty if no generation ended. ``may_begin`` is asked before it begins: if the
-    spool was dropped, for example, a generation does not begin before storage is back. ``is_doubtful``: somebody may
-    have written over pages of the file that the WAL has, too (``overwritten``).
+    ``reason`` is why the next generation begins; it is empty if no generation ended. ``may_begin`` is called before the
+    generation begins: if the spool was dropped, for example, it returns False until storage is back. ``is_doubtful``:
+    somebody may have written over pages of the file that the WAL has, too (``overwritten``).
     """
 
     reason: str = ""
@@ -52,5 +55,5 @@ class NextGeneration:
         return replace(self, began_s=now_s, may_begin=_at_once)
 
     def wait_s(self, now_s: float) -> float:
-        """Return for how many seconds it still has to wait."""
+        """Return for how many seconds the next generation still has to wait."""
         return max(0.0, self.not_before_s - now_s)

@@ -1,17 +1,18 @@
 """Whether an application uses the database by another path, so that its -wal is in another folder.
 
-A single file that is bind-mounted elsewhere, as by a container's ``-v ./app.db:/app/app.db``, is the same file, and
-SQLite keeps its -wal beside the path that it was given. Nothing of that arrives here. What can be seen is a **sign**:
+A container's ``-v ./app.db:/app/app.db`` bind-mounts a single file elsewhere. Both paths name the same file, but SQLite
+keeps the -wal beside the path that it was given. No event of that -wal arrives here. What can be seen is a **sign**:
 
 1. the database's header says WAL mode, there is neither a -wal nor a -journal beside it, and
 2. a process holds a POSIX lock on it (every connection does from its first read on), or the file was written.
 
-An application that is used by this path shows a sign only for the milliseconds between the deletion of its -wal and the
-end of its last close, and each -wal that comes begins the count again. So ``SIGNS_MIN`` signs, ``APART_MS`` apart from
-each other and ``SPAN_MS`` from the first to the last, are certain. A lock is sufficient and not necessary: whoever is
-closed whenever we look shows none, but writes.
+An application that uses this path shows a sign only for the milliseconds between the deletion of its -wal and the end
+of its last close, and each new -wal begins the count again. So ``SIGNS_MIN`` signs, ``APART_MS`` apart from each other
+and ``SPAN_MS`` from the first to the last, are certain. A lock is sufficient and not necessary: an application that has
+closed the database whenever we look shows no lock, but it writes.
 
-The signs are the same if somebody deleted the -wal of a running application. Then a -wal was beside the file before.
+The signs are the same if somebody deleted the -wal of a running application. In that case a -wal was seen beside the
+file before.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class OtherPath:
     first_ms: int = 0
     last_ms: int = 0
     had_wal: bool = False
-    """A -wal was seen beside the file, and whenever there was none since, somebody had the database open."""
+    """A -wal was seen beside the file, and at each later look without a -wal, somebody had the database open."""
     writes: int = 0
     """The number of writes to the database up to the last look without a WAL."""
 
@@ -60,18 +61,18 @@ class OtherPath:
         return DELETED_HINT if self.had_wal else ELSEWHERE_HINT
 
     def beside_wal(self) -> OtherPath:
-        """A look shows a -wal beside the file, so the count begins again."""
+        """Return the signs after a look that shows a -wal beside the file: the count begins again."""
         return OtherPath(had_wal=True, writes=self.writes)
 
     def beside_none(self, now_ms: int, *, is_bare: bool, is_locked: bool, writes: int) -> OtherPath:
-        """A look shows no -wal. ``is_bare`` and ``is_locked`` are those of ``other_path_sign``."""
+        """Return the signs after a look that shows no -wal. ``is_bare`` and ``is_locked``: see ``other_path_sign``."""
         if not is_bare:
             return OtherPath(had_wal=self.had_wal, writes=writes)
         found = self.seen(now_ms) if is_locked or writes != self.writes else self.unseen(now_ms)
         return replace(found, had_wal=self.had_wal and is_locked, writes=writes)
 
     def seen(self, now_ms: int) -> OtherPath:
-        """A look shows a sign."""
+        """Return the signs after a look that shows a sign."""
         if not self.signs or now_ms - self.last_ms > FORGOTTEN_MS:
             return replace(self, signs=1, first_ms=now_ms, last_ms=now_ms)
         if now_ms - self.last_ms < APART_MS:
@@ -79,7 +80,7 @@ class OtherPath:
         return replace(self, signs=self.signs + 1, last_ms=now_ms)
 
     def unseen(self, now_ms: int) -> OtherPath:
-        """A look shows none, which says nothing by itself."""
+        """Return the signs after a look that shows no sign, which proves nothing by itself."""
         if now_ms - self.last_ms > FORGOTTEN_MS:
             return replace(self, signs=0, first_ms=0, last_ms=0)
         return self

@@ -1,22 +1,23 @@
-"""Presence: to hold what an idle connection of SQLite holds, so that no close is the last one.
+"""Presence: the daemon holds the locks of an idle SQLite connection, so that no close is the last close.
 
 An application that opens and closes the database for every request creates and deletes the WAL each time. SQLite's last
 close checkpoints and deletes the WAL only if it gets the database for itself. An opener rebuilds the wal-index only if
 no process uses it (sqlite.org/walformat.html 2.3, unixLockSharedMemory in SQLite's os_unix.c). So two shared locks keep
 the WAL and the count of commits going: one on the DMS byte of the -shm, and one on the SHARED bytes of the database.
 
-- **Never first on DMS.** The lock means "this wal-index is in use, believe it". Held on a stale wal-index (after a
-  power cut, in a copied or restored folder), it suppresses SQLite's recovery, and the next commit overwrites committed
-  ones. So the lock is taken only while a process holds it, which shows that the wal-index is good; the lock of another
-  walsyncd shows nothing. After it is taken, the path must still name the file and a process must still be there, else
-  the lock is given up at once. Nor is it kept on a wal-index that does not fit its WAL any more: somebody put another
-  WAL there while nobody had the database open.
-- The database is locked only after and together with DMS, and not while a process has the database for itself, or
-  waits to.
-- Neither lock is held with a hot journal: to play it back, a process needs the database for itself.
+- **Never first on DMS.** A lock on DMS means "this wal-index is in use, believe it". On a stale wal-index (after a
+  power cut, in a copied or restored folder), it would suppress SQLite's recovery, and the next commit would overwrite
+  committed frames. So the lock is taken only while a process holds DMS, which shows that the wal-index is good; the
+  lock of another walsyncd shows nothing. After the lock is taken, the path must still name the file and a process must
+  still be there, else the lock is given up at once. The lock is also given up if the wal-index does not fit its WAL any
+  more, because somebody put another WAL there while nobody had the database open.
+- The database is locked only after DMS is, and only while DMS is locked. It is not locked while a process has the
+  database for itself, or waits for that.
+- Neither lock is held while there is a hot journal: to play it back, a process needs the database for itself.
 - Neither lock is held for longer than ``ALONE_MS`` without another process. Then a process that wants the database for
-  itself (exclusive mode, unix-excl) gets it. A process that only an event shows counts as seen; other daemons do not.
-- Nothing else is ever locked, above all no slot of the wal-index.
+  itself (exclusive mode, unix-excl) gets it. A process that only an event shows counts as such a process; another
+  daemon does not.
+- Nothing else is ever locked, above all no lock slot of the wal-index.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PRICE = (
 
 
 class HeldLocks(Enum):
-    """Which locks we hold."""
+    """Which locks the daemon holds."""
 
     NOTHING = "nothing"
     DMS = "DMS"
@@ -51,10 +52,10 @@ class Others(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is seen, all of it through the descriptors that hold the locks or would hold them.
+    """What is seen through the descriptors that hold the locks or would hold them.
 
-    ``named``: the paths of database, -wal and -shm name these files. ``fits``: the wal-index is that of the WAL; this
-    is not checked while a process is there. ``claimed``: a process has the database for itself, or waits to.
+    ``named``: the paths of database, -wal and -shm name these files. ``fits``: the wal-index belongs to this WAL; this
+    is not checked while a process is there. ``claimed``: a process has the database for itself, or waits for that.
     ``alone_ms``: for how long no other process has been seen.
     """
 
@@ -78,7 +79,7 @@ class TakeDatabase:
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """Leave everything as it is. Look again after ``look_ms``, or at the next event if that is None."""
+    """Leave everything as it is. Look again after ``look_ms``, or at the next event if ``look_ms`` is None."""
 
     look_ms: int | None
 
@@ -117,7 +118,7 @@ def _in_the_way(seen: Seen) -> str:
 
 
 def _stay(seen: Seen) -> Decision:
-    """Stay while a process is there: its close is an event, so no look is needed before. Else stay for ``ALONE_MS``."""
+    """Stay while a process is there, whose close will be an event. Without a process, stay for ``ALONE_MS``."""
     if seen.others is Others.PROCESS:
         return Stay(None)
     if seen.alone_ms >= ALONE_MS:

@@ -6,8 +6,9 @@ Every commit adds exactly 1 to iChange, whatever the salts. So with
 
 exactly ``need`` commits were made after the cursor in the old incarnation. They may still be in the file after the new
 incarnation's frames, since a restart does not shrink the file. There they have the old salts and continue the old
-chain. ``prove_by_count`` is that proof. Where iChange can't be used (after our own absence, or without a wal-index),
-what follows the old incarnation's last frame in the file must show that it ended there (``prove_by_remains``).
+chain. ``prove_by_count`` is that proof. Where iChange can't be used (because the daemon was away, or there is no
+wal-index), whatever follows the old incarnation's last frame in the file must show that the old incarnation ended there
+(``prove_by_remains``).
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ EMPTY_TALLY = CommitTally((), None, doubtful=False)
 class Counter:
     """Counts the commits of a run of frames that is read in several pieces.
 
-    ``number`` and ``frame`` (header and page) are the commit frame before the run: it can have been padded too.
+    ``number`` and ``frame`` (header and page) are those of the commit frame before the run, which may have been padded,
+    too.
     """
 
     def __init__(self, number: int = 0, frame: bytes = b"") -> None:
@@ -95,8 +97,8 @@ def prove_by_count(
 ) -> RestartProof | Gap:
     """Prove the restart by iChange, which grew by ``ichange_delta`` since the cursor.
 
-    ``new`` are the commits of the new incarnation. ``tail`` are those after the cursor in the old one, as far as they
-    can be read; it is empty if ``new_last`` passed the cursor. ``behind`` are the salts of the frame after ``new_last``
+    ``new`` are the commits of the new incarnation. ``tail`` are the readable commits after the cursor in the old
+    incarnation; it is empty if ``new_last`` passed the cursor. ``behind`` are the salts of the frame after ``new_last``
     or ``tail``, whichever reaches further. The caller saw after the reading that the new incarnation is current, and
     that it reached ``new_last``.
     """
@@ -132,8 +134,8 @@ def prove_by_count(
 def prove_by_remains(cursor: Cursor, *, new_salts: Salts, new_last: int, tail: CommitTally) -> RestartProof | Gap:
     """Prove the restart without iChange: the old incarnation's end can be seen, so nothing came after it.
 
-    This holds only if the boot id is unchanged and ``new_last`` was read after the tail. The caller must then still
-    find, in the database file, the last version of each page of the tail that the new incarnation lacks.
+    This holds only if the boot id is unchanged and ``new_last`` was read after the tail. Besides, the caller must check
+    each page of the tail that the new incarnation lacks: the database file must hold the page's last version.
     """
     if not succeeds(cursor.salts, new_salts):
         text = "the WAL restarted more than once, or was made again, and its commits can't be counted"
@@ -157,13 +159,14 @@ def tail_is_complete(
     index_bytes: int,
     last_index_reads: tuple[IndexHeader, ...],
 ) -> bool:
-    """Whether the old incarnation held no commit after ``tail``, or had no room for as many as the count asks for.
+    """Whether the old incarnation held no commit after ``tail``, or can't have held as many as the count asks for.
 
     One of these shows it (``engine.follow.wal_restart`` gives the reasons):
 
-    - One of the index reads in ``last_index_reads`` ends with ``tail``. Each of them shows all of its incarnation.
-    - A frame of a third incarnation follows ``tail`` directly, and the cursor's frame is still there, as seen after
-      that (``stands``).
+    - One of the index reads in ``last_index_reads`` ends with ``tail``. Each of these reads shows all of its
+      incarnation.
+    - A frame of a third incarnation follows ``tail`` directly, and the cursor's frame was still there after that frame
+      was read (``stands``).
     - The wal-index, which has ``index_bytes`` now, would have grown if as many commits as ``mark`` counts were hidden.
     """
     last = tail.commits[-1] if tail.commits else cursor.frames
@@ -177,11 +180,11 @@ def tail_is_complete(
 
 
 def prove_emptied(cursor: Cursor, mark: CounterMark | None, index: IndexHeader | None) -> bool:
-    """Whether the WAL was truncated right after the cursor, by the wal-index that the processes that died left.
+    """Whether the wal-index that dead processes have left shows that the WAL was truncated right after the cursor.
 
-    It does if the wal-index counts no commit since the mark, and if the truncation that it shows is the first restart
-    after the cursor's incarnation, or the one that began this incarnation if that has no frame. The caller knows that
-    nobody wrote after the first death of a process that used the wal-index since the mark.
+    It does if it counts no commit since the mark, and if the truncation that it shows is the first restart after the
+    cursor's incarnation. If the cursor's incarnation has no frame, it may also be the restart that began it. The caller
+    knows that since the mark nobody wrote after the first death of a process that used the wal-index.
     """
     if mark is None or index is None or index.max_frame:
         return False
@@ -190,5 +193,5 @@ def prove_emptied(cursor: Cursor, mark: CounterMark | None, index: IndexHeader |
 
 
 def succeeds(old: Salts, new: Salts) -> bool:
-    """Whether ``new`` is the very next restart: SQLite adds 1 to salt-1 and draws salt-2."""
+    """Whether ``new`` comes from the very next restart after ``old``: SQLite adds 1 to salt-1 and draws salt-2."""
     return new[0] == (old[0] + 1) % _MODULUS

@@ -1,14 +1,15 @@
 """All that a look has seen of a WAL restart, and what follows from that alone.
 
-A look gathers it in up to three stages, each of which is one value. A function decides on each of them, and its answer
-says whether the next stage is needed:
+A look gathers this in up to three stages. Each stage is one value, and a function decides on that value. The function's
+answer says whether the next stage is needed:
 
-1. ``RestartRead`` is what both incarnations held. ``settle_restart`` says whether it was read of these two, and whole.
+1. ``RestartRead`` is what both incarnations held. ``settle_restart`` says whether what was read belongs to these two
+   incarnations and is complete.
 2. ``RestartSeen`` adds what shows whether the counter may be used. ``prove_restart`` proves the restart, or says why it
    can't be proven, or which pages of the database would prove it (``PagesWanted``).
-3. The pages that the database holds are read only then. ``prove_copied_back`` judges them.
+3. The pages that the database holds are read only if they are wanted. ``prove_copied_back`` judges them.
 
-``engine.follow.wal_restart`` reads it all, in an order that is part of the proof, and gives the reasons.
+``engine.follow.wal_restart`` does all the reading. The order of reading is part of the proof; the reasons are there.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ RESTARTED_AGAIN = Again("the WAL restarted once more while its restart was looke
 
 @dataclass(frozen=True, slots=True)
 class OldTail:
-    """What the WAL still held of the old incarnation after the cursor. No more is read after ``bytes_max`` bytes."""
+    """What the WAL still held of the old incarnation after the cursor. Reading stops after ``bytes_max`` bytes."""
 
     frames: tuple[Frames, ...]
     tally: CommitTally
@@ -53,7 +54,7 @@ class OldTail:
 
     @property
     def is_too_long(self) -> bool:
-        """Whether there is more of it than may be held in memory."""
+        """Whether the tail is longer than what may be held in memory."""
         return sum(len(frames.data) for frames in self.frames) > self.bytes_max
 
 
@@ -61,7 +62,8 @@ class OldTail:
 class NewFrames:
     """What the WAL held of the new incarnation.
 
-    It was published up to frame ``last`` (0 if it had no frame), and could be read up to ``held``.
+    The new incarnation was published up to frame ``last`` (0 if it had no frame), and could be read up to frame
+    ``held``.
     """
 
     last: int = 0
@@ -71,11 +73,12 @@ class NewFrames:
 
 @dataclass(frozen=True, slots=True)
 class RestartRead:
-    """What a look has read of both incarnations. The order of the fields is that of the reading.
+    """What a look has read of both incarnations. The fields are in the order in which they were read.
 
     The restart ``found`` showed in ``before``. ``after_tail`` was observed after the old incarnation was read, and
-    ``after`` after everything. ``behind`` are the salts of the frame after the cursor's and all new ones, whatever they
-    are. If the old tail is too long, ``after_tail`` is None, and nothing is read of the new incarnation.
+    ``after`` was observed last. ``behind`` are the salts of the frame that comes after both the cursor's frame and the
+    last new frame; they may belong to any incarnation. If the old tail is too long, ``after_tail`` is None, and nothing
+    is read of the new incarnation.
     """
 
     cursor: Cursor
@@ -94,7 +97,7 @@ class RestartRead:
 
 
 def settle_restart(read: RestartRead) -> Again | Gap | None:
-    """Return why what was read shows nothing, or None if it is of these two incarnations and whole."""
+    """Return why the reading shows nothing, or None if it belongs to these two incarnations and is complete."""
     salts, new = read.found.salts, read.new
     if salts_now(read.after) != salts:
         return RESTARTED_AGAIN
@@ -108,9 +111,10 @@ def settle_restart(read: RestartRead) -> Again | Gap | None:
 
 @dataclass(frozen=True, slots=True)
 class CounterEvidence:
-    """Whether iChange counts on since ``mark``, by all events until now.
+    """Whether iChange has counted on without a break since ``mark``, as far as the events until now show.
 
-    ``events`` are those of the -shm since the mark, and ``shm_serial`` names the -shm of now. There may be no mark.
+    ``events`` are those of the -shm since the mark, and ``shm_serial`` names the current -shm. ``mark`` is None if
+    there is no mark.
     """
 
     mark: CounterMark | None
@@ -119,7 +123,7 @@ class CounterEvidence:
     shm_serial: int
 
     def holds(self, index: IndexHeader | None, *, whole: bool = False) -> bool:
-        """Whether iChange at the mark and in ``index`` are of one unbroken counter. ``whole``: see ``mark_holds``."""
+        """Whether one unbroken counter gave iChange at the mark and in ``index``. ``whole``: see ``mark_holds``."""
         if self.mark is None or index is None or not self.is_watched:
             return False
         return mark_holds(self.mark, index, self.events, shm_serial=self.shm_serial, whole=whole)
@@ -129,8 +133,8 @@ class CounterEvidence:
 class TailEvidence:
     """What shows whether the old incarnation held no more than what was read (``tail_is_complete``).
 
-    ``stands``: the cursor's frame is still there, as seen after everything else was read. ``index_bytes`` is the size
-    of the wal-index. ``index_reads`` are the last ones that show all of their incarnation.
+    ``stands``: the cursor's frame was still there after everything else was read. ``index_bytes`` is the size of the
+    wal-index. ``index_reads`` are the last wal-index headers that show all of their incarnation.
     """
 
     stands: bool
@@ -142,8 +146,8 @@ class TailEvidence:
 class RestartSeen:
     """All that is known of a restart before the database's pages are read.
 
-    ``searched`` is the new incarnation's last commit, searched for because the wal-index did not show it after the tail
-    was read. It is 0 if there was no need. ``tail`` is None without a wal-index or a mark.
+    ``searched`` is the new incarnation's last commit, which was searched for if the wal-index did not show it after the
+    tail was read. It is 0 if no search was needed. ``tail`` is None if there is no wal-index or no mark.
     """
 
     read: RestartRead
@@ -154,7 +158,7 @@ class RestartSeen:
 
     @property
     def reached(self) -> int:
-        """The frame that the new incarnation had at most reached when the rest of the old one was read."""
+        """The last frame that the new incarnation can have reached when the rest of the old one was read."""
         new_last, after_tail = self.read.new.last, self.read.after_tail
         if after_tail is not None and after_tail.index is not None:
             return max(new_last, after_tail.index.max_frame)
@@ -183,9 +187,9 @@ class RestartSeen:
 class PagesWanted:
     """The restart is proven by what remains, if the database holds these pages.
 
-    They are those of the tail, except for pages that the new incarnation has, too. A WAL is copied back whole before it
-    restarts, so a page that is not in the database belongs to a commit that failed. ``digests`` are the SHA-256 digests
-    by page number.
+    These are the tail's pages, except those that the new incarnation has, too. The whole WAL is copied back before it
+    restarts, so a page version that is not in the database belongs to a commit that failed. ``digests`` are the SHA-256
+    digests by page number.
     """
 
     proof: RestartProof
@@ -193,14 +197,14 @@ class PagesWanted:
     digests: Mapping[int, bytes] = field(default_factory=dict)
 
     def without(self, pages: Collection[int]) -> PagesWanted:
-        """Return it without the pages of the new incarnation."""
+        """Return this request without ``pages``, which are those of the new incarnation."""
         return replace(self, digests={page: digest for page, digest in self.digests.items() if page not in pages})
 
 
 def prove_restart(seen: RestartSeen) -> RestartProof | PagesWanted | Gap:
-    """Prove the restart by iChange if that may be used, else by what remains.
+    """Prove the restart by iChange if the counter may be used, else by what remains of the old incarnation.
 
-    The latter is possible only in the same boot.
+    The proof by what remains is possible only in the same boot.
     """
     read, mark = seen.read, seen.counter.mark
     cursor, index, whole = read.cursor, read.before.index, seen.is_whole
@@ -226,7 +230,7 @@ def prove_restart(seen: RestartSeen) -> RestartProof | PagesWanted | Gap:
 
 
 def _pages_wanted(proof: RestartProof, tail: tuple[Frames, ...]) -> PagesWanted:
-    """Return the last version of each page up to the proof's last frame, of the pages that the last commit keeps."""
+    """Return each page's last version up to the proof's last frame, without pages that the last commit cuts off."""
     versions: dict[int, bytes] = {}
     page_size, page_count = 0, 0
     for frames in tail:

@@ -1,14 +1,15 @@
 """After a start of the daemon: whether the WAL continues where the last run stopped.
 
-- The database is the file that we followed, else it is a gap. If it was written since, that was a checkpoint if
-  nBackfill or the salts have changed too.
+- The database must be the file that we followed, else there is a gap. If the file was written since, the write was a
+  checkpoint if nBackfill or the salts have changed too.
 - In the same boot and with the same -wal, our last frame with its checksum proves all frames before it. After a
   reboot, or with another -wal, blocks before it may be lost, so the chain is verified from frame 1 on.
 - After a reboot, frames after ours count once a live connection has published them, or once nobody has had the
   database open for a while.
-- With other salts, the restart must be proven. That proof checks the boot itself.
+- If the salts have changed, the restart must be proven. That proof checks for itself whether the boot is the same.
 
-``decide_resume`` decides on what a look has seen (``ResumeSeen``), and ``settle_resume`` on what it has then read.
+``decide_resume`` decides on what a look has seen (``ResumeSeen``). ``settle_resume`` decides on what the look has read
+after that.
 ``engine.follow.resume`` does the reading.
 """
 
@@ -26,10 +27,10 @@ WRITTEN_MEANWHILE = "the database was written while the daemon did not watch it,
 
 @dataclass(frozen=True, slots=True)
 class ResumeSeen:
-    """What the first look after a start has seen. ``file`` and ``beside_wal`` are as recorded with the follow state.
+    """What the first look after a start has seen. ``file`` and ``beside_wal`` were recorded with the follow state.
 
     ``beside_wal_now`` is None if there is nothing to compare it with. Nobody has had the database open since
-    ``quiet_since_ms`` (monotonic, as ``now_ms``), or this is not known yet.
+    ``quiet_since_ms``, which is None if this is not known yet. It and ``now_ms`` are monotonic.
     """
 
     cursor: Cursor
@@ -50,7 +51,7 @@ class ResumeSeen:
 
 @dataclass(frozen=True, slots=True)
 class OtherIncarnation:
-    """There is nothing to verify: the WAL has restarted, or if that is not ``is_known``, its salts can't be read."""
+    """There is nothing to verify: the WAL has restarted, or its salts can't be read if ``is_known`` is false."""
 
     is_known: bool
 
@@ -93,9 +94,9 @@ def _is_settled(resume: ResumeSeen) -> bool:
 
 
 def settle_resume(cursor: Cursor, held: int, after: Observation) -> Again | Gap | None:
-    """Return why the WAL is not followed on, or None if it holds all that was shipped.
+    """Return why the WAL can't be followed further, or None if it holds all that was shipped.
 
-    ``held`` is how many of the shipped frames it held, and ``after`` was observed after they were read.
+    ``held`` is how many of the shipped frames the WAL held, and ``after`` was observed after they were read.
     """
     if salts_now(after) != cursor.salts:
         return Again("the WAL restarted while it was verified")

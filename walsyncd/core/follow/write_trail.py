@@ -1,13 +1,13 @@
 """Who wrote to a database and who ended its WAL, by the order of the events of its files.
 
-What SQLite does, in every version that was tried (3.25 to 3.54, through Python, apsw, the shell and node):
+SQLite does this in every version that was tried (3.25 to 3.54, through Python, apsw, the shell and node):
 
-- The last connection writes the database (its checkpoint), deletes -shm, closes it, closes -wal, deletes it, and
+- The last connection writes the database (its checkpoint), deletes -shm, closes -shm, closes -wal, deletes -wal, and
   closes the database. No event of the database comes between the two DELETEs. ``rm`` closes nothing between them.
 - Without a wal-index (exclusive mode), -wal is closed and deleted, with nothing in between.
-- A connection closes -wal before the database. So a close of the database by a writer was SQLite's only if -wal was
-  closed after the last write to the database and after the database's last close. Closes that follow one another count
-  as one, because the kernel merges them into one event while nobody reads the queue.
+- A connection closes -wal before the database. So a writer that closes the database was SQLite only if -wal was closed
+  after the last write to the database and after the previous close of the database. Closes that follow one another
+  count as one, because the kernel merges them into one event while nobody reads the queue.
 - Only the last connection deletes -shm, right before -wal. So SQLite never creates a new -shm next to an old -wal.
 """
 
@@ -20,9 +20,9 @@ JUST_DRAINS = 2  # a program that copies a file over it closes right after its l
 
 @dataclass(frozen=True, slots=True)
 class FileSeen:
-    """The database's size and mtime when ``event`` was the last event of a write to it.
+    """The database's size and mtime (``look``) when ``event`` was the last event of a write to the database.
 
-    ``changed_ms`` is the moment since which they have differed without such an event.
+    ``changed_ms`` is the moment since which size and mtime have differed from ``look`` without such an event.
     """
 
     look: tuple[int, int]
@@ -30,7 +30,7 @@ class FileSeen:
     changed_ms: int | None = None
 
     def is_changed(self, look: tuple[int, int], event: int) -> bool:
-        """Whether ``look`` differs although no later write was reported than ``event``."""
+        """Whether ``look`` differs although no write was reported after ``event``."""
         return event == self.event and look != self.look
 
 
@@ -38,7 +38,7 @@ class FileSeen:
 class WriteTrail:
     """The numbers of the last events of one database, across all its WAL pairs; 0 if there was none.
 
-    It must be given every event in queue order. ``shm_…`` and ``wal_began`` belong to the current WAL.
+    The caller reports every event to it in queue order. ``shm_…`` and ``wal_began`` belong to the current WAL.
     """
 
     events: int = 0
@@ -76,7 +76,7 @@ class WriteTrail:
         self.shm_seen_at = self.shm_deleted_at = self.shm_closed_at = 0
 
     def events_lost(self) -> None:
-        """Take in that events were lost: neither the next close of the database nor a change of it is a doubt then."""
+        """Take in that events were lost. Then neither the database's next close nor a change of it is a doubt."""
         self.events += 1
         self.wal_closed_at = self.events
         self.losses += 1
@@ -130,15 +130,15 @@ class WriteTrail:
 
     @property
     def told(self) -> tuple[int, int]:
-        """What is another value after each event of a write to the database, and after a loss of events."""
+        """A value that changes with each event of a write to the database and with each loss of events."""
         return self.database_written_at, self.losses
 
     def untold_ms(self, look: tuple[int, int], now_ms: int, *, told: tuple[int, int] | None = None) -> int:
         """Return for how long the database's size and mtime have differed without an event, or -1 if they do not.
 
-        ``told`` was taken before ``look``, which is of now if it is None. An event since then may be of what the look
-        did not see yet, so the look shows nothing. One that another thread takes in meanwhile is later than
-        the look.
+        ``told`` is this trail's ``told`` from before ``look``. If it is None, ``look`` is current. An event that came
+        since ``told`` was taken may report a write that the look did not see yet, so the look shows nothing then. An
+        event that another thread takes in during this call came after the look.
         """
         if told is not None and told != self.told:
             self.seen = None
@@ -156,12 +156,12 @@ class WriteTrail:
         return self.seen is not None and self.seen.is_changed(look, self.database_written_at)
 
     def accept(self) -> None:
-        """Take in that the replica has the database as it is: a change that no event told of is dealt with."""
+        """Take in that the replica has the database's current content, so a change without an event is dealt with."""
         if self.seen is not None and self.seen.changed_ms is not None:
             self.seen = None
 
     def ends_with_index(self) -> bool:
-        """Whether it is a last connection with a wal-index that deletes -wal now."""
+        """Whether -wal is now deleted by the last connection, which has a wal-index."""
         return self.shm_deleted_at < self.shm_closed_at and self.shm_deleted_at > max(
             self.database_written_at, self.database_closed_at
         )
@@ -173,7 +173,7 @@ class WriteTrail:
         )
 
     def ends_without_index(self, *, is_empty: bool) -> bool:
-        """Whether it is a connection in exclusive mode that deletes -wal now. ``is_empty``: -wal is empty."""
+        """Whether -wal is now deleted by a connection in exclusive mode. ``is_empty``: -wal is empty."""
         if self.shm_seen_at or not self.events or self.wal_closed_at != self.events:
             return False
         if self.database_closed_at > max(self.wal_written_at, self.database_written_at):

@@ -1,12 +1,12 @@
 """Backpressure as the daemon sees it: which databases want it, how far each is copied, and the child that locks.
 
-One child process (``mark_process``) serves all databases. It is started when the first database wants it, and ended
-when none does. One that ended by itself is started again, after a delay that grows while it keeps ending.
+One child process (``mark_process``) serves all databases. It is started when the first database wants backpressure, and
+ended when none does. If the child ends by itself, another is started after a delay, which grows while this repeats.
 
-A child that hangs keeps its locks, and the WALs grow without end. So it is ended when it is silent for ``SILENCE_S``
-after it said that it holds a lock, and it ends by itself when a call on a file hangs. The database of that file is left
-out for ``HUNG_S``. A process whose call even SIGKILL does not end (state D) is left behind, with its locks, until the
-file system answers. There are at most ``LEFT_MAX`` of those.
+A child that hangs keeps its locks, and the WALs grow without end. So the daemon ends a child that is silent for
+``SILENCE_S`` after it said that it holds a lock, and the child ends itself when a call on a file hangs. The database of
+that file is left out for ``HUNG_S``. A process whose call even SIGKILL does not end (state D) is left behind, with its
+locks, until the file system answers. At most ``LEFT_MAX`` such processes are left behind.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ HUNG_S = 60.0
 KILLED_S_MAX = 5.0
 LEFT_MAX = 4
 HUNG = "its file system does not answer"
-SEND_S_MAX = 5  # a child that takes no message for so long is ended
+SEND_S_MAX = 5  # a child that accepts no message for so long is ended
 WATCHING_S_MAX = 10.0  # a child takes a fraction of a second to start
 LATE = "where all processors are busy it may lock too late, and a fast writer leaves a gap"
 REAL_TIME_REMEDY = "permit a real-time priority of 1 (LimitRTPRIO, RLIMIT_RTPRIO): walsyncd-operating(7), Backpressure"
@@ -65,7 +65,7 @@ class Backpressure:
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._has_answered = threading.Event()
-        """The child watches, or it has ended before that."""
+        """Set when the child watches, or has ended before that."""
         self._targets: dict[int, HoldTarget] = {}
         self._copied: dict[int, Cursor | None] = {}
         self._hindrances: dict[int, str] = {}
@@ -83,11 +83,11 @@ class Backpressure:
         return None if child is None else child.pid
 
     def hindrance(self, database_id: int) -> str:
-        """Why no lock has an effect although it is wanted; empty if nothing is known to be in the way."""
+        """Return why a wanted lock has no effect. The text is empty if nothing is known to be in the way."""
         return self._hindrances.get(database_id, "")
 
     def want(self, database_id: int, target: HoldTarget | None) -> None:
-        """Slow the writers of this database from now on, or (None) no longer."""
+        """Slow the writers of this database from now on. If ``target`` is None, stop that."""
         with self._lock:
             if self._targets.get(database_id) == target:
                 return
@@ -104,24 +104,24 @@ class Backpressure:
         self._alarm.wake()
 
     def copied(self, database_id: int, cursor: Cursor | None, read: Cursor | None = None) -> None:
-        """Tell how far a database is copied, or (None) that nobody follows its WAL; this never waits.
+        """Tell the child how far a database is copied. This never waits.
 
-        ``read`` is how far it is read ahead, if it is.
+        If ``cursor`` is None, nobody follows the WAL. ``read`` is how far the WAL is read ahead, if it is.
         """
         self._copied[database_id] = cursor
         self._tell(database_id, read if read is not None and self._counts(database_id, read) else cursor)
 
     def read(self, database_id: int, cursor: Cursor) -> None:
-        """Tell how far a WAL is read ahead, if that counts; this never waits."""
+        """Tell the child how far a WAL is read ahead, if that counts as copied. This never waits."""
         if self._counts(database_id, cursor):
             self._tell(database_id, cursor)
 
     def _counts(self, database_id: int, read: Cursor) -> bool:
         """Whether what is read, and not durable yet, counts as copied.
 
-        A part of its incarnation must be durable, so that at most one restart of the WAL is not proven yet. And the
-        incarnation must end in the first block of the wal-index: while that grows no restart can be proven. The
-        follower may have read more from the file since, and then only that is told.
+        A part of the incarnation must be durable, so that at most one restart of the WAL is not proven yet. Besides,
+        the frames must fit into the first block of the wal-index, because no restart can be proven while the wal-index
+        grows. If more is durable than was read ahead, what was read ahead does not count.
         """
         durable = self._copied.get(database_id)
         if durable is None or durable.salts != read.salts:
@@ -151,7 +151,7 @@ class Backpressure:
             _log.warning("backpressure_process_late", seconds=self._watching_s_max, remedy=remedy)
 
     def run(self) -> None:
-        """The thread: until ``stop``."""
+        """Run the thread until ``stop``."""
         wait_s: float | None = None
         failures = 0
         while self._alarm.wait(wait_s):
@@ -249,7 +249,7 @@ class Backpressure:
                     self._note_limit(database_id, reason)
 
     def _note_scheduling(self, *, is_real_time: bool) -> None:
-        """Report that real time is refused, but not again for each child."""
+        """Report that real-time scheduling is refused, but not again for each child."""
         if not (is_real_time or self._is_ordinary):
             _log.warning("backpressure_process_not_real_time", consequence=LATE, remedy=REAL_TIME_REMEDY)
         self._is_ordinary = not is_real_time
@@ -263,7 +263,7 @@ class Backpressure:
             _log.warning("backpressure_failed", path=str(target.path), reason=reason)
 
     def _note_hung(self, path: str) -> None:
-        """Leave the databases of a file out whose call hung."""
+        """Leave out the databases of ``path``, because a call on this file hung."""
         with self._lock:
             hung = [each for each, target in self._targets.items() if covers(database_of(path), target.path)]
             self._hung_s.update(dict.fromkeys(hung, time.monotonic()))
@@ -298,7 +298,7 @@ class Backpressure:
         self._send(json.dumps(message).encode("ascii"))
 
     def _send(self, message: bytes) -> None:
-        """Send something that must not be lost. A child that does not take it is ended, and the next hears all."""
+        """Send a message that must not be lost. A child that does not accept it is ended, and the next is told all."""
         if self._channel is None:
             return
         try:
@@ -313,7 +313,7 @@ class Backpressure:
 
 
 def start_again_s(failures: int) -> float:
-    """Return the seconds until another child is started, after ``failures`` in a row that ended soon."""
+    """Return the seconds until another child is started, after ``failures`` children in a row have ended soon."""
     return delay_s(max(1, failures), fraction=1.0, base_s=START_AGAIN_S, cap_s=START_AGAIN_S_MAX)
 
 

@@ -39,7 +39,7 @@ _BLIND = {Kind.OVERFLOW, Kind.WATCH_LOST, Kind.REAPPEARED}
 
 @dataclass(frozen=True, slots=True)
 class HoldTarget:
-    """A database whose writers are to be slowed; ``own_only`` as in ``open_file``."""
+    """A database whose writers are to be slowed. ``own_only``: see ``open_file``."""
 
     path: Path
     own_only: bool
@@ -75,7 +75,7 @@ class MarkHold:
             self._is_written = True
 
     def is_due(self, now_ms: int) -> bool:
-        """Whether to look now, by an event or because of what is held or may be taken."""
+        """Whether a look is due, because of an event, or because a lock is held or may be taken."""
         return self._is_touched or self._is_modified or self._is_written or self._state.is_active(now_ms)
 
     def look(self, now_ms: int) -> None:
@@ -167,7 +167,7 @@ class MarkHold:
             self._report("limit", release.reason)
 
     def _complain(self, reason: str) -> None:
-        """Report once why nothing is locked, and once that it is again."""
+        """Report once why nothing is locked, and once that a lock was taken again."""
         if reason != self._problem:
             self._problem = reason
             self._report("hindrance", reason)

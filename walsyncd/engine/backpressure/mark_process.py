@@ -1,7 +1,7 @@
 """The child process that holds the locks of backpressure, for all databases that ask for it.
 
 It does nothing else, because a lock is useless in a process that stalls while it waits for the reader's work. It sleeps
-until an event of a WAL or a message comes. While a lock is held it looks every ``LOOK_MS``.
+until an event of a WAL or a message comes. While it holds a lock, it looks every ``LOOK_MS``.
 
 It talks with the daemon over standard input, a socket that keeps messages apart. Each message is a JSON object.
 
@@ -22,9 +22,9 @@ the child      ``hung`` (true)          ``path``: a call on this file hangs, and
 =============  =======================  ======================================================
 
 It ends when the daemon closes the socket, and when the daemon has not answered for ``SILENCE_MS`` while a lock is held.
-The daemon may be stopped by a signal then, and the lock would let the WAL grow without end. For the same reason it ends
-when a call on a file hangs: all its locks would stay. The daemon ends it if it is silent while it holds one, which
-its last ``alive`` or ``free`` says.
+The daemon may be stopped by a signal then, and the lock would let the WAL grow without end. For the same reason the
+child ends when a call on a file hangs: all its locks would stay. The daemon ends a child that is silent while it holds
+a lock. The child's last ``alive`` or ``free`` tells the daemon whether it holds one.
 
 Nothing is held between the lock's end and the next one, which is taken after the WAL has restarted. On a machine whose
 cores are all busy an ordinary process that wakes may wait for tens of milliseconds until it runs, and a fast writer
@@ -63,7 +63,7 @@ HANG_LOOKS = 5  # the watch counts its looks, so a machine that slept makes no c
 
 
 class MarkProcess:
-    """The loop; ``channel`` is the socket to the daemon."""
+    """The loop of the child process. ``channel`` is the socket to the daemon."""
 
     def __init__(self, channel: socket.socket, watcher: InotifyReader, *, is_real_time: bool = False) -> None:
         self._channel = channel

@@ -1,7 +1,7 @@
-"""Where a new generation begins: before frame 1 of the WAL's current incarnation, all of which is still there.
+"""A new generation begins before frame 1 of the WAL's current incarnation, all of which is still there.
 
 After a doubt somebody may have written over pages that were copied back (``core.follow.overwritten``). The frames that
-were copied back would hide what readers see, so it begins after them.
+were copied back would hide what readers see, so the generation begins after these frames.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROLLBACK_VERSION = 1  # file format write version of a database with a rollback 
 
 
 def begin_generation(tracked: FollowedDatabase, environment: Environment) -> Step:
-    """Return the step that begins the next generation of a database. If it has no state, look again shortly.
+    """Return the step that begins a database's next generation. If the step has no state, look again shortly.
 
     Raises MissingError if there is no database yet.
     """
@@ -49,7 +49,7 @@ def begin_generation(tracked: FollowedDatabase, environment: Environment) -> Ste
 def advance_by(tracked: FollowedDatabase, step: Step, *, now_ms: int, at_once: Callable[[int], bool]) -> Advance:
     """Return what the journal makes durable of a step with a state.
 
-    ``at_once`` is asked whether the next object of a database would be sent without waiting.
+    ``at_once`` returns whether the next object of a database would be sent without waiting.
     """
     assert step.state is not None, "a step without a state changes nothing"
     follow = format_follow_state(step.state)
@@ -61,7 +61,7 @@ def advance_by(tracked: FollowedDatabase, step: Step, *, now_ms: int, at_once: C
 
 
 def begin_step(tracked: FollowedDatabase, environment: Environment, generation: str) -> Step:
-    """Look where a new generation begins. If the step has no state, look again shortly.
+    """Find out where a new generation begins. If the returned step has no state, look again shortly.
 
     Raises MissingError if there is no database yet.
     """
@@ -119,7 +119,7 @@ def _begin_in_wal(reader: SourceReader, begun: FollowState) -> Step:
 
 
 def _after_copied_back(reader: SourceReader, seen: Observation) -> Cursor | None:
-    """Return the cursor after the last frame copied back, or None if there is none or it is unknown."""
+    """Return the cursor after the last frame copied back, or None if no frame was, or if that is unknown."""
     index, wal = seen.index, seen.wal
     if index is None or wal is None or wal.salts != index.salts or not index.backfilled:
         return None

@@ -1,14 +1,14 @@
-"""The commonest step: new frames of the incarnation that we follow become a segment.
+"""The most frequent step: new frames of the incarnation that we follow become a segment.
 
-- One look reads some frames, and takes their whole transactions. A larger transaction is collected over several steps,
-  and nothing of it is durable before its commit.
-- What was read counts only if the headers, looked at again, show the same incarnation.
-- An epoch is closed when it is full or old. It is closed where the WAL restarts, if that comes soon enough, because a
-  base can only begin in the epoch in which the WAL's current incarnation began; otherwise the incarnation's pages are
-  stored again for it (``engine.content.epoch_start``). It is never closed while a base is under way, or wanted, or can
-  begin now.
-- Without a wal-index, the last commit must be searched for. A search that finds none is expensive while a transaction
-  grows for a long time, so the next one waits in proportion.
+- One look reads some frames, and takes the complete transactions among them. A larger transaction is collected over
+  several steps, and nothing of it is durable before its commit.
+- What was read counts only if the headers, read again afterwards, show the same incarnation.
+- An epoch is closed when it is full or old. It is closed at a restart of the WAL, if the restart comes soon enough,
+  because a base can only begin in the epoch in which the WAL's current incarnation began. If the restart does not come
+  soon enough, the incarnation's pages are stored again for the base (``engine.content.epoch_start``). An epoch is never
+  closed while a base is under way, or wanted, or can begin now.
+- Without a wal-index, the last commit must be searched for. While a transaction grows for a long time, a search that
+  finds no commit is expensive, so the next search waits in proportion.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ UNLOCKED_REMEDY = (
     "restart the application, use SQLite 3.50.2 or later, and let nothing in its process open and close the -shm file"
 )
 UNLOCKED = "a process uses the wal-index without SQLite's locks, and the WAL does not hold what it commits"
-AHEAD_FRAMES_MIN = 32  # a look that finds as many may be one of a burst
+AHEAD_FRAMES_MIN = 32  # a look that finds so many frames may be one of a burst
 SCAN_REST = 10  # a scan that found nothing new is followed by a rest of this many times its duration
 
 
 @dataclass(frozen=True, slots=True)
 class FramesSeen:
-    """All that a look has read of new frames: those after ``reached``, and the headers before and after the reading.
+    """All that a look has read: the frames after ``reached``, and the headers before and after the reading.
 
     The headers are read twice because what was read is good only if the WAL did not restart meanwhile (``settle``).
     """
@@ -61,7 +61,7 @@ class FramesSeen:
 
 
 def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Observation) -> Step:
-    """Read some frames and take their whole transactions."""
+    """Read some frames and take the complete transactions among them."""
     header = copy.cursor.header
     assert header is not None
     if fault := why_not_appendable(state.stream, header.page_size):
@@ -100,9 +100,9 @@ def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Obse
 
 
 def step_if_over(reader: SourceReader, state: FollowState) -> Step | None:
-    """Return the step where nothing came after the cursor and the WAL was deleted, or None if it was not.
+    """Return the step if nothing came after the cursor and the WAL was deleted. Returns None if it was not deleted.
 
-    If it was deleted during the look, a commit may have come after the reading and before that.
+    If the WAL was deleted during the look, a commit may have come between the reading and the deletion.
     """
     if not reader.wal_pair.ended:
         return None
@@ -121,9 +121,9 @@ def why_not_appendable(stream: Stream, page_size: int) -> Gap | None:
 
 
 def _forked(reader: SourceReader, cursor: Cursor) -> Step:
-    """Return the step where the cursor's frame is another one.
+    """Return the step for a WAL that has another frame in the place of the cursor's.
 
-    The WAL was emptied or has restarted just now, or history was rewritten.
+    Such a WAL was emptied or has restarted just now, or history was rewritten.
     """
     wal = reader.observe().wal
     if wal is None or wal.salts != cursor.salts:
@@ -135,8 +135,8 @@ def _forked(reader: SourceReader, cursor: Cursor) -> Step:
 def _is_index_used(reader: SourceReader, copy: Copy) -> bool:
     """Whether the wal-index has more frames than the WAL's chain, and still counts, although nobody seems to use it.
 
-    A process that opens and closes the -shm by itself drops SQLite's locks (fcntl(2)). The chain is read again after
-    the wal-index, because the frames of a commit are in the WAL before it is published.
+    A process that opens and closes the -shm by itself drops the locks that SQLite has in it (fcntl(2)). The chain is
+    read again after the wal-index, because the frames of a commit are in the WAL before the commit is published.
     """
     index, counted = reader.left_index(), reader.evidence.stale_ichange
     if index is None or copy.last is None or index.salts != copy.cursor.salts:
@@ -148,7 +148,7 @@ def _is_index_used(reader: SourceReader, copy: Copy) -> bool:
 
 
 def _scan(reader: SourceReader, cursor: Cursor) -> int:
-    """Return the last commit frame in the WAL, or the cursor's own frame if there is none after it."""
+    """Return the last commit frame in the WAL, or the cursor's own frame if no commit comes after the cursor."""
     scanned, clock = reader.evidence.scanned, reader.environment.monotonic_ms
     if scanned is not None and scanned.salts == cursor.salts and scanned.last > cursor.frames:
         return scanned.last
@@ -197,7 +197,7 @@ def _take(reader: SourceReader, state: FollowState, found: FramesSeen) -> Step:
 
 
 def _mark_after(reader: SourceReader, found: FramesSeen, whole: Frames, *, done: bool) -> CounterMark | None:
-    """Return the mark after ``whole``: a new one, else the old one advanced by the commits that were read since it."""
+    """Return the mark after ``whole``: a new mark, else the old mark advanced by the commits read since then."""
     old, index = reader.evidence.mark, found.before.index
     if index is None:
         return None
@@ -213,7 +213,7 @@ def _mark_after(reader: SourceReader, found: FramesSeen, whole: Frames, *, done:
 
 
 def _is_burst(reader: SourceReader, count: int) -> bool:
-    """Whether so many frames since the mark show a writer that is so fast that its WAL must be read ahead."""
+    """Whether ``count`` frames since the mark show that the writer is fast, so its WAL must be read ahead."""
     mark = reader.evidence.mark
     if count < AHEAD_FRAMES_MIN or mark is None:
         return False
@@ -222,7 +222,7 @@ def _is_burst(reader: SourceReader, count: int) -> bool:
 
 
 def new_collector(reader: SourceReader, stream: Stream, cursor: Cursor) -> FrameCollector:
-    """Return the segment that goes on at the end of ``stream``, or what takes its frames while a gap is bridged."""
+    """Return the segment that continues ``stream``. While a gap is bridged, return what takes the frames instead."""
     assert cursor.header is not None
     if reader.tracked.bridge is not None:
         return reader.tracked.bridge.collector(stream)
@@ -243,7 +243,7 @@ def new_collector(reader: SourceReader, stream: Stream, cursor: Cursor) -> Frame
 
 
 def finish_or_keep(reader: SourceReader, collector: FrameCollector, size: int) -> tuple[tuple[NewObject, ...], Stream]:
-    """Return what is to be shipped, and the stream after it. A batch keeps its segment open, and returns it later."""
+    """Return what is to be shipped, and the stream after that. A batch keeps its segment open, and ships it later."""
     if reader.batch is not None:
         assert isinstance(collector, SegmentBuilder)  # while a gap is bridged, each look is a step of its own
         return (), reader.batch.keep(collector, size)
@@ -252,14 +252,14 @@ def finish_or_keep(reader: SourceReader, collector: FrameCollector, size: int) -
 
 
 def is_epoch_over(environment: Environment, stream: Stream, *, patience: int = 1) -> bool:
-    """Whether an epoch is full or old, at ``patience`` times the limits, or of a clock that was ahead."""
+    """Whether an epoch exceeds ``patience`` times the limits of size and age, or began while the clock was ahead."""
     limits, age_ms = environment.limits, environment.wall_ms() - stream.began_ms
     is_due = stream.bytes >= limits.epoch_bytes * patience or age_ms >= limits.epoch_ms * patience
     return is_due or environment.is_ahead(stream.time_ms)
 
 
 def close_epoch_if_due(reader: SourceReader, state: FollowState, cursor: Cursor) -> FollowState:
-    """Return the state with room in its epoch. An epoch that is full, old or of a clock that was ahead is closed."""
+    """Return a state whose epoch has room. An epoch that is full or old, or began with a clock ahead, is closed."""
     stream = state.stream
     environment, base = reader.environment, reader.tracked.base
     if stream.frame == 0:

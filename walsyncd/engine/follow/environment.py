@@ -25,12 +25,12 @@ _log = structlog.get_logger()
 class Environment:
     """The journal, the clocks, random bits, the limits, and ``drain``, which hands every queued event to its database.
 
-    ``read_ahead`` reads nothing until a thread runs it. ``wall_ms`` is the time that is stored, which the store's clock
-    corrects. ``machine_ms`` is this machine's, which the times of files are of. ``is_clock_known`` returns whether an
-    earlier time that is after ``wall_ms`` must have been wrong, ``has_clock_leapt`` whether this machine's was set
-    forward a short while ago. ``leaves_in_s`` asks in how many seconds it is soon enough to spool another object
-    of a database. ``count_journal_writes`` has no two writes to a database's -journal merged into one event, as long as
-    that file exists and has had few writes since.
+    ``read_ahead`` reads nothing until a thread runs it. ``wall_ms`` returns the time that is stored; it is corrected by
+    the store's clock. ``machine_ms`` returns this machine's time, by which files are dated. ``is_clock_known`` returns
+    whether an earlier time that is after ``wall_ms`` must have been wrong. ``has_clock_leapt`` returns whether this
+    machine's clock was set forward a short while ago. ``leaves_in_s`` returns for how many seconds the next object of a
+    database need not be spooled. After ``count_journal_writes``, each write to a database's -journal causes an event of
+    its own, as long as that file exists and has had few writes since.
     """
 
     journal: Journal
@@ -48,42 +48,42 @@ class Environment:
     count_journal_writes: Callable[[Path], None] = lambda _path: None
     read_ahead: ReadAhead = field(default_factory=ReadAhead)
     proofs: Counter[str] = field(default_factory=Counter[str])
-    """The number of times that each rule decided at the end of a WAL's incarnation (``Step.decided_by``). The follower
-    counts."""
+    """The number of times that each rule decided at the end of a WAL's incarnation (``Step.decided_by``). Only the
+    follower counts."""
     whole_scans: Counter[str] = field(default_factory=Counter[str])
-    """How often all pages of a large file in rollback mode were read, by database. The follower counts."""
+    """How often all pages of a large file in rollback mode were read, by database. Only the follower counts."""
 
     def read_whole(self, database: str, reason: str) -> None:
-        """Count and log that a scan has read all pages of a large file. For the follower's thread."""
+        """Count and log that a scan has read all pages of a large file. Only the follower's thread may call this."""
         self.whole_scans[database] += 1
         _log.debug("file_read_whole", database=database, reason=reason)
 
     def proven(self, database: str, rule: str) -> None:
-        """Count and log which rule decided. For the follower's thread."""
+        """Count and log which rule decided. Only the follower's thread may call this."""
         self.proofs[rule] += 1
         _log.debug("wal_restart_proven", database=database, by=rule)
 
     def is_ahead(self, time_ms: int) -> bool:
-        """Whether a time was taken while the clock was ahead, so that the commits from now on can't carry it on."""
+        """Whether ``time_ms`` was taken while the clock was ahead, so that later commits must not continue from it."""
         return time_ms > self.wall_ms() + CLOCK_OFF_MS and self.is_clock_known()
 
     def not_ahead(self, time_ms: int) -> int:
-        """Return a time that was taken before, or the present if the clock was ahead then."""
+        """Return ``time_ms``, which was taken earlier, or the current time if the clock was ahead then."""
         return self.wall_ms() if self.is_ahead(time_ms) else time_ms
 
     def next_epoch(self, stream: Stream) -> Stream:
-        """Return the stream at the start of the next epoch, the one place where the time may go back."""
+        """Return the stream at the start of the next epoch. Only there may the stored time go back."""
         begun = stream.next_epoch()
         return replace(begun, time_ms=self.not_ahead(begun.time_ms))
 
     def empty_epoch(self, stream: Stream) -> Stream:
-        """Return the stream at the start of an epoch: its own if that has no frame yet, else the next."""
+        """Return the stream at the start of its own epoch if that has no frame yet, else at the start of the next."""
         if stream.frame:
             return self.next_epoch(stream)
         return replace(stream, time_ms=self.not_ahead(stream.time_ms))
 
     def body_bytes_max(self) -> int:
-        """Return how much of the spool a bridge, or what an epoch begins with, may take."""
+        """Return how many bytes of the spool a bridge may take, or the first transaction of an epoch."""
         return self.spool_bytes_max() // self.limits.spool_share
 
     def salts(self) -> tuple[int, int]:

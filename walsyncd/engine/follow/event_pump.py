@@ -2,7 +2,8 @@
 
 A look at a database may be put off (``read_ahead.deferred_look``). Then it reads what was committed, up to a megabyte.
 
-Two threads drain the queue, under one lock: this one when it is woken, and the follower before it believes a header.
+Two threads drain the queue, under one lock: this thread when events come, and the follower's before it believes a
+header.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from walsyncd.file_calls import RevocableLock
 
 RECHECK_S = 60.0  # mounts and limits change without an event
 
-# While writes to WALs come faster than this, several times in a row, they are left in the kernel's queue for this long
-# after each drain, where they merge. Any other event ends that, and the first writes of a quiet database never wait.
-# Nothing is left there while a database has no WAL: one that is created may be gone again before the pause is over.
+# While writes to WALs come faster than this, several times in a row, their events stay in the kernel's queue for this
+# long after each drain, where they merge. Any other event ends that, and the first writes of a quiet database never
+# wait. No event is left there while a database has no WAL: a new WAL may be gone again before the pause is over.
 PAUSE_S = 0.005
 QUICK_S = 0.0075  # between the beginnings of two drains
 QUICK_DRAINS = 4
@@ -43,12 +44,12 @@ _log = structlog.get_logger()
 
 
 class EventPump:
-    """Hands every event to its database; ``wake`` is told which databases to look at.
+    """Hands every event to its database, and ``wake`` the databases that are to be looked at.
 
-    With a ``schedule``, looks may be put off, and what is committed meanwhile is read here (``read_ahead``).
+    With a ``schedule``, looks may be put off, and this thread reads what is committed meanwhile (``read_ahead``).
 
-    ``appeared`` is called when paths and patterns may stand for something else now: a name that is waited for came up,
-    or something else than a write happened to a database.
+    ``appeared`` is called when paths and patterns may stand for something else now: a name that was waited for has
+    appeared, or something other than a write happened to a database.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class EventPump:
         self._touched: dict[int, FollowedDatabase] = {}
         self._urgent: set[int] = set()  # something else than a write to the WAL happened to these
         self._unread: dict[int, FollowedDatabase] = {}  # a commit of these was written and not published
-        # The databases in a transaction, with when to wake them if its end does not. For the thread that waits.
+        # The databases in a transaction, each with the time to wake it if the transaction's end does not wake it.
+        # Only the thread that waits for events uses this.
         self._inside: dict[int, tuple[FollowedDatabase, float]] = {}
         self._appears = False
         self._drains = Drains()
@@ -99,7 +101,7 @@ class EventPump:
             del self._tracked[tracked.path]
 
     def watch_folders(self, folders: Mapping[Path, frozenset[NewNames]]) -> bool:
-        """Tell ``appeared`` of these new names in these folders from now on; whether any folder is a new one."""
+        """Call ``appeared`` from now on when these names appear in these folders. Returns whether a folder is new."""
         with self._lock:
             before, self._folders = self._folders, {folder: {} for folder in folders}
             for folder, wanted in folders.items():
@@ -119,13 +121,13 @@ class EventPump:
         self._take_in()
 
     def count_journal_writes(self, path: Path) -> None:
-        """See ``Environment``."""
+        """Let no two writes to this -journal merge into one event (see ``Environment``)."""
         self._watcher.count_journal_writes(path)
 
     def _take_in(self, *, waits: bool = False) -> bool:
         """Take in all queued events. Returns whether all of them were writes to WALs.
 
-        ``waits``: the caller waits for what is written and not published. Otherwise it is left to the follower.
+        ``waits``: the caller waits until what was written is published. Otherwise that is left to the follower.
         """
         only_writes = True
         with self._lock:
@@ -169,9 +171,9 @@ class EventPump:
         return only_writes and not appeared
 
     def _rests(self, tracked: FollowedDatabase) -> bool:
-        """Whether a transaction is under way, of which only the end is worth a look.
+        """Whether a transaction is under way, so that no look is worthwhile before the transaction ends.
 
-        The follower is not woken for it, not even to wait until it may look: this thread waits for the end.
+        The follower is not woken during the transaction, not even to wait: this thread waits for the end.
         """
         until_s = 0.0 if tracked.scans is None else tracked.scans.in_transaction_until_s()
         if until_s <= time.monotonic():
@@ -182,7 +184,8 @@ class EventPump:
     def _wake_inside(self) -> None:
         """Wake the databases whose transactions last longer than their looks rest.
 
-        Another thread may have taken in the end of one, or the beginning of the next. It has woken the database then.
+        If another thread has taken in the end of a transaction, or the beginning of the next, that thread has woken the
+        database.
         """
         now_s = time.monotonic()
         for row_id, (tracked, until_s) in tuple(self._inside.items()):
@@ -193,9 +196,9 @@ class EventPump:
                 self._wake([tracked])
 
     def _is_read(self, tracked: FollowedDatabase, index_header: bytes | None = None) -> bool:
-        """Read what was committed, if the look at it is put off. Returns whether it may still be put off.
+        """Read what was committed, if the database's look is put off. Returns whether the look may still be put off.
 
-        No look shows for a while that nothing came after what was read, so that is remembered as an index read.
+        For a while no look will show that nothing came after what was read, so this reading is kept as an index read.
         """
         deferred = tracked.deferred
         if deferred is None or self._schedule is None:
@@ -213,7 +216,7 @@ class EventPump:
         return False
 
     def _read_again(self, unread: Mapping[int, FollowedDatabase]) -> None:
-        """Read what was not published, and may be by now, if no event has had it read meanwhile."""
+        """Read again what was not published and may be published now, unless an event has caused that meanwhile."""
         for row_id, tracked in tuple(unread.items()):
             deferred = tracked.deferred
             is_unread = deferred is not None and deferred.pause_s and row_id not in self._unread
@@ -221,7 +224,7 @@ class EventPump:
                 self._wake([tracked])
 
     def _pause_s(self) -> float:
-        """How long to wait for events. The follower may add to what is unread meanwhile."""
+        """Return how long to wait for events. The follower may add databases to ``_unread`` meanwhile."""
         looks = (tracked.deferred for tracked in self._unread.copy().values())
         pause_s = min((look.pause_s for look in looks if look is not None and look.pause_s), default=RECHECK_S)
         for _, until_s in tuple(self._inside.values()):

@@ -1,4 +1,7 @@
-"""Which file a database is, with its size and times, and whether it has been quiet for longer than these are coarse."""
+"""Which file a database is, with its size and times, and whether the file has been quiet for long enough.
+
+Long enough is longer than the granularity of the times.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from walsyncd.engine.follow.wal_pair import WalPair
 from walsyncd.errors import MissingError
 
 SETTLED_MS = 2_000  # the coarsest file times that Linux keeps, those of FAT
-SETTLED_FINE_MS = 100  # times in nanoseconds still are those of the last clock tick, 10 ms ago at most
+SETTLED_FINE_MS = 100  # even times in nanoseconds only change with the kernel's clock tick, which is at most 10 ms
 _NS = 1_000_000
 
 
@@ -35,7 +38,7 @@ def file_facts(identity: FileIdentity, boot_id: str, wal: OpenFile | None) -> Fi
 
 @dataclass(frozen=True, slots=True)
 class DatabaseLook:
-    """One look at the database file beside a WAL. ``told`` was taken before it (``WriteTrail.told``)."""
+    """One look at the database file beside a WAL. ``told`` was taken before the look (``WriteTrail.told``)."""
 
     seen: SeenBesideWal
     told: tuple[int, int]
@@ -44,7 +47,7 @@ class DatabaseLook:
 def look_at_database(tracked: FollowedDatabase, wal_pair: WalPair) -> DatabaseLook:
     """Look at the file that the database's path names. Raises MissingError if there is none.
 
-    The wal-index is read before it, because a checkpoint writes the file before it stores nBackfill.
+    The wal-index is read before the file, because a checkpoint writes the file before it stores nBackfill.
     """
     told, index = tracked.wal_pairs.trail.told, wal_pair.left_index()
     salts, backfilled = (index.salts, index.backfilled) if index is not None else (None, None)
@@ -60,7 +63,7 @@ class FileBesideWal:
         self._look: DatabaseLook | None = None
 
     def seen(self, salts: Salts) -> SeenBesideWal:
-        """Return a look beside the incarnation ``salts``, after which no event has told of a write to the file.
+        """Return what a look beside the incarnation ``salts`` saw. No event has reported a write to the file since.
 
         What was seen beside an earlier incarnation, or before a checkpoint, would explain what somebody else writes
         later (``SeenBesideWal.explains``). Raises MissingError if there is no file.
@@ -72,7 +75,7 @@ class FileBesideWal:
         return self._look.seen
 
     def last_look(self) -> DatabaseLook | None:
-        """Return the last look, or one of now if there was none. Returns None if there is no file."""
+        """Return the last look. If there was none, look now. Returns None if there is no file."""
         if self._look is None:
             with suppress(MissingError):
                 self._look = look_at_database(self._tracked, self._wal_pair)
@@ -93,9 +96,9 @@ def _opened(tracked: FollowedDatabase) -> OpenFile:
 
 
 def page_size_of(tracked: FollowedDatabase, state: FollowState) -> int | None:
-    """Return the page size of the frames that are stored, or that in the file's header if there are none yet.
+    """Return the page size of the stored frames, or the page size in the file's header if no frame is stored yet.
 
-    Returns None if the file does not say it, because it is encrypted, has no page or is gone.
+    Returns None if the file has no readable page size, because the file is encrypted, has no page or is gone.
     """
     if state.stream.stamp is not None:
         return state.stream.stamp.page_size
@@ -110,25 +113,25 @@ def page_size_of(tracked: FollowedDatabase, state: FollowState) -> int | None:
 def changed_ns(now: FileIdentity, then: FileFacts) -> int:
     """Return when the file was last changed (ns since 1970). It has been changed since ``then``.
 
-    An mtime from before that was set by a program, as ``cp -p`` does. The ctime can't be set.
+    An mtime from before ``then`` was set by a program, as ``cp -p`` does. No program can set the ctime.
     """
     return now.mtime_ns if now.mtime_ns > then.ctime_ns else now.ctime_ns
 
 
 def is_settled(facts: FileFacts, environment: Environment) -> bool:
-    """Whether a change of the file from now on would change its times.
+    """Whether a change of the file from now on would change the file's times.
 
-    It would also if they lie far ahead, because the clock was ahead when the file was changed last.
+    This is also true if the times lie far ahead, because the clock was ahead when the file was last changed.
     """
     age_ms = environment.machine_ms() - facts.ctime_ns // _NS
     return age_ms > settling_ms(facts) or age_ms < -CLOCK_OFF_MS
 
 
 def settling_ms(facts: FileFacts) -> int:
-    """Return how long a file must have been quiet, by the granularity of its file system's times.
+    """Return how long a file must have been quiet. That depends on the granularity of its file system's times.
 
-    A time that is not a whole number of milliseconds shows that the file system does not round to such (FAT rounds to
-    2 s, exFAT to 10 ms).
+    A time that is not a whole number of milliseconds shows that the file system does not round to milliseconds or more
+    (FAT rounds to 2 s, exFAT to 10 ms).
     """
     is_fine = facts.ctime_ns % _NS and facts.mtime_ns % _NS
     return SETTLED_FINE_MS if is_fine else SETTLED_MS

@@ -1,4 +1,4 @@
-"""One database as the daemon holds it in memory; the journal holds what must outlive the process.
+"""One database, as the daemon holds it in memory. The journal holds what must outlive the process.
 
 Which thread may write what:
 
@@ -6,8 +6,8 @@ Which thread may write what:
 ``mailbox``                           any thread, by its methods
 ``wal_pairs``, ``presence``           any thread, by their methods; used by the event pump and the follower
 ``pace``                              any thread, but only through the ``Schedule``, which has the lock
-all others                            the follower's; before ``Schedule.admit`` the one that adds the database,
-                                      and ``release`` the one that stops the daemon, once the others have ended
+all others                            the follower's thread; before ``Schedule.admit``, the thread that adds the
+                                      database; in ``release``, the thread that stops the daemon, after the others ended
 ====================================  ======================================================================
 
 Other threads reach the follower's thread through ``Follower.request`` and ``Follower.interrupt``. Any thread may read
@@ -15,8 +15,8 @@ Other threads reach the follower's thread through ``Follower.request`` and ``Fol
 
 What the daemon believes about a database (``belief``) changes in ``apply`` and nowhere else, except when a generation
 begins (``begin``) or ends (``end_generation``), when the daemon starts (``resume``), when a bridge over a gap follows
-the WAL again (``follow_again``, ``follow_from``), and when the journal takes its spool back (``go_back``). What a look
-collected of an unfinished transaction can be given up at any time (``drop_pending``).
+the WAL again (``follow_again``, ``follow_from``), and when the journal takes the database's spool back (``go_back``).
+What a look collected of an unfinished transaction can be given up at any time (``drop_pending``).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from walsyncd.engine.threads.mailbox import Mailbox
 from walsyncd.errors import FaultError, RefusedError, TransientError, WalsyncdError
 
 TOLD_FAILURES = 3
-FAST_S = 10.0  # after a look at a fast writer, none is put off for so long
+FAST_S = 10.0  # for so long after a look at a fast writer, no look is put off
 
 
 @dataclass(slots=True)
@@ -63,13 +63,13 @@ class FollowedDatabase:
     """A database being followed; see the head of this file.
 
     ``belief`` is what looks have found. ``reading`` is what is read ahead of that; it is a cache, and looks begin, take
-    and drop it. ``deferred`` is the next look while it is put off, and ``was_deferred`` whether the last one was,
-    beside a slow writer. ``rewinds`` counts how often the journal has taken the spool back; what was begun before such
-    a rewind is void. ``gaps`` counts the gaps that were bridged; no base or scan is valid across one. ``bridge`` is the
+    and drop it. ``deferred`` is the next look while it is put off. ``was_deferred``: the last look was put off, and the
+    writer was slow. ``rewinds`` counts how often the journal has taken the spool back; what was begun before such a
+    rewind is void. ``gaps`` counts the gaps that were bridged; no base or scan is valid across a gap. ``bridge`` is the
     bridge under way. ``proven_ms`` (since 1970) is the last moment for which ``state`` was proven to be the newest, or
     0 if no look has shown that yet. ``scans`` ships changes while there is no WAL. Before a generation begins,
-    ``examination`` finds out whether one that exists is continued. ``report`` is the last state that was reported,
-    ``notes`` says how many more may be now.
+    ``examination`` finds out whether an existing generation is continued. ``report`` is the last state that was
+    reported, and ``notes`` limits how many more may be reported now.
     """
 
     spec: DatabaseSpec
@@ -81,7 +81,7 @@ class FollowedDatabase:
     deferred: DeferredLook | None = None
     was_deferred: bool = False
     hastens_until_s: float = 0.0
-    """No look is put off before then (monotonic), because the writer is fast."""
+    """Until this moment (monotonic) no look is put off, because the writer is fast."""
     base: BaseNeed = field(default_factory=BaseNeed)
     next_generation: NextGeneration = field(default_factory=NextGeneration)
     examination: Examination | None = None
@@ -106,12 +106,12 @@ class FollowedDatabase:
         return self.spec.path
 
     def open(self, role: Role = Role.DATABASE) -> OpenFile | None:
-        """Open the file that its path names now. Returns None if there is none; see ``open_file``."""
+        """Open the file that the path names now, as ``open_file`` does. Returns None if there is no file."""
         path = self.path if role is Role.DATABASE else side_path(self.path, role)
         return open_file(path, own_only=self.spec.is_match)
 
     def needs_bases(self) -> bool:
-        """Whether only bases hold what changes now: there is no WAL, and no page map to compare the file with."""
+        """Whether only bases can store changes now: there is no WAL, and no page map to compare the file with."""
         is_rollback = self.state is not None and self.state.mode == "rollback"
         return is_rollback and (self.scans is None or not self.scans.has_map())
 
@@ -121,7 +121,7 @@ class FollowedDatabase:
 
     @property
     def name(self) -> str:
-        """The name of the folder of its replica."""
+        """The name of the replica's folder."""
         return self.spec.name
 
     @property
@@ -148,7 +148,7 @@ class FollowedDatabase:
 
     @property
     def pending(self) -> LongTransaction | None:
-        """The transaction of which no commit was read yet."""
+        """The transaction whose commit was not read yet."""
         return self.belief.pending
 
     @property
@@ -180,7 +180,7 @@ class FollowedDatabase:
             self.scans.applied(step)
 
     def begin(self, state: FollowState, reason: str, now_s: float) -> None:
-        """Begin a generation at ``state``, which wants a base. Without a WAL the file is in none until then."""
+        """Begin a generation at ``state``, which needs a base. Without a WAL, no base holds the file until then."""
         self.drop_pending()
         self.belief = self.belief.at(state, verified=True)
         self.base = BaseNeed(wanted=reason, unbased_since_s=now_s if state.mode == "rollback" else None)
@@ -189,7 +189,8 @@ class FollowedDatabase:
     def end_generation(self, following: NextGeneration, *, is_doubtful: bool = False) -> None:
         """Drop everything that belongs to the generation, and suspend its WAL pairs. ``following`` is the next one.
 
-        ``is_doubtful``: see ``NextGeneration``. It is also true if pages are known that somebody wrote over.
+        ``is_doubtful``: see ``NextGeneration``. The next generation is also doubtful if it is known that somebody wrote
+        over pages.
         """
         state = self.bridge.old if self.bridge is not None else self.state
         is_doubtful = is_doubtful or (state is not None and state.overwritten is not None)
@@ -205,7 +206,7 @@ class FollowedDatabase:
         self.belief, self.base = self.belief.at(None), BaseNeed()
 
     def go_back(self, state: FollowState, rewinds: int) -> None:
-        """Continue from the journal's state of now, as after a start of the daemon. A base under way is void."""
+        """Continue from the journal's current state, as after a start of the daemon. A base under way is void."""
         self.drop_pending()
         self.drop_bridge()
         self.drop_scan()
@@ -219,8 +220,8 @@ class FollowedDatabase:
     def resume_base(self, base_key: str, stored_s: float, *, has_map: bool) -> None:
         """Want a base if the last one lacks something.
 
-        ``stored_s`` is when it was stored (monotonic). An empty ``base_key`` means that there is none. ``has_map``: the
-        pages that changed since are known, or will be found.
+        ``stored_s`` is when the last base was stored (monotonic). If there is no base, ``base_key`` is empty.
+        ``has_map``: the pages that changed since then are known, or will be found.
         """
         assert self.state is not None
         position, key, begun = self.state.stream.position, parse_key(base_key), self.state.begun
@@ -234,7 +235,7 @@ class FollowedDatabase:
             self.note_base(wanted="the database changed", unbased_since_s=stored_s)
 
     def base_failed(self, failures: int, reason: str) -> None:
-        """Note that a base was abandoned, ``failures`` times in a row by now. A single failure is not reported."""
+        """Note that a base was abandoned for the ``failures``th time in a row. A single failure is not reported."""
         problem = f"no base could be taken {failures} times: {reason}" if failures >= TOLD_FAILURES else ""
         self.note_base(under_way=False, problem=problem)
 
@@ -254,7 +255,7 @@ class FollowedDatabase:
         self.base = replace(self.base, under_way=False, awaits_restart=False)
 
     def follow_again(self) -> None:
-        """Drop what is known of the WAL. The bridge that is under way begins to follow it again."""
+        """Drop what is known of the WAL. The bridge that is under way begins to follow the WAL again."""
         self.drop_pending()
         self.belief = self.belief.at(None)
         self.wal_pairs.rest()
@@ -300,7 +301,7 @@ class FollowedDatabase:
             reading.drop()
 
     def end_deferral(self) -> None:
-        """Read no more ahead of a look that was put off, because it begins now."""
+        """Stop reading for a look that was put off, because the look begins now."""
         deferred, self.deferred = self.deferred, None
         self.was_deferred = deferred is not None and not deferred.is_fast
         if deferred is not None:
@@ -311,7 +312,7 @@ class FollowedDatabase:
     # -- who waits --------------------------------------------------------------------------------------------------
 
     def do_interrupts(self) -> None:
-        """Carry out the interrupts. One that the journal prevents stays; one that meets a fault is given up."""
+        """Carry out the interrupts. If the journal prevents an interrupt, it stays; after a fault it is given up."""
         while (then := self.mailbox.next_interrupt()) is not None:
             try:
                 with boundary("interrupt", database=self.name):
@@ -322,12 +323,15 @@ class FollowedDatabase:
             self.mailbox.interrupt_done()
 
     def other_path_error(self) -> RefusedError | None:
-        """Return the error if the application uses another path, so that no commit arrives, or None."""
+        """Return the error if the application uses another path, so that no commit arrives here. Otherwise None."""
         found = self.other_path
         return RefusedError(found.cause, hint=found.remedy) if found.is_certain else None
 
     def trouble(self, base_remedy: str) -> tuple[str, str]:
-        """Why the replica may lack something although the last look went well, with the remedy; empty texts if not."""
+        """Return why the replica may lack something although the last look succeeded, and the remedy.
+
+        Both texts are empty if the replica lacks nothing.
+        """
         error = self.other_path_error()
         if error is not None:
             return error.message, error.hint
@@ -336,7 +340,7 @@ class FollowedDatabase:
         return self.base.problem, base_remedy
 
     def answer(self, asked: int) -> None:
-        """Answer the first ``asked`` requests: all that was committed when they came, and arrives, is in the state."""
+        """Answer the first ``asked`` requests. The state holds all that was committed before they came, and arrives."""
         if (error := self.other_path_error()) is not None:
             self.fail_requests(error)
         for request in self.mailbox.take(asked):
@@ -351,7 +355,7 @@ class FollowedDatabase:
                 request.done.set_result(answer)
 
     def awaits_examination(self) -> StateReport | None:
-        """Return the state to report if no generation may begin yet. For the follower's thread."""
+        """Return the state to report if no generation may begin yet. Only the follower's thread may call this."""
         if self.examination is None or not self.examination.must_wait():
             return None
         if self.examination.is_stopped:

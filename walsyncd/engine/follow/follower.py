@@ -1,6 +1,6 @@
 """The follower: one thread for all databases. It looks, makes what it found durable, and continues.
 
-A round takes one step for each database that is due. What the steps found is believed once the journal has all of it.
+A round takes one step for each database that is due. The daemon believes what the steps found once the journal has it.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _log = structlog.get_logger()
 class Follower:
     """Follows every database in ``tracked`` (by journal row id).
 
-    ``offer`` hands new objects to the uploader. ``leaves_at_once`` asks it whether a database's next object would be
-    uploaded without waiting. ``base_due`` notifies the snapshotter. ``is_spool_full`` is asked whether to wait,
-    ``has_too_much`` whether one database has to. ``looked`` gets the databases of each round after it. ``begin_bridge``
-    begins to bridge a gap, and returns False if a base is needed.
+    ``offer`` hands new objects to the uploader. ``leaves_at_once`` returns whether a database's next object would be
+    uploaded without waiting. ``base_due`` notifies the snapshotter. All databases wait while ``is_spool_full``, and one
+    database while it ``has_too_much``. After each round, ``looked`` gets the round's databases. ``begin_bridge`` begins
+    to bridge a gap, and returns False if a base is needed.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Follower:
         environment.read_ahead.has_ended = schedule.hasten
 
     def run(self) -> None:
-        """Run the thread until the schedule is stopped. First it ends the round of a thread that hangs."""
+        """Run the thread until the schedule is stopped. First, end the round of an earlier thread that hangs."""
         self._schedule.wake(self._unfinished.left())
         self._believe([])
         while taken := self._schedule.take():
@@ -97,7 +97,7 @@ class Follower:
         self._schedule.interrupt(tracked, then)
 
     def retune(self, tracked: FollowedDatabase, spec: DatabaseSpec) -> None:
-        """Follow it with other settings from its next look on, which is now. Path and name stay the same."""
+        """Follow the database with other settings, and look at it now. Its path and name stay the same."""
 
         def turn_over(tracked: FollowedDatabase) -> None:
             tracked.spec = spec
@@ -105,7 +105,7 @@ class Follower:
         self._schedule.interrupt(tracked, turn_over)
 
     def dismiss(self, tracked: FollowedDatabase) -> Future[None]:
-        """Stop following it. The future is done when nothing of it is held any more."""
+        """Stop following the database. The future is done when no file of the database is held any more."""
         done: Future[None] = Future()
 
         def let_go(tracked: FollowedDatabase) -> None:
@@ -120,7 +120,7 @@ class Follower:
         return done
 
     def resume(self, tracked: FollowedDatabase) -> None:
-        """Continue a database where the journal has it."""
+        """Continue a database from its state in the journal."""
         row = self._journal.database_by_id(tracked.row_id)
         tracked.rewinds = row.rewinds
         if row.follow is None or row.generation is None:
@@ -168,7 +168,7 @@ class Follower:
         self._believe(steps)
 
     def _believe(self, steps: list[Taken]) -> None:
-        """Believe what is durable now, and answer who asked before the looks."""
+        """Believe the steps that are durable now, and answer the requests that came before the looks."""
         durable = self._unfinished.durable(steps)
         seen = [(tracked, asked) for tracked, step, asked in durable if self._within(tracked, self._carry_over, step)]
         try:
@@ -181,7 +181,7 @@ class Follower:
         self._unfinished.taken = []
 
     def _within(self, tracked: FollowedDatabase, do: Callable[[FollowedDatabase, T], R], what: T) -> R | None:
-        """Return what ``do`` returns, after a step was made durable. Returns None if it fails."""
+        """Call ``do`` after a step was made durable, and return its result. Returns None if ``do`` fails."""
         try:
             with boundary("carry_over", database=tracked.name):
                 return do(tracked, what)
@@ -192,7 +192,7 @@ class Follower:
         return None
 
     def _update_presence(self, tracked: FollowedDatabase) -> None:
-        """Update the locks before the look, even if the look has to wait, so that it sees them as they will be."""
+        """Update the locks before the look, so that the look sees the new locks, and also if the look has to wait."""
         with suppress(FaultError), boundary("update_presence", database=tracked.name):
             due_s = tracked.presence.update()
             if due_s is not None:
@@ -233,7 +233,7 @@ class Follower:
     def _make_durable(self, steps: list[Taken]) -> list[Taken]:
         """Write what was found in one transaction. Returns the steps that are durable.
 
-        If that meets a fault, each database gets a transaction of its own, so that the fault affects only one of them.
+        After a fault in it, each database gets a transaction of its own, so that the fault affects only one of them.
         """
         try:
             with boundary("make_durable", databases=len(steps)):
@@ -288,7 +288,7 @@ class Follower:
     # -- generations ------------------------------------------------------------------------------------------------
 
     def _begin(self, tracked: FollowedDatabase) -> Step | None:
-        """Begin a generation, if it may begin now."""
+        """Begin a generation, if a generation may begin now."""
         wait_s = tracked.next_generation.wait_s(time.monotonic())
         wait_s = wait_s or (0.0 if tracked.next_generation.may_begin() else self._environment.limits.begin_look_s)
         if wait_s:
@@ -304,17 +304,17 @@ class Follower:
         return None
 
     def give_way(self, tracked: FollowedDatabase, gap: Gap, *, until: Callable[[], bool]) -> None:
-        """End the generation, and begin another only once ``until`` returns True. For the follower's thread."""
+        """End the generation; begin another once ``until`` returns True. Only the follower's thread may call this."""
         self._end_generation(tracked, gap, once="storage is back", may_begin=until)
 
     def generation_lost(self, tracked: FollowedDatabase, gap: Gap) -> None:
-        """End a generation that storage shows can't continue, as the journal has done. For the follower's thread."""
+        """End a generation that the journal has ended because of storage. Only the follower's thread may call this."""
         row = self._journal.database_by_id(tracked.row_id)
         if tracked.generation is not None and row.generation != tracked.generation:
             self._end_generation(tracked, gap)
 
     def rewound(self, tracked: FollowedDatabase, reason: str) -> None:
-        """Go back to the journal's state, because what was spooled last is gone. For the follower's thread."""
+        """Go back to the journal's state: what was spooled last is gone. Only the follower's thread may call this."""
         row = self._journal.database_by_id(tracked.row_id)
         if tracked.generation is None or row.follow is None or row.generation != tracked.generation:
             return  # that history has ended anyway
@@ -327,7 +327,7 @@ class Follower:
         _log.warning("spool_read_again", database=tracked.name, position=position, reason=reason)
 
     def leave(self, tracked: FollowedDatabase, gap: Gap) -> None:
-        """Handle a gap that a look has found, in this one place: it is bridged, or the generation ends."""
+        """Bridge a gap that a look has found, or end the generation. All such gaps are handled here."""
         if gap.blocked is not None:
             other_salts = partial(has_other_salts, tracked, gap.blocked)
             self._end_generation(tracked, gap, once="the WAL has restarted", may_begin=other_salts)
@@ -340,7 +340,7 @@ class Follower:
     def _end_generation(
         self, tracked: FollowedDatabase, gap: Gap, *, once: str = "", may_begin: Callable[[], bool] = lambda: True
     ) -> None:
-        """End the generation. The next begins after its delay, when ``may_begin`` (named by ``once``) allows it."""
+        """End the generation. The next begins after its delay, once ``may_begin`` allows it; ``once`` names that."""
         state, reason = tracked.bridge.old if tracked.bridge is not None else tracked.state, gap.reason
         position = str(state.stream.position) if state is not None else ""
         self._journal.end_generation(tracked.row_id, gap, self._environment.wall_ms())

@@ -2,22 +2,22 @@
 
 A look takes one or several steps. Each step reads one bounded batch or crosses one WAL restart, so that no database
 waits for another's gigabyte. ``decision``, ``restart_seen``, ``first_wal`` and ``resumption`` decide. ``resume``,
-``copy_frames``, ``wal_restart``, ``new_wal`` and ``no_wal`` read what they ask for. Nothing is made durable here.
+``copy_frames``, ``wal_restart``, ``new_wal`` and ``no_wal`` read what the decisions ask for. Nothing is made durable
+here.
 
-What a step beside a WAL reads, in this order. Each is one value that does not change any more, and what decides gets it
-whole:
+A step beside a WAL reads the following, in this order. Each reading becomes one frozen value, which the decision gets:
 
 1. The event queue.
 2. The headers of the -wal and the -shm (``WalHeaders``, which become an ``Observation``). ``decide`` needs no more.
-3. What the decision asks for: frames, or what is left of an incarnation that is over. After that, or without frames,
-   the header of the cursor's frame, which is another one if somebody has written over the -wal.
-4. The headers again (``FramesSeen``). This is the one thing that is read twice by proof: what was read is good only if
-   the WAL has not restarted meanwhile (``settle``). At a restart they are read after the old tail, and after all
+3. What the decision asks for: frames, or what is left of an incarnation that is over. After that, or if there are no
+   frames, the header of the cursor's frame, which has changed if somebody has written over the -wal.
+4. The headers again (``FramesSeen``). The proof needs this second reading: what was read is good only if the WAL has
+   not restarted meanwhile (``settle``). At a restart the headers are read after the old tail, and again after all
    frames (``RestartRead``). What shows whether the counter may be used is taken after that (``RestartSeen``).
-5. Without frames, the next frame's header and then the wal-index, to see whether a commit is being written. With
-   frames, these show it.
-6. The database file, and before it how far the WAL was copied back (``DatabaseLook``). SQLite may overwrite frames
-   meanwhile, so nothing of it is read before them.
+5. If there are no frames, the next frame's header and then the wal-index, to see whether a commit is being written. If
+   there are frames, they show that themselves.
+6. The database file, and before that how far the WAL was copied back (``DatabaseLook``). Both are read after the
+   frames, because SQLite may overwrite frames while the database file is read.
 
 The event queue is read after each reading of the headers, before they are believed.
 
@@ -109,7 +109,7 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
 def _look_beside_file(
     tracked: FollowedDatabase, environment: Environment, wal_pair: WalPair, state: FollowState
 ) -> Step:
-    """Look at the WAL, and then at the database file. What is written to the file later, later looks find."""
+    """Look at the WAL, and then at the database file. Later looks find what is written to the file later."""
     wal_pairs, file = tracked.wal_pairs, FileBesideWal(tracked, wal_pair)
     step = _looks(tracked, environment, wal_pair, state, file)
     now_ms = environment.monotonic_ms()
@@ -125,7 +125,7 @@ def _look_beside_file(
 
 
 def _frames_count_again(tracked: FollowedDatabase, environment: Environment, step: Step) -> bool:
-    """Whether pages that somebody wrote over are read from the WAL, and the replica has those of the file."""
+    """Whether SQLite reads pages from the WAL again for which the replica has the file's version."""
     state, wal_pair = step.state or tracked.state, tracked.wal_pairs.current
     if state is None or state.overwritten is None or state.cursor is None or wal_pair is None:
         return False
@@ -139,7 +139,7 @@ def _looks(
     state: FollowState,
     file: FileBesideWal,
 ) -> Step:
-    """Take looks, each as soon as the one before it has read what it found, until one leads to no other."""
+    """Take looks, each at once after the one before, until a look does not lead on to another."""
     if tracked.bridge is not None or state.cursor is None:
         return _look_or_revoke(SourceReader(tracked, environment, wal_pair), state, file)
     batch, so_far = Batch(), NOTHING_YET
@@ -149,15 +149,15 @@ def _looks(
             found = _look_or_revoke(reader, so_far.state or state, file)
             is_ahead = isinstance(reader, AheadReader)
             if is_ahead and found.state is None and found.pending is None and so_far.state is None:
-                tracked.drop_reading()  # it is of no use any more
+                tracked.drop_reading()  # the reading is of no use any more
             if found.gap is not None:
                 if so_far.state is None or batch.is_void:
                     return found
-                break  # it is found again, after everything before it is durable
+                break  # the next step finds it again, after everything before it is durable
             so_far = so_far.then(found)
             if not _leads_on(found, is_ahead=is_ahead) or not batch.has_room:
                 break
-        if found.gap or is_ahead:  # the file may hold more, and whoever asks has to wait for a look at it
+        if found.gap or is_ahead:  # the file may hold more, and a caller that asks has to wait for a look at the file
             so_far = replace(so_far, again_s=0, caught_up=False)
         return batch.finish(so_far)
     except NotReadError:
@@ -178,7 +178,7 @@ def _leads_on(found: Step, *, is_ahead: bool) -> bool:
 def _next_reader(
     tracked: FollowedDatabase, environment: Environment, wal_pair: WalPair, so_far: Step, batch: Batch
 ) -> SourceReader:
-    """Return the reader of the next look: of what was read ahead, or else of the files."""
+    """Return the next look's reader. It reads from what was read ahead, or from the files if nothing was."""
     state, reading = so_far.state or tracked.state, tracked.reading
     assert state is not None
     assert state.cursor is not None
@@ -223,7 +223,7 @@ def _look(reader: SourceReader, state: FollowState, file: FileBesideWal) -> Step
 
 
 def _elsewhere(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> Gap | None:
-    """Return why this is another database or another history than the one that we follow, or None if it is not."""
+    """Return why this is not the database or not the history that we follow. Returns None if it is."""
     wal_pairs = tracked.wal_pairs
     if wal_pairs.replaced or wal_pairs.lost:
         return wal_pairs.replaced or wal_pairs.lost
@@ -240,7 +240,7 @@ def _elsewhere(tracked: FollowedDatabase, environment: Environment, state: Follo
 
 
 def _is_revoked(reader: SourceReader) -> bool:
-    """Whether a CLOSE_WRITE has come whose absence let a count be believed (``wal_restart``)."""
+    """Whether a count was believed because no CLOSE_WRITE had come, and one has come since (``wal_restart``)."""
     provisional, wal_pair = reader.evidence.provisional, reader.wal_pair
     if provisional is None:
         return False
@@ -255,12 +255,12 @@ def _is_revoked(reader: SourceReader) -> bool:
 
 
 def _doubted(doubt: Gap) -> Step:
-    """Return the gap of a doubt: what the database holds is not known any more. All doubts are handled here."""
+    """Return the step for a doubt: the database's content is not known any more. All doubts are handled here."""
     return Step(gap=doubt)
 
 
 def _gone(tracked: FollowedDatabase, fault: Gap) -> Step:
-    """Return the gap where another file came, or where a WAL was missed."""
+    """Return the step for another file in the database's place, or for a WAL that was missed."""
     advice = presence_advice(tracked) if fault == tracked.wal_pairs.lost else ""
     return Step(gap=replace(fault, remedy=advice))
 
@@ -318,7 +318,7 @@ def _idle(reader: SourceReader, state: FollowState, cursor: Cursor, seen: Observ
 def _lags(reader: SourceReader, cursor: Cursor, *, moving: bool) -> bool:
     """Whether the live wal-index is not the writer's: two slow looks show the same valid commit unpublished.
 
-    Then the WAL itself is scanned from now on. If the commit fails after all, that shows as a fork.
+    If so, the WAL itself is scanned from now on. If the commit fails after all, that shows as a fork.
     """
     before, now_ms = reader.evidence.lag, reader.environment.monotonic_ms()
     if not moving:

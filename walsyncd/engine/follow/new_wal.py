@@ -1,6 +1,6 @@
 """Reads a WAL that appeared, so that ``core.follow.first_wal`` can say whether it holds all that happened.
 
-A WAL that its last user truncated and then left by dying is treated like one that appears, if no commit is missing.
+A WAL whose last user truncated it and then died is treated like a WAL that appears, if no commit is missing.
 
 The headers are read first, then all frames that they show, then the database file where that matters, then the headers
 again: the WAL must still be the same.
@@ -38,13 +38,13 @@ from walsyncd.engine.follow.stuck_state import again
 
 
 def presence_advice(tracked: FollowedDatabase) -> str:
-    """Return the setting that helps where WALs exist too shortly to be seen. Empty if it is in use."""
+    """Return the setting that helps where WALs exist too shortly to be seen. Empty if the setting is in use."""
     advice = "presence = true, for an application that opens and closes the database for every request"
     return "" if tracked.spec.presence else advice
 
 
 def first_frames(reader: SourceReader, state: FollowState) -> Step:
-    """Look at a WAL where there was none: wait for its first frames, then accept it or not."""
+    """Look at a WAL where there was none. Wait for its first frames, then accept the WAL or report a gap."""
     seen, advice = reader.observe(), presence_advice(reader.tracked)
     first = FirstSeen(seen, reader.wal_pair.history(), reader.ended, advice)
     decision = decide_first(first)
@@ -126,7 +126,7 @@ def _is_untouched(reader: SourceReader, state: FollowState) -> bool:
 
 
 def leave_emptied(reader: SourceReader, state: FollowState, cursor: Cursor) -> Step:
-    """Leave a WAL that is empty and unused: if nothing came after the cursor, it is as if it had just appeared."""
+    """Leave a WAL that is empty and unused. If nothing came after the cursor, the WAL counts as one that appears."""
     wal_pair, mark = reader.wal_pair, reader.evidence.mark
     text = "the WAL was emptied after frame {frame} while nobody was seen to use it"
     lost = gap_step(GapKind.UNCERTAIN, text, frame=cursor.frames)

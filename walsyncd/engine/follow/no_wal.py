@@ -1,11 +1,11 @@
 """While there is no WAL: whether anything changed the database.
 
-- Nothing changed it if no event of a change came since its content was known, or if its size and times are those that
-  were noted then. They are compared also if no event came, in case one was lost. They are noted once the file has been
-  quiet for longer than file times are coarse.
-- The database in WAL mode may not change without a WAL: that is a gap. In rollback mode what changed is shipped as
-  pages (``PageScans``). Where that is impossible, every change makes an epoch of its own, empty but for the base
-  that is wanted then; it is known once that epoch is durable.
+- Nothing changed the database if no event of a change came since its content was known, or if the file's size and times
+  are those that were noted then. Size and times are compared even if no event came, in case an event was lost. They are
+  noted once the file has been quiet for longer than the granularity of file times.
+- If a database in WAL mode changes without a WAL, that is a gap. In rollback mode the changes are shipped as pages
+  (``PageScans``). Where that is impossible, every change begins an epoch of its own, which holds nothing but the base
+  that the change requires. The change is known once that epoch is durable.
 - An application that uses the database by another path has its WAL elsewhere (``core.follow.other_path``).
 """
 
@@ -24,7 +24,7 @@ from walsyncd.engine.follow.step import AT_ONCE, SHORTLY, Step, gap_step
 from walsyncd.engine.follow.wal_pairs import REPLACED
 
 ENTERED_WAL = "the database changed to WAL mode"
-CERTAIN_LOOK_S = 10.0  # whether it is over
+CERTAIN_LOOK_S = 10.0  # while another path is certainly used, looks check this often whether it still is
 
 
 def look_without_wal(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> Step:
@@ -91,9 +91,9 @@ def is_unchanged(now: FileFacts, then: FileFacts, *, is_unwritten: bool) -> bool
 
 
 def look_for_other_path(tracked: FollowedDatabase, environment: Environment) -> tuple[OtherPath, float | None]:
-    """Return the signs up to this look at a database without a WAL, and in how many seconds to look for the next one.
+    """Return the signs up to this look at a database without a WAL, and the seconds until the look for the next sign.
 
-    There is no need to look for that alone if it is None.
+    The seconds are None if no look is needed for that alone.
     """
     now_ms, writes = environment.monotonic_ms(), tracked.wal_pairs.database_writes
     sign = other_path_sign(tracked.path, own_only=tracked.spec.is_match)

@@ -1,12 +1,12 @@
 """Presence at a database: takes, keeps and gives up the locks as ``core.follow.presence_decision`` decides.
 
-It is called by the thread that drains the event queue, and by the follower before its looks. An application may have
-the database open for only a millisecond, so nothing slower is done here than to open three descriptors, to query locks
-and to lock.
+The thread that drains the event queue calls it, and so does the follower before its looks. An application may have the
+database open for only a millisecond, so nothing slower is done here than to open three descriptors, to query locks and
+to lock.
 
 Presence has descriptors of its own and closes them together, the database's first. That releases the locks. A query of
-the DMS byte through any other descriptor shows our lock, as it must: while it is held, the next opener believes the
-wal-index, and so does the follower.
+the DMS byte through any other descriptor shows our lock. This is right, because while our lock is held, the next opener
+believes the wal-index, and so must the follower.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ OTHER_OFD_LOCKS = (
 
 @dataclass(slots=True)
 class _Grip:
-    """The descriptors that hold the locks, the one of the WAL, and which locks are taken."""
+    """The descriptors that hold the locks, the descriptor of the WAL, and which locks are taken."""
 
     shm: OpenFile
     wal: OpenFile
@@ -108,12 +108,12 @@ class Presence:
 
     @property
     def hindrance(self) -> str:
-        """Why wanted locks are not held, if that will not pass by itself. Empty otherwise."""
+        """Why wanted locks are not held, if the cause will not pass by itself. Empty otherwise."""
         return OTHER_OFD_LOCKS if self._wanted and self._is_beside_ofd_locks and not self.held else ""
 
     @property
     def standing(self) -> Standing:
-        """Whether presence is wanted, and held now, as ``status`` shows it."""
+        """Whether presence is wanted, and whether it is held now, in the word that ``status`` shows."""
         if not self._wanted:
             return "off"
         return "held" if self.held else "on"
@@ -131,7 +131,7 @@ class Presence:
             self._seen_ms = self._monotonic_ms()
 
     def update(self) -> float | None:
-        """Take, keep or give up the locks. Returns in how many seconds to do so again, or None to wait for an event."""
+        """Take, keep or give up the locks. Returns the seconds until the next call, or None to wait for an event."""
         if self.standing == "off":  # ``want`` has given them up
             return None
         with self._lock:
@@ -155,7 +155,7 @@ class Presence:
         return None
 
     def _act(self, grip: _Grip) -> Decision:
-        """Carry out what is decided on what is seen now. Returns the decision, or why it could not be carried out."""
+        """Decide on what is seen now, and act. Returns the decision, or ``GiveUp`` if it could not be carried out."""
         decision = decide(grip.held, self._look(grip))
         match decision:
             case TakeDms() if take_dms(grip.shm):

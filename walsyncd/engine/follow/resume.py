@@ -1,9 +1,9 @@
 """Reads what the first look after a start of the daemon has to verify. ``core.follow.resumption`` decides.
 
-The headers, which the look has read, come first, then the database file, then the frames that were shipped, then the
-headers again: the WAL must not have restarted meanwhile.
+The headers, which the look has read already, come first. Then the database file is read, then the frames that were
+shipped, then the headers again, because the WAL must not have restarted meanwhile.
 
-Only once all is verified does the follow state record this boot and this -wal.
+The follow state records this boot and this -wal only after everything is verified.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from walsyncd.engine.follow.step import AT_ONCE, Step
 
 
 def resume_following(reader: SourceReader, state: FollowState, cursor: Cursor, seen: Observation) -> Step | None:
-    """Verify what was shipped. Returns None if it is there and nothing else is to be done."""
+    """Verify what was shipped. Returns None if the WAL holds it and nothing else is to be done."""
     resume = _see(reader, state, cursor, seen)
     match decide_resume(resume):
         case Gap() as gap:
@@ -50,7 +50,7 @@ def resume_following(reader: SourceReader, state: FollowState, cursor: Cursor, s
 
 
 def _see(reader: SourceReader, state: FollowState, cursor: Cursor, seen: Observation) -> ResumeSeen:
-    """Look at the database file, which matters beside the WAL only if it is the one that we followed."""
+    """Look at the database file. Its content beside the WAL matters only if it is the file that we followed."""
     file_now = reader.facts()
     is_compared = state.seen is not None and file_now.is_file(state.file)
     return ResumeSeen(
@@ -66,7 +66,7 @@ def _see(reader: SourceReader, state: FollowState, cursor: Cursor, seen: Observa
 
 
 def _frames_held(reader: SourceReader, cursor: Cursor) -> int:
-    """Return how many of the frames up to the cursor are unchanged, which is one less if only the last differs."""
+    """Return how many frames up to the cursor are unchanged. If only the last differs, all before it count."""
     if cursor.header is None:
         return cursor.frames
     reached = cursor_before(cursor.header)

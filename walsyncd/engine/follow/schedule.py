@@ -27,7 +27,7 @@ UNWATCHED_LOOK_S = 1.0
 DEFER_S_MIN = 0.02  # a look that is due sooner is not deferred
 ROUND_MAX = 100  # databases in one round, and so in one transaction of the journal
 
-GATHER_S = 0.01  # what was found waits no longer; fdatasync of a good disk takes 1 to 5 ms
+GATHER_S = 0.01  # what was found waits no longer than this; fdatasync of a good disk takes 1 to 5 ms
 OFTEN, OFTEN_S = 8, 0.1  # so many looks found something within that time: another one is likely within GATHER_S
 
 # A database, its step, and how many requests had come before the look.
@@ -42,14 +42,14 @@ class Schedule:
         self._condition = threading.Condition()
         self._due: DueQueue[int] = DueQueue()
         self._unseen: dict[int, float] = {}
-        """By database: when the first look after the last complete one was due. Absent if nothing is unseen."""
+        """By database, when the first look after the last complete look was due. Absent if nothing is unseen."""
         self._tracked: dict[int, FollowedDatabase] = {}
         self._written: set[int] = set()
-        """The databases that are due only because their WALs were written, since they were taken last."""
+        """The databases that are due only because their WALs were written since the last look."""
         self._stopping = False
 
     def wake(self, databases: Iterable[FollowedDatabase]) -> None:
-        """Look at these as soon as they may be looked at. Their pauses between repeated looks start at the shortest."""
+        """Look at these as soon as their pace allows it. Their pauses between repeated looks start at the shortest."""
         now = time.monotonic()
         with self._condition:
             for tracked in databases:
@@ -66,34 +66,34 @@ class Schedule:
                     self._written.add(tracked.row_id)
 
     def admit(self, tracked: FollowedDatabase) -> None:
-        """Look now at a database that has been added, and do what was asked meanwhile."""
+        """Look now at a database that has been added, and carry out the requests that came before."""
         with self._condition:
             tracked.mailbox.held_back = False
             self._schedule(tracked, time.monotonic())
 
     def at(self, tracked: FollowedDatabase, delay_s: float) -> None:
-        """Look at it in ``delay_s`` seconds, unless it is due before."""
+        """Look at the database in ``delay_s`` seconds, unless it is due before."""
         with self._condition:
             self._schedule(tracked, time.monotonic() + delay_s)
 
     def hasten(self, row_id: int) -> None:
-        """Look at a database now if it is due at any time, even if it rests. It is not read ahead any more."""
+        """Look at a database now if it is due at some time, even if it rests. Its reading ahead is over."""
         with self._condition:
             if (tracked := self._tracked.get(row_id)) is not None:
                 self._schedule(tracked, time.monotonic())
 
     def rest(self, tracked: FollowedDatabase, until_s: float) -> None:
-        """Let no event wake it before ``until_s`` (monotonic)."""
+        """Keep events from waking the database before ``until_s`` (monotonic)."""
         with self._condition:
             tracked.pace = tracked.pace.resting(until_s)
 
     def found(self, tracked: FollowedDatabase, frames: int) -> None:
-        """Set the pace after a look that found ``frames`` new frames, or that caught up without any."""
+        """Set the pace after a look that found ``frames`` new frames, or that caught up and found no frame (0)."""
         with self._condition:
             tracked.pace = tracked.pace.found(frames, time.monotonic())
 
     def relook(self, tracked: FollowedDatabase) -> bool:
-        """Look again for something that is written and not published. Returns False if that was done often enough."""
+        """Look again because something is written and not published. Returns False after enough such looks."""
         with self._condition:
             now_s = time.monotonic()
             delay_s = tracked.pace.relook_s(now_s)
@@ -117,7 +117,8 @@ class Schedule:
     def may_note(self, tracked: FollowedDatabase) -> bool:
         """Whether a state of the database may be written to the journal now.
 
-        If its state changes too often, it is looked at again when it may be, and has the state that is true then.
+        If the state changes too often, the next look comes when a state may be written again, and that look finds the
+        state to write.
         """
         now_ms = time.monotonic() * 1000
         taken = take(tracked.notes, now_ms=now_ms, interval_ms=self._note_interval_ms)
@@ -128,25 +129,25 @@ class Schedule:
         return True
 
     def request(self, tracked: FollowedDatabase, request: Request) -> None:
-        """Look at it now, for a caller that waits."""
+        """Look at the database now, for a caller that waits."""
         tracked.mailbox.ask(request)
         with self._condition:
             self._schedule(tracked, time.monotonic())
 
     def interrupt(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> None:
-        """Run ``then`` in the thread that takes, before the database is looked at again, which is now."""
+        """Look at the database now. Before that, run ``then`` in the thread that calls ``take``."""
         tracked.mailbox.interrupt(then)
         with self._condition:
             self._schedule(tracked, time.monotonic())
 
     def put_off(self, tracked: FollowedDatabase, until_s: float) -> None:
-        """Look at it at ``until_s`` (monotonic), unless it is due before. Something is unseen until then."""
+        """Look at the database at ``until_s`` (monotonic), unless it is due before. Until then something is unseen."""
         with self._condition:
             self._unseen.setdefault(tracked.row_id, time.monotonic())
             self._schedule(tracked, until_s)
 
     def look_again(self, tracked: FollowedDatabase, step: Step, environment: Environment) -> None:
-        """Look at it again when ``step``, which it has applied, asks for it."""
+        """Look at the database again when ``step``, which the database has applied, asks for that."""
         if step.rest_until_s is not None:
             self.rest(tracked, step.rest_until_s)
         if step.frames or step.caught_up:
@@ -169,10 +170,10 @@ class Schedule:
             self.at(tracked, UNWATCHED_LOOK_S)
 
     def _defer(self, tracked: FollowedDatabase, look: DeferredLook | None) -> bool:
-        """Put the next look off. Returns whether it is scheduled with that, because something was committed meanwhile.
+        """Put the next look off. Returns whether something was committed meanwhile, so that the look is now scheduled.
 
-        What was written during the last look is read now, so writes need no other look. If nothing can be read, because
-        nobody uses the wal-index, nothing is put off, and that causes no look.
+        What was written during the last look is read here, so these writes need no other look. If nothing can be read,
+        because nobody uses the wal-index, the look is not put off, and no look is caused by that.
         """
         if look is None:
             return False
@@ -205,7 +206,7 @@ class Schedule:
     def take_more(self, held: Collection[int], until_s: float) -> list[FollowedDatabase]:
         """Wait until ``until_s`` (monotonic) for other databases that are due, and return them.
 
-        Returns an empty list if none is, and as soon as one of ``held`` (row ids) is due again or the schedule stops.
+        Returns an empty list if no other is due, or if one of ``held`` (row ids) is due again or the schedule stops.
         """
         with self._condition:
             while not self._stopping and (now := time.monotonic()) < until_s:
@@ -226,7 +227,7 @@ class Schedule:
     def seen(self, tracked: FollowedDatabase, moment_s: float | None = None) -> None:
         """Note that a look has seen everything that was committed when it began.
 
-        With ``moment_s`` (monotonic), what was committed after that may still be unseen.
+        With ``moment_s`` (monotonic), what was committed after that moment may still be unseen.
         """
         with self._condition:
             self._unseen.pop(tracked.row_id, None)
@@ -234,12 +235,12 @@ class Schedule:
                 self._unseen[tracked.row_id] = moment_s
 
     def unseen_since(self, tracked: FollowedDatabase, moment_s: float) -> None:
-        """Note that something was committed at ``moment_s`` (monotonic) that no look has seen."""
+        """Note that no look has seen something that was committed at ``moment_s`` (monotonic)."""
         with self._condition:
             self._unseen[tracked.row_id] = min(moment_s, self._unseen.get(tracked.row_id, moment_s))
 
     def unseen_s(self) -> dict[int, float]:
-        """Return, by database, for how long something may have been committed unseen. The others are absent."""
+        """Return, by database, for how long a commit may have been unseen. Databases without one are absent."""
         now = time.monotonic()
         with self._condition:
             since = {row_id: due for row_id, due in self._due.items() if due < now}
@@ -288,7 +289,7 @@ class Schedule:
 def deferred_look(tracked: FollowedDatabase, step: Step, environment: Environment) -> DeferredLook | None:
     """Return the next look, put off until the database may upload again, if it follows a WAL and has caught up.
 
-    What needs promptness is left as it is: a base, a bridge, backpressure, a count that is not settled.
+    A look that must be prompt is not put off: with a base, a bridge, backpressure, or a count that is not settled.
     """
     state, evidence, wal_pair = tracked.state, tracked.evidence, tracked.wal_pairs.current
     now_s, limits = time.monotonic(), environment.limits
@@ -309,10 +310,10 @@ def deferred_look(tracked: FollowedDatabase, step: Step, environment: Environmen
 
 
 def _rest_s(tracked: FollowedDatabase, step: Step) -> float:
-    """For how long no look is of use, because the thread that reads ahead holds what is committed; else 0.
+    """Return for how long no look is needed, because what is committed is read ahead. Returns 0 if a look is needed.
 
-    Then one transaction of the journal and one segment are for what several looks would find. What needs promptness is
-    left as it is, as in ``deferred_look``.
+    After that time, one look with one segment and one transaction of the journal replaces several. A look that must be
+    prompt is not delayed, as in ``deferred_look``.
     """
     reading, base = tracked.reading, tracked.base
     if reading is None or not step.frames or step.gap or tracked.bridge is not None or tracked.mailbox.asked():
@@ -322,12 +323,12 @@ def _rest_s(tracked: FollowedDatabase, step: Step) -> float:
 
 
 class Gathering:
-    """Where commits of many databases come often, a round waits some milliseconds for those of others.
+    """If many databases commit often, a round waits some milliseconds for the commits of other databases.
 
-    Then one transaction of the journal is for all of them. Nothing is read later for that: each database is looked at
-    as soon as it is due. Only what was found waits, as it does in a round of many databases. A database that commits
-    alone, or much, or for which somebody waits, is made durable at once. For one thread. ``fast_frames`` in one look
-    are so many that nothing may wait.
+    One transaction of the journal then holds all of them. This delays no reading: each database is looked at as soon as
+    it is due. Only what was found waits, as it does in a round of many databases. If a database commits alone, or much,
+    or somebody waits for it, its step is made durable at once. After a look that found ``fast_frames`` or more frames,
+    nothing may wait. Only one thread may use this.
     """
 
     def __init__(self, schedule: Schedule, fast_frames: int) -> None:
@@ -337,10 +338,10 @@ class Gathering:
     def databases(
         self, taken: list[FollowedDatabase], steps: Sequence[Taken], before: Callable[[FollowedDatabase], None]
     ) -> Iterator[FollowedDatabase]:
-        """Yield the databases of a round: those ``taken``, then others that are due soon, which are added to them.
+        """Yield the databases of a round: those ``taken``, then others that are due soon, which are added to ``taken``.
 
-        The caller adds to ``steps`` what each database's look has found before it asks for the next. ``before`` is
-        called for those that are added.
+        The caller adds each database's step to ``steps`` before it asks for the next database. ``before`` is called
+        with each database that is added.
         """
         yield from taken[:]
         until_s, counted = time.monotonic() + GATHER_S, 0
@@ -385,7 +386,7 @@ class UnfinishedRound:
             yield self._durable.popleft()
 
     def left(self) -> list[FollowedDatabase]:
-        """Return the databases to look at again, without what was collected for them: it is collected again."""
+        """Return the databases to look at again. What was collected for them is dropped, and collected again."""
         for tracked in self.taken:
             tracked.drop_pending()
         return self.taken

@@ -3,9 +3,9 @@
 A transaction can be larger than memory, so content is compressed as it comes. The compressed bytes go to a spool file
 as soon as there are more than ``memory_bytes_max``.
 
-A transaction can also be larger than the spool. One that needs more than ``spool_bytes_max`` by itself, or so much of
-the disk that it alone makes space short (``state_disk``), could never be stored, and each attempt would fill the
-application's disk again. So it is given up at once, and the generation with it.
+A transaction can also be larger than the spool. If a transaction needs more than ``spool_bytes_max`` by itself, or so
+much of the disk that it alone makes space short (``state_disk``), it could never be stored, and each attempt would fill
+the application's disk again. So the transaction is given up at once, and the generation with it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from walsyncd.core.stored.layout import SegmentKey, format_key
 from walsyncd.core.stored.segment import Commit, SegmentWriter, Trailer
 from walsyncd.errors import StateError, WalsyncdError
 
-PIECE_FRAMES = 64  # re-stamped together; a fifth faster than 4 MiB in one go (measured)
+PIECE_FRAMES = 64  # so many are re-stamped together; this is a fifth faster than 4 MiB in one go (measured)
 
 
 class TooLargeError(WalsyncdError):
@@ -39,8 +39,8 @@ class TooLargeError(WalsyncdError):
 class SegmentBuilder:
     """Builds one segment, which begins at the end of ``stream``.
 
-    ``salts`` are those of the epoch if its first frame is still to come. ``seen_ms`` is when the commits were seen. No
-    spool file becomes larger than ``file_bytes_max``.
+    ``salts`` become the epoch's if the epoch has no frame yet. ``seen_ms`` is when the commits were seen. No spool file
+    becomes larger than ``file_bytes_max``.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class SegmentBuilder:
         return self._frame - self._stream.frame
 
     def add(self, frames: Frames, seen: Sequence[tuple[int, int]] = ()) -> None:
-        """Add verified frames, which directly follow those added before. After an error nothing of it is left.
+        """Add verified frames, which directly follow those added before. After an error the whole segment is gone.
 
-        ``seen`` says up to which of them was seen when, as (number of the frame, ms since 1970), ascending. If it is
-        empty, they were seen at the time that was noted last.
+        Each entry (frame number, ms since 1970) of ``seen`` means that the frames up to this number were seen at this
+        time; the entries ascend. If ``seen`` is empty, the frames were seen at the time that was noted last.
         """
         shift, place = self._frame + 1 - frames.first, 0
         for commit in frames.commits:
@@ -222,9 +222,9 @@ class FrameCollector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LongTransaction:
-    """A transaction of which no commit was read yet.
+    """A transaction whose commit was not read yet.
 
-    ``state`` is the state that it continues, and ``cursor`` is the end of what was collected.
+    ``state`` is the state that the transaction continues, and ``cursor`` is the end of what was collected.
     """
 
     collector: FrameCollector

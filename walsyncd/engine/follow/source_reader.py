@@ -2,8 +2,8 @@
 
 - The holder of the wal-index is queried through a descriptor that the path names. Then the wal-index is read, then the
   WAL's header, and then the event queue is drained. Only then is anything believed.
-- A last close leaves a deleted -shm, whose -wal still exists or was deleted after it. Its last mxFrame shows what was
-  committed, as that of a live one would.
+- A last close leaves a deleted -shm, whose -wal still exists or was deleted after it. The last mxFrame in this -shm
+  shows what was committed, as mxFrame in a live -shm does.
 - A live wal-index that lags behind the WAL is not believed until it has caught up.
 """
 
@@ -48,14 +48,14 @@ from walsyncd.engine.read_ahead.ahead_look import AheadLook
 from walsyncd.engine.read_ahead.reading import LOOK_S, LOOK_S_MAX
 from walsyncd.errors import RefusedError
 
-ROUNDING_MS = 2  # two clocks that count whole milliseconds may differ by as much
+ROUNDING_MS = 2  # two clocks that count whole milliseconds may differ by 2 ms
 
 
 class SourceReader:
     """One look at ``wal_pair``, the current WAL of ``tracked``.
 
-    ``evidence`` and ``pending`` are what the look has found so far. They become the step's. Nothing else changes the
-    database. ``so_far`` is what earlier looks of the same ``batch`` have found, if there is one.
+    ``evidence`` and ``pending`` are what the look has found so far; the step takes them over. Only through the step
+    does a look change the database. If there is a ``batch``, ``so_far`` is what its earlier looks have found.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class SourceReader:
         return self.wal_pair.wal.pread(offset, length)
 
     def _headers(self) -> tuple[OpenFile | None, WalHeaders]:
-        """Read the headers, by the -shm that the path names. It is opened first if its CREATE was not seen."""
+        """Read the headers, with the -shm that the path names. The -shm is opened first if its CREATE was not seen."""
         wal_pair, wal_pairs = self.wal_pair, self.tracked.wal_pairs
         if not wal_pairs.watched:
             wal_pairs.look_around()
@@ -140,7 +140,7 @@ class SourceReader:
         return DmsHolder.LEAVING if shm.unlinked() else DmsHolder.NONE
 
     def _believes(self, index: IndexHeader | None, wal: WalHeader | None) -> bool:
-        """Whether to believe the wal-index. One that lagged behind the WAL may have caught up."""
+        """Whether to believe the wal-index. A wal-index that lagged behind the WAL may have caught up."""
         state, lag = self.tracked.state, self.evidence.lag
         if self.evidence.believe_index or self.ended:
             return True
@@ -167,9 +167,9 @@ class SourceReader:
         return CounterEvidence(mark, is_watched, events, wal_pair.serial)
 
     def index_read(self, index: IndexHeader, *, goes_on: bool | None = None) -> None:
-        """Keep what the wal-index showed at this look, after all of it was read.
+        """Keep ``index``, which this look saw, as an index read. All frames that it shows were read before.
 
-        ``goes_on`` is whether frames may come after it (``may_go_on``). If it is None, that is looked for now.
+        ``goes_on``: frames may come after the last frame of ``index`` (``may_go_on``). If None, that is found out now.
         """
         wal_pair = self.wal_pair
         if wal_pair.shm is None:
@@ -181,7 +181,7 @@ class SourceReader:
     def accept_provisionally(self) -> None:
         """Note that a count is believed only because no CLOSE_WRITE has come so far."""
         until_ms = self.environment.monotonic_ms() + CLOSE_LATE_MS
-        # The count is the one from before anything was judged.
+        # The number of CLOSE_WRITE events is the one from before anything was read.
         self.note(provisional=ProvisionalProof(self.wal_pair.serial, self._closed, until_ms))
 
     def new_mark(self, ichange: int) -> CounterMark | None:
@@ -222,7 +222,7 @@ class SourceReader:
             )
 
     def seen(self) -> tuple[tuple[int, int], ...]:
-        """Return up to which frame of the incarnation was seen when, if that differs (``SegmentBuilder.add``)."""
+        """Return when each frame was seen, as ``SegmentBuilder.add`` takes it. Empty if all were seen at one time."""
         return ()
 
     def seen_ms(self) -> int:
@@ -230,7 +230,7 @@ class SourceReader:
         return self.environment.wall_ms()
 
     def run(self, start: Cursor, last: int | None) -> Iterator[Frames]:
-        """Read all verified frames after ``start`` in batches, up to ``last``, or to the end of the chain if None."""
+        """Read all verified frames after ``start`` in batches, up to ``last``. If it is None, read the whole chain."""
         header = start.header
         assert header is not None
         batch = max(1, self.environment.limits.batch_bytes // header.frame_size)
@@ -244,7 +244,7 @@ class SourceReader:
             reached = reached_after(frames, reached)
 
     def last_commit(self, start: Cursor) -> int:
-        """Return the last commit frame of the chain after ``start``, or the frame of ``start`` if there is none."""
+        """Return the last commit frame after ``start``, or the frame of ``start`` if no commit follows it."""
         found = start.frames
         for frames in self.run(start, None):
             if frames.commits:
@@ -264,11 +264,11 @@ class SourceReader:
         return found.salts if found is not None else None
 
     def still_holds(self, cursor: Cursor) -> bool:
-        """Whether the cursor's frame is where it was, with its checksum, which covers all frames before it."""
+        """Whether the cursor's frame is still there. Its checksum covers all frames before it."""
         return self.holds(cursor)
 
     def holds(self, cursor: Cursor) -> bool:
-        """Whether the cursor's frame was where it was, with its checksum, when what this look reads was read."""
+        """Whether the cursor's frame was still there, with its checksum, at the time of this look's reading."""
         if cursor.header is None or not cursor.frames:
             return True
         found = self._frame_header(cursor.frames, cursor.header)
@@ -280,19 +280,18 @@ class SourceReader:
     def is_moving(self, cursor: Cursor | None) -> bool:
         """Whether there is a frame after the cursor that may be published any moment.
 
-        After a restart that was only announced, it is whether the WAL's header is no longer that of the incarnation
-        before it.
-        Frames with zero salts are no frames, but older SQLite publishes some (``broken_chain``), and that has to be
-        seen in time.
+        A restart may have been announced in the wal-index before the new incarnation has a frame. In this case, the
+        answer is whether the WAL's header is no longer the previous incarnation's. Frames with zero salts are not
+        valid, but older SQLite publishes some (``broken_chain``), and that has to be seen in time.
         """
         if cursor is not None and cursor.header is not None:
             return self.salts_at(cursor.frames + 1, cursor.header) in {cursor.salts, (0, 0)}
         return self.wal_pair.wal.size() > 0 if cursor is None else is_begun(self.wal_pair.wal, cursor.salts)
 
     def is_followed(self, frames: Frames, cursor: Cursor) -> bool:
-        """Whether it ``is_moving`` after ``frames``, which end at the cursor and show the salts of the next frame.
+        """Return what ``is_moving`` would, by ``frames``. They end at the cursor and show the next frame's salts.
 
-        What is written after they were read raises an event that is still to come, and that causes another look.
+        A write after the reading of ``frames`` raises an event that is still to come, which causes another look.
         """
         return frames.next_salts in {cursor.salts, (0, 0)}
 
@@ -302,7 +301,10 @@ class SourceReader:
 
 
 class AheadReader(SourceReader):
-    """Answers a look from ``look`` alone. The first observation is the one before the reading, all others after it."""
+    """Answers a look from what was read ahead (``look``) alone.
+
+    The first observation that it returns was made before the reading; all others were made after the reading.
+    """
 
     def __init__(
         self,
@@ -318,7 +320,7 @@ class AheadReader(SourceReader):
         self._next = look.before
 
     def observe(self) -> Observation:
-        """Return the observation. The event queue is read now, after all that was observed."""
+        """Return the next observation. The event queue is read now, after everything in ``look`` was observed."""
         seen, self._next = self._next, self._look.after
         self.environment.drain()
         return seen
@@ -329,7 +331,7 @@ class AheadReader(SourceReader):
         return self._look.after_tail or self._look.after
 
     def pread(self, offset: int, length: int) -> bytes:
-        """Return bytes of the WAL that were read ahead. Raises NotReadError for others."""
+        """Return bytes of the WAL that were read ahead. Raises NotReadError if they were not."""
         return self._look.pread(offset, length)
 
     def index_read(self, index: IndexHeader, *, goes_on: bool | None = None) -> None:
@@ -348,15 +350,15 @@ class AheadReader(SourceReader):
         return False
 
     def is_moving(self, cursor: Cursor | None) -> bool:
-        """Return False: the look at the file that follows shows it."""
+        """Return False, because the next look at the file itself shows such a frame."""
         return False
 
     def is_followed(self, frames: Frames, cursor: Cursor) -> bool:
-        """Return False, as ``is_moving``."""
+        """Return False, as ``is_moving`` does."""
         return False
 
     def seen(self) -> tuple[tuple[int, int], ...]:
-        """Return when each frame was read, which is after it was committed."""
+        """Return when each frame was read, which is after the frame was committed."""
         now_ms = self.environment.wall_ms()
         shift_ms = now_ms - self.environment.monotonic_ms() + ROUNDING_MS
         return tuple((frame, min(now_ms, shift_ms + read_ms)) for frame, read_ms in self._look.seen)

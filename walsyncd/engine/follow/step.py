@@ -1,12 +1,12 @@
 """All that one step of a look found. The follower makes it durable, then the database applies it.
 
-``Belief`` is what the database believes then: one value that a step replaces as a whole.
+``Belief`` is what the daemon believes of the database. It is one value, which a step replaces as a whole.
 
-``Bridging`` and ``PageScans`` are what takes steps that ship pages of the file instead of frames of a WAL.
+``Bridging`` and ``PageScans`` take steps that ship pages of the file instead of frames of a WAL.
 
-A step can be of several looks (``Batch``). A look that finds much to read is followed by the next one at once, and both
-add to one segment and one transaction of the journal. Between them the state is known here only: if anything fails, all
-looks of the batch are void, and their frames are read again.
+A step can combine several looks (``Batch``). A look that finds much to read is followed by the next look at once, and
+both add to one segment and one transaction of the journal. Between the looks only the batch holds the state: if
+anything fails, all looks of the batch are void, and their frames are read again.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ SEGMENT_BYTES_MAX = DEFAULT_LIMITS.memory_bytes_max // 2  # compressed; what one
 
 @dataclass(frozen=True, slots=True)
 class CommittedScan:
-    """A scan of the database file whose result is a committed state, the one at ``moment_s`` (monotonic)."""
+    """A scan of the database file. Its result is the committed state at ``moment_s`` (monotonic)."""
 
     events: int
     """How many events of the database there had been by then (``WriteTrail.file_events``)."""
     journal_events: int
-    """How many of its rollback journal."""
+    """How many events of the rollback journal there had been by then."""
     moment_s: float
     moment_ms: int
     """The same moment, since 1970."""
     counter: int | None = None
     """SQLite's change counter in the file, or None if page 1 can't be read."""
     facts: FileFacts | None = None
-    """The file's size and times, however short ago it was written. None if they were not asked for."""
+    """The file's size and times, even if it was written just before. None if they were not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Step:
 
     ``caught_up``: everything that was committed when the step began is in ``state``. ``gap`` is why the generation
     can't continue. ``life_ended``: the current WAL is read to its end. If ``state`` or ``evidence`` is None, the
-    database's stays as it was.
+    database keeps the one that it has.
     """
 
     state: FollowState | None = None
@@ -63,7 +63,7 @@ class Step:
     pending: LongTransaction | None = None
     """The transaction of which no commit was read yet."""
     other_path: OtherPath | None = None
-    """The signs of an application that uses another path. If it is None, the database's stay as they were."""
+    """The signs of an application that uses another path. If this is None, the database keeps the signs it has."""
     gap: Gap | None = None
     caught_up: bool = False
     life_ended: bool = False
@@ -73,9 +73,9 @@ class Step:
     """A generation begins at ``state``, for this reason."""
     base_wanted: str = ""
     bridged: bool = False
-    """``objects`` is the bridge over a gap, and ``state`` is the one after it."""
+    """``objects`` is the bridge over a gap, and ``state`` is the state after the gap."""
     again_s: float | None = None
-    """Look again after this many seconds, at once if 0."""
+    """Look again after this many seconds. If this is 0, look again at once."""
     moving: bool = False
     """There are frames after the last published one, so a commit may be under way."""
     rest_until_s: float | None = None
@@ -87,26 +87,26 @@ class Step:
     recovered: int = 0
     """How many frames were taken from the old incarnation of a WAL that had restarted."""
     proven_by: str = ""
-    """What proved that nothing was missed where the WAL restarted: its count or its remains.
+    """What proved that nothing was missed where the WAL restarted: the count of commits, or the WAL's remains.
 
-    The count alone is ``count``. If the wal-index was closed meanwhile, it needs that nothing of the old incarnation is
-    hidden (``count_tail``).
+    ``count`` is the count alone. ``count_tail`` is the count after a close of the wal-index, which proves nothing
+    unless the old incarnation hides no commit.
     """
 
     @property
     def frames(self) -> int:
-        """How many frames its objects hold."""
+        """How many frames the step's objects hold."""
         return sum(new.last - new.first + 1 for new in self.objects)
 
     @property
     def decided_by(self) -> str:
-        """Which rule decided that an incarnation of the WAL ended as it did. Empty if none ended."""
+        """Which rule decided how an incarnation of the WAL ended. Empty if no incarnation ended."""
         if self.bridged:
             return "bridge" if self.objects else "scan"
         return self.proven_by or ("close" if self.life_ended else "")
 
     def then(self, found: Step) -> Step:
-        """Return the step of this look and of ``found``, the next one of the same batch, which is no gap."""
+        """Return this step combined with ``found``, the step of the batch's next look, which has no gap."""
         if self is NOTHING_YET:
             return found
         return replace(
@@ -121,7 +121,7 @@ class Step:
 
     @property
     def is_shortly(self) -> bool:
-        """Whether it found only an intermediate state, so that the look is repeated shortly."""
+        """Whether the look found only an intermediate state, so that it is repeated shortly."""
         return replace(self, evidence=None, pending=None, other_path=None) == SHORTLY
 
 
@@ -129,9 +129,9 @@ class Step:
 class Belief:
     """What steps that are durable have found.
 
-    ``state`` is the follow state, or None between two generations. ``evidence`` is what else looks have found of it.
-    ``pending`` is a transaction of which no commit was read yet. ``other_path`` are the signs of an application that
-    uses another path; they are of the file's folder, and outlive the generation.
+    ``state`` is the follow state, or None between two generations. ``evidence`` is what looks have found besides.
+    ``pending`` is a transaction whose commit was not read yet. ``other_path`` are the signs of an application that uses
+    another path; they concern the file's folder, and outlive the generation.
     """
 
     state: FollowState | None = None
@@ -149,7 +149,7 @@ class Belief:
         return Belief(state, evidence, step.pending, other_path)
 
     def at(self, state: FollowState | None, *, verified: bool = False) -> Belief:
-        """Return what is believed at another state: nothing else of it is known.
+        """Return what is believed at another state, about which nothing else is known.
 
         ``verified``: this run of the daemon has seen that the WAL holds what the state says. The caller has dropped the
         pending transaction.
@@ -168,10 +168,11 @@ SHORTLY = Step(moving=True)
 
 
 class Bridging(Protocol):
-    """A gap that is being bridged. It takes the database's steps, and nothing is shipped until the bridge is made.
+    """A gap that is being bridged. The bridge takes the database's steps, and ships nothing until it is complete.
 
-    ``old`` is the state before the gap. ``is_impossible``: the gap that ``step`` found last can't be bridged.
-    ``is_for_wal``: it reads a WAL beside the file. ``has_other_mode``: another bridge can, in the journal mode of now.
+    ``old`` is the state before the gap. ``is_impossible``: this bridge can't close the gap that ``step`` found last.
+    ``has_other_mode``: the journal mode has changed, and a bridge for the current mode can close that gap.
+    ``is_for_wal``: the bridge reads a WAL beside the file.
     """
 
     old: FollowState
@@ -181,13 +182,13 @@ class Bridging(Protocol):
     is_for_wal: bool
 
     def collector(self, stream: Stream) -> FrameCollector:
-        """Return what takes the frames that are followed meanwhile."""
+        """Return what takes the frames that are followed during the bridge."""
 
     def step(self) -> Step | None:
         """Take one step. Returns None if there is nothing to be done now."""
 
     def applied(self, step: Step) -> None:
-        """Take in a step that the database has applied and that was not the last one."""
+        """Take in a step that the database has applied. It was not the bridge's last step."""
 
     def gap_again(self, gap: Gap) -> None:
         """Begin again, because something was missed meanwhile."""
@@ -203,23 +204,26 @@ class BaseReading(Protocol):
     """The content that a base has taken of the database file, page by page, while it was copied."""
 
     def took(self, offset: int, content: Buffer) -> None:
-        """Take in what was copied. Raises AbandonedError if it was copied before."""
+        """Take in ``content``, which was copied at ``offset``. Raises AbandonedError if that was copied before."""
 
     def drop(self) -> None:
-        """Forget it, unless a scan has taken it over to close the base. It can be called twice."""
+        """Forget the content, unless a scan has taken it over to close the base. This can be called twice."""
 
 
 class MapReading(BaseReading, Protocol):
     """The content that a base has taken of a database in WAL mode that has no page map. ``took`` raises nothing."""
 
     def copied(self, file_bytes: int, end: Position) -> None:
-        """Have a map made of the entries, if they cover the whole file. ``end`` is N. For the follower's thread."""
+        """Have a map made of the content, if it covers the whole file. ``end`` is the base's end N.
+
+        Only the follower's thread may call this.
+        """
 
 
 class PageScans(Protocol):
     """Ships what differs from the page map while the database has no WAL.
 
-    The methods are for the follower's thread, except those of bases.
+    Only the follower's thread may call the methods, except those of bases and those that name another thread.
     """
 
     def has_map(self) -> bool:
@@ -228,34 +232,34 @@ class PageScans(Protocol):
     def look(self, state: FollowState) -> Step | None:
         """Look at the file, and take one step towards shipping what changed.
 
-        Returns None if its pages can't be compared, so that whole copies hold the changes.
+        Returns None if the file's pages can't be compared. Then only whole copies can store the changes.
         """
 
     def note(self, event: Event) -> None:
-        """Take in one event of the database's files, in queue order. For the thread that drains the queue."""
+        """Take in one event of the database's files, in queue order. The thread that drains the queue calls this."""
 
     def lose_events(self) -> None:
-        """Take in that an event was lost. For the same thread."""
+        """Take in that an event was lost. The thread that drains the queue calls this."""
 
     def in_transaction_until_s(self) -> float:
-        """Until when (monotonic) no event is worth a look, because a transaction is under way. It is past if none is.
+        """Return until when (monotonic) no event is worth a look, because a transaction is under way.
 
-        For any thread.
+        The moment is in the past if no transaction is under way. Any thread may call this.
         """
 
     def applied(self, step: Step) -> None:
         """Take in a step that the database has applied."""
 
     def trouble(self) -> tuple[str, str] | None:
-        """Why changes can't be shipped just now, and the remedy, or None if they can."""
+        """Return why changes can't be shipped just now, and the remedy. Returns None if they can be shipped."""
 
     def reads_whole(self) -> str:
-        """Why all of a large file is read at each change, or an empty text if it is not. For any thread."""
+        """Return why all of a large file is read at each change, or an empty text if it is not. Any thread may call."""
 
     def is_shipped(self, events: int, facts: FileFacts) -> bool:
-        """Whether the file's content after ``events`` and with ``facts`` is what was shipped. For any thread.
+        """Whether the file's content after ``events`` and with ``facts`` is what was shipped.
 
-        ``events`` are those of the file (``WriteTrail.file_events``).
+        ``events`` is the number of the file's events (``WriteTrail.file_events``). Any thread may call this.
         """
 
     def drop(self) -> None:
@@ -265,21 +269,21 @@ class PageScans(Protocol):
         """Return what takes in the content of a base. Returns None if the page size can't be read."""
 
     def close_base(self, reading: BaseReading, start: Position, then: Callable[[Any], object]) -> Future[None]:
-        """Have a scan ship what the base from ``start`` on lacks, and then call ``then`` in the follower's thread.
+        """Have a scan ship what the base that begins at ``start`` lacks, then call ``then`` in the follower's thread.
 
-        The future is done after that. It is cancelled if the base has become worthless.
+        The future is done after that call. It is cancelled if the base has become worthless.
         """
 
 
 class Batch:
-    """The segment that the looks of one step add to, and those that were finished because their epoch was closed."""
+    """The segment that one step's looks add to, and the segments that were finished because their epoch was closed."""
 
     def __init__(self) -> None:
         self._segment: SegmentBuilder | None = None
         self._objects: list[NewObject] = []
         self._bytes = 0
         self.is_void = False
-        """Nothing of it may be used, because a segment was given up."""
+        """Nothing of the batch may be used, because a segment was given up."""
 
     @property
     def has_room(self) -> bool:
@@ -293,13 +297,13 @@ class Batch:
         return self._segment is not None
 
     def segment_after(self, stream: Stream) -> SegmentBuilder | None:
-        """Return the open segment if it ends with ``stream``. Otherwise it is finished, and None is returned."""
+        """Return the open segment if it ends with ``stream``. Otherwise finish the segment and return None."""
         if self._segment is not None and self._segment.reached() != stream:
             self._finish()
         return self._segment
 
     def keep(self, segment: SegmentBuilder, size: int) -> Stream:
-        """Keep ``segment`` open, to which ``size`` bytes were added. Returns the stream after them."""
+        """Keep ``segment`` open after ``size`` bytes were added. Returns the stream after these bytes."""
         self._segment = segment
         self._bytes += size
         return segment.reached()

@@ -1,8 +1,8 @@
 """Intermediate states that do not pass. SQLite leaves them in microseconds, unless a process stops or dies there.
 
 A look that keeps showing the same state is not repeated for ever. If the header of the wal-index stays torn, or names
-a WAL that never comes, the wal-index is not believed any more and the WAL itself is scanned. A state that only the
-process in it can end is reported.
+a WAL that never comes, the wal-index is not believed any more and the WAL itself is scanned. If only the process that
+causes a state can end it, the state is reported.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.step import SHORTLY, Step, gap_step
 from walsyncd.errors import TransientError
 
-PATIENCE_MS = 5_000  # a busy machine may keep a process waiting for seconds, but seldom for five
+PATIENCE_MS = 5_000  # a busy machine may keep a process waiting for seconds, but seldom for five seconds
 
 
 def has_lasted(reader: SourceReader, seen: Observation) -> bool:
-    """Whether every look for a while has shown exactly this.
+    """Whether every look for ``PATIENCE_MS`` has shown exactly what this look has ``seen``.
 
     Raises TransientError if only the process that causes the state can end it.
     """

@@ -1,4 +1,4 @@
-"""A -wal file with its -shm, and the index reads of that: how far an incarnation had come when the next one began.
+"""A -wal file with its -shm, and its index reads, which show how far an incarnation had come when the next one began.
 
 An index read is a remembered read of the header of a wal-index in use. SQLite restarts a WAL only when all of it is
 copied back. The process that copies its last frame then sets the size of the database (walCheckpoint calls ftruncate in
@@ -9,10 +9,10 @@ over, the queue has these events after the index read, in this order:
 1. A write to the WAL: the commit's frames. It can have come before the index read only if the frames were there
    already, after the last frame that the wal-index showed, or in a WAL that was begun with other salts, which the
    wal-index does not show before the first commit.
-2. A write to the database: the checkpoint that copied them back.
-3. A write to the WAL: the header of the next incarnation, if that holds a frame.
+2. A write to the database: the checkpoint that copied the frames back.
+3. A write to the WAL: the header of the next incarnation, if that incarnation holds a frame.
 
-An index read that these did not follow shows all that its incarnation ever held.
+If these events did not follow an index read, the index read shows all that its incarnation ever held.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _SALTS, _BACKFILLED = slice(32, 40), slice(96, 100)  # of the wal-index's header
 NEW_INDEX = "a new wal-index appeared beside the old WAL: somebody has removed the -shm file of a database in use"
 CLOSED = "a process that had the database open for writing closed it, and by the order of events it was not SQLite"
 UNTOLD = "the database was written through another name, or through a mapping: no event in its folder tells of it"
-LATE_EVENT_MS = 200  # the event is queued after the write, which may be of megabytes on a busy machine
+LATE_EVENT_MS = 200  # the event is queued after the write, which may take long: megabytes, on a busy machine
 REMOVED = "the WAL was removed, and not as SQLite removes it when the last connection closes"
 
 INDEX_READS_MAX = 4  # that of the last look, and that after the last write to the database; the others may be late
@@ -86,9 +86,9 @@ def note_trail(trail: WriteTrail, event: Event, drain: int) -> Gap | None:
 
 
 def frames_behind(wal: OpenFile, shm: OpenFile, index: IndexHeader) -> bool:
-    """Whether frames of its incarnation, or without salts, may come after the last one that ``index`` shows.
+    """Whether frames of the same incarnation, or without salts, may come after the last frame that ``index`` shows.
 
-    The wal-index is read again afterwards: in another incarnation they may be overwritten already.
+    The wal-index is read again after that. If it shows another incarnation, such frames may be overwritten already.
     """
     if not index.page_size:
         return True
@@ -101,7 +101,7 @@ def frames_behind(wal: OpenFile, shm: OpenFile, index: IndexHeader) -> bool:
 
 
 def is_begun(wal: OpenFile, salts: Salts) -> bool:
-    """Whether the WAL's header is not the one of the incarnation before that of ``salts``, which has no frame yet.
+    """Whether the WAL's header is not that of the previous incarnation. The incarnation ``salts`` has no frame yet.
 
     A connection that has never checkpointed begins the WAL with salts of its own, and publishes them only with its
     first commit.
@@ -125,22 +125,22 @@ def is_busy(database: Path, shm: OpenFile | None, *, own_only: bool) -> bool:
     return lock is DatabaseLock.WRITER or is_checkpointing(shm)
 
 
-# How many of the above events have followed, after one more of its kind. Any other number stays.
+# From how many of the above events have followed, to how many after a further write. Any other number stays the same.
 _AFTER_WAL_WRITE = {0: 1, 2: 3}
 _AFTER_DATABASE_WRITE = {1: 2}
 
 
 class IndexRead:
-    """One index read, and how many of the above events have followed it. It begins before the wal-index is read."""
+    """One index read, and how many of the above events have followed it. Create it before the wal-index is read."""
 
     def __init__(self) -> None:
         self.index: IndexHeader | None = None
         self._followed_by = 0
         self._moving_followed_by = 1
-        """How many have followed if the frames of a commit were there before it began. Only ``saw`` shows whether."""
+        """How many events have followed if a commit's frames were there before it began. ``saw`` tells if they were."""
 
     def saw(self, index: IndexHeader, *, moving: bool) -> None:
-        """Take in what the wal-index showed. ``moving``: frames were there after its last one."""
+        """Take in what the wal-index showed. ``moving``: the WAL held frames after the last frame of ``index``."""
         self.index = index
         if moving:
             self._followed_by = self._moving_followed_by
@@ -158,17 +158,20 @@ class IndexRead:
         self._moving_followed_by = after.get(self._moving_followed_by, self._moving_followed_by)
 
     def shows_all(self, *, followed: bool) -> bool:
-        """Whether no commit came after it, if its incarnation is over. ``followed``: the next one holds a frame."""
+        """Whether no commit came after this index read, provided that its incarnation is over.
+
+        ``followed``: the next incarnation holds a frame.
+        """
         return self._followed_by < (3 if followed else 2)
 
 
 class IndexReads:
-    """The last index reads of one -shm. Thread-safe. It must be given every event in queue order."""
+    """The last index reads of one -shm. Thread-safe. The caller reports every event in queue order."""
 
     def __init__(self) -> None:
         self.due = True
         """Whether the database was written since the last index read."""
-        self._begun: dict[bool, IndexRead] = {}  # that of a look, and that of a deferred look
+        self._begun: dict[bool, IndexRead] = {}  # the index read of a look, and that of a deferred look
         self._taken: deque[IndexRead] = deque(maxlen=INDEX_READS_MAX)
         self._lock = threading.Lock()
 
@@ -180,13 +183,13 @@ class IndexReads:
             self._taken.append(index_read)
 
     def begin(self, *, is_put_off: bool = False) -> IndexRead:
-        """Begin an index read, of a look or of one that ``is_put_off``. There is one of each kind at a time."""
+        """Begin an index read, for a look or for a look that ``is_put_off``. There is one of each kind at a time."""
         with self._lock:
             index_read = self._begun[is_put_off] = IndexRead()
             return index_read
 
     def take(self, index_read: IndexRead, index: IndexHeader, *, moving: bool) -> None:
-        """Keep an index read that saw ``index``. ``moving``, seen after that: ``frames_behind`` it."""
+        """Keep an index read that saw ``index``. ``moving`` is what ``frames_behind`` returned after that."""
         with self._lock:
             index_read.saw(index, moving=moving)
             for is_put_off, begun in self._begun.items():
@@ -216,7 +219,7 @@ class IndexReads:
             self._taken.clear()
 
     def last(self, *, followed: bool) -> tuple[IndexHeader, ...]:
-        """Return the headers of the index reads that show all of their incarnation, if that is over."""
+        """Return the headers of the index reads that show all of their incarnation, provided that it is over."""
         with self._lock:
             good = (index_read.index for index_read in self._taken if index_read.shows_all(followed=followed))
             return tuple(index for index in good if index is not None)
@@ -241,11 +244,11 @@ class WalPair:
     serial: int = 0
     """Counts the -shm descriptors, so that a mark knows its own."""
     announced: bool = False
-    """Its CREATE event was seen."""
+    """The CREATE event of the -wal was seen."""
     known_since: bool = False
-    """It was announced, and nothing but a WAL changed the database since its content was known."""
+    """The -wal was announced, and nothing but a WAL changed the database since the database's content was known."""
     index_rebuilds: int = 0
-    """How many events came after which the -shm may count from 0 again. A count loses none between threads."""
+    """How many events came after which the -shm may count from 0 again. Unlike a flag, a number loses no event."""
     taken_from_file: int | None = None
     """The value of ``index_rebuilds`` when pages were last taken from the file (``core.follow.overwritten``). Only the
     follower writes it."""
@@ -256,9 +259,9 @@ class WalPair:
     written: bool = False
     """The -wal was written since its CREATE."""
     checkpointed: bool = False
-    """The database was written meanwhile."""
+    """The database was written since the CREATE of the -wal."""
     overwritten: bool = False
-    """The -wal was written after that, so frames of this WAL pair may have been overwritten or cut off."""
+    """The -wal was written after the database was, so frames of this WAL may have been overwritten or cut off."""
     uncounted: bool = False
     """The -shm may have begun to count from 0 after the first frame, so iChange may lack what was overwritten."""
     index_reads: IndexReads = field(default_factory=IndexReads)
@@ -268,7 +271,7 @@ class WalPair:
     shm_gone: bool = False
     ended: bool = False
     orderly: bool = False
-    """It ended as SQLite ends it (``write_trail``)."""
+    """The WAL ended as SQLite ends it (``write_trail``)."""
     old_descriptors: list[OpenFile] = field(default_factory=list)
     """Earlier -shm files, which the follower may still be reading."""
 
@@ -298,10 +301,10 @@ class WalPair:
         self.checkpoints.forget()
 
     def begin_anew(self, mark: CounterMark) -> bool:
-        """Treat it, whose -wal is empty, as new, unless it was written after its -shm was closed.
+        """Treat this pair, whose -wal is empty, as new, unless -wal or database were written after the -shm was closed.
 
-        Returns True if it is new: all processes that used the wal-index are gone since ``mark``, and no process without
-        one wrote after them. The caller keeps events from being taken in meanwhile.
+        Returns True if the pair is new: all processes that used the wal-index are gone since ``mark``, and no process
+        without a wal-index wrote after them. The caller keeps events from being taken in meanwhile.
         """
         if self.closed == mark.closed or self.closed_at_write != mark.closed:
             return False
@@ -362,9 +365,9 @@ class WalPair:
         return parse_index_header(self.shm.pread(0, WALINDEX_READ_SIZE))
 
     def check_file_at_birth(self, database: Path, trail: WriteTrail, *, own_only: bool) -> None:
-        """Doubt a database that changed without an event before this WAL was created. Call it when that is told.
+        """Doubt a database that changed without an event before this WAL was created. Call this at the CREATE event.
 
-        A later change may be by a checkpoint of this WAL, whose event is still to be read.
+        A later change may come from a checkpoint of this WAL, whose event is still to be read.
         """
         with suppress(WalsyncdError):  # the follower's look will report it
             file = open_file(database, own_only=own_only)
@@ -384,7 +387,7 @@ class WalPair:
         return 0 <= untold_ms < LATE_EVENT_MS
 
     def read_checkpoints(self, drains: Drains) -> tuple[bytes | None, bytes | None]:
-        """Return salts and nBackfill of the wal-index, and its header. It does not matter here if they are torn."""
+        """Return salts and nBackfill of the wal-index, and its header. Torn values do no harm here."""
         if self.shm is None:
             return None, None
         header = self.shm.pread(0, WALINDEX_READ_SIZE)

@@ -5,16 +5,16 @@ application that opens and closes for every commit makes many WAL pairs a second
 through the descriptor its content stays readable, and the follower takes the pairs in order.
 
 - If a -wal is deleted again before it can be opened at its CREATE, nobody saw that pair. It is ``lost`` if it was ever
-  written. So is a pair whose descriptor turns out, at its DELETE, to be of a file that is not deleted: it was opened
-  too late, and the descriptor is that of the next pair.
+  written. A pair is also lost if, at its DELETE, its descriptor turns out to be of a file that is not deleted: the pair
+  was opened too late, and the descriptor is that of the next pair.
 - A write to a -wal or a database causes a MODIFY, in order. So a -wal without MODIFY held no commit. A -wal without
   MODIFY after one of the database holds all that was ever committed into it, because SQLite overwrites or cuts off only
   what it has copied back.
 - A -shm belongs to a pair only if the pair's -wal still has its name when the -shm is open, because the -shm is younger
   than the -wal and is deleted before it.
-- ``database_writes`` counts what may have changed the database while it had no WAL. ``confirm_known`` reports up to
-  which of these the follower knows its content, and so does the DELETE of a -wal. A pair is ``known_since`` if none
-  came after that.
+- ``database_writes`` counts what may have changed the database while it had no WAL. ``confirm_known`` reports which of
+  these are in the content that the follower knows. After the DELETE of a -wal, all of them are. A pair is
+  ``known_since`` if no such write came after that.
 - The absence of events shows nothing while nothing watches, or when some were lost.
 
 The callers are the thread that drains the event queue (so nothing slower than opening a file is done), the follower,
@@ -72,7 +72,7 @@ class WalPairs:
     _vouched: int = -1
     _serial: int = 0
     _unseen: Gap | None = None
-    """Why the WAL that exists, or did just now, could not be opened. It is lost as soon as something is written."""
+    """Why the WAL that exists, or existed just now, could not be opened. It is lost once something is written to it."""
     _mistakable: bool = False
     """The pair that ended last may have been mistaken for a later one, to which nothing was written."""
     _lock: RevocableLock = field(default_factory=RevocableLock)
@@ -89,11 +89,11 @@ class WalPairs:
 
     @property
     def is_unwritten(self) -> bool:
-        """Whether no event of a change has come since the database's content was known, and one would have come."""
+        """Whether no change was reported since the database's content was known, and a change would be reported."""
         return self.watched and self.database_writes == self._vouched
 
     def confirm_known(self, database_writes: int) -> None:
-        """Note that the content is known. The caller read ``database_writes`` before it, so it has all those writes."""
+        """Note that the caller knows the content, which was read after ``database_writes``, and so has these writes."""
         with self._lock:
             self._vouched = max(self._vouched, database_writes)
             self.trail.accept()
@@ -151,7 +151,7 @@ class WalPairs:
             return self.watched and wal_pair.begin_anew(mark)
 
     def begin_unwritten(self, wal_pair: WalPair) -> None:
-        """Begin a generation with ``wal_pair``: its WAL is empty, and was always, by its wal-index, or is unused."""
+        """Begin a generation with ``wal_pair``, whose WAL is empty. By its wal-index it always was, or it is unused."""
         with self._lock:
             wal_pair.known_since = self.watched
 
@@ -180,13 +180,13 @@ class WalPairs:
             return last.index_reads.begin(is_put_off=True) if last is not None else None
 
     def end_put_off(self, begun: IndexRead | None, shown: ShownIndex | None) -> None:
-        """End it with what was ``shown``. If that is None, the wal-index is read now, as a look would do it."""
+        """End that index read with what was ``shown``. If ``shown`` is None, read the wal-index now, as a look does."""
         with self._lock:
             if (last := self._alive()) is not None:
                 last.end_index_read(begun, shown, is_watched=self.watched)
 
     def explain_writes(self, now_ms: int) -> bool:
-        """Look whether a checkpoint explains what was written to the database. Returns whether one may still do so."""
+        """Check whether a checkpoint explains the writes to the database. Returns whether one may still do so."""
         with self._lock:
             last = self.queue[0]
             write, shm = last.checkpoints.unexplained, last.shm
@@ -199,13 +199,13 @@ class WalPairs:
             return last.checkpoints.unexplained is not None and not busy
 
     def check_file(self, seen: SeenBesideWal, told: tuple[int, int], now_ms: int) -> bool:
-        """Doubt a change that came without an event: ``seen`` after ``told``. Returns whether one may still come."""
+        """Doubt a change, ``seen`` after ``told``, that no event reported. Returns whether the event may still come."""
         with self._lock:
             last = self._alive() if self.watched else None
             return last is not None and last.check_file(seen, told, self.trail, now_ms)
 
     def is_written_untold(self, look: tuple[int, int], told: tuple[int, int], now_ms: int) -> bool:
-        """Whether a database without a WAL has changed since the last look at its file, and no event tells of it."""
+        """Whether a database without a WAL has changed since the last look at its file, and no event reported it."""
         with self._lock:
             return self.watched and self.trail.untold_ms(look, now_ms, told=told) >= 0
 
@@ -289,7 +289,7 @@ class WalPairs:
             last.check_file_at_birth(self.path, self.trail, own_only=self.own_only)
 
     def _note_unseen(self) -> None:
-        """Note a new WAL that can't be opened. Unless there is an event of a write to it, nothing was in it."""
+        """Note a new WAL that can't be opened. If no event reports a write to that WAL, nothing was in it."""
         doubtful = self.error is not None or self._mistakable or self._unseen is not None
         cause = self.error.message if self.error is not None else "it was deleted again at once"
         self._unseen = Gap.of(GapKind.OVERWRITTEN, "a new WAL could not be opened: {cause}", cause=cause)
@@ -325,7 +325,7 @@ class WalPairs:
         if last is None:
             return
         if kind is Kind.CLOSE_WRITE:
-            if not last.shm_gone:  # after the DELETE it is the close of the process that deleted it
+            if not last.shm_gone:  # after the DELETE, the close is that of the process that deleted the -shm
                 last.closed += 1
                 last.uncounted = last.uncounted or last.written
         elif kind is Kind.DELETE:

@@ -1,26 +1,27 @@
 """Crosses a WAL restart: takes what is left of the old incarnation, proves that it is complete, and continues.
 
-1. Read what is left of the old incarnation after the cursor, before anything else: the new one grows over it. Look at
-   the headers again: they show how far the new one had come by then.
+1. Read what is left of the old incarnation after the cursor, before anything else, because the new incarnation
+   overwrites it. Look at the headers again: they show how far the new incarnation had come by then.
 2. Count the commits of the new incarnation, as far as the wal-index had published it at first.
 3. Look at the headers again: the incarnation must still be the same.
 4. Take what shows whether iChange can be used. It is taken after everything else, because events only make it weaker.
-5. Prove the restart by iChange if it can be used, else by what remains. The latter is possible only in the same boot,
-   and only if the database file, which is read now, shows that the WAL was copied back whole before it restarted.
+5. Prove the restart by iChange if it can be used, else by what remains. The proof by what remains is possible only in
+   the same boot, and only if the database file, which is read now, shows that the whole WAL was copied back before it
+   restarted.
 6. Ship the rest, and move the cursor before frame 1 of the new incarnation.
 
 Each of these readings becomes one value, and ``core.follow.restart_seen`` decides on these values alone.
 
-A CLOSE_WRITE on the wal-index may be that of a writer that was killed between the two copies of its header. Then the
-counter was rebuilt from 0, and no event shows it. Let C be the count at the mark, T the commits that were made after it
-in the old incarnation, R those of them that can be read, and N the commits of the new incarnation. The count asks for
-as many commits as it has grown by, less N:
+A CLOSE_WRITE on the wal-index may come from a writer that was killed between writing the two copies of the header. Then
+the counter was rebuilt from 0, and no event shows that. Let C be the count at the mark, T the commits that were made
+after the mark in the old incarnation, R those of the T that can be read, and N the commits of the new incarnation. The
+count asks for as many commits as it has grown by, less N:
 
 - never rebuilt: it is C + T + N and asks for T;
 - rebuilt in the old incarnation, after B of the T: it is T - B + N and asks for T - B - C;
 - rebuilt in the new one, after B of the N: it is N - B and asks for -B - C.
 
-It is believed if it asks for R. So a rebuilt count is believed if C + B = T - R, that is, if exactly C + B commits are
+A count is believed if it asks for R. So a rebuilt count is believed if C + B = T - R: then exactly C + B commits are
 hidden (or if C + B = 0 and R = 0 in the third case). They are hidden if they were overwritten, or if the first commit
 after the restart has cut them off, since it cuts the file to the journal_size_limit. So any of these lets a count be
 believed (``tail_is_complete``):
@@ -28,18 +29,19 @@ believed (``tail_is_complete``):
 - **Nothing is hidden**, so T = R: an index read that shows all that the old incarnation ever held ends where the tail
   ends (``engine.follow.wal_pair``).
 - **Nothing is hidden**, because a frame of a third incarnation directly follows the tail. So the file was not cut
-  there, and our own frame, which comes before it, was not overwritten, hence none after ours was. A frame with the
-  salts of neither incarnation is none of the old one's; one with zero salts could be (``broken_chain``). A tail that
-  ends with the file shows nothing, because a journal_size_limit of exactly that many frames cuts there.
+  there. Our own frame, which comes before the cut, was not overwritten, so no frame after ours was. A frame with the
+  salts of neither incarnation does not belong to the old one; a frame with zero salts could (``broken_chain``). A tail
+  that ends with the file shows nothing, because a journal_size_limit of exactly that many frames cuts there.
 - **So many can't be hidden**: C commits have at least C frames, all of them after the tail. If the wal-index has no
   room for these, it would have grown, and that is an event (MODIFY) that makes the mark void.
 
-The last two hold only if the new incarnation is the very next one, because the sums above leave out any in between. The
-first holds in any case, because an incarnation in between that held a commit would also have been copied back.
+The last two hold only if the new incarnation is the very next one, because the sums above leave out the commits of any
+incarnation in between. The first holds in any case, because an incarnation in between that held a commit would also
+have been copied back.
 
 A killed process loses its locks before its files are closed, so its CLOSE_WRITE may come after we have looked. If only
-the absence of a CLOSE_WRITE supports a count, the proof is therefore provisional: one that comes soon after turns it
-into a gap (``look``).
+the absence of a CLOSE_WRITE supports a count, the proof is therefore provisional: a CLOSE_WRITE that comes soon after
+turns the proof into a gap (``look``).
 """
 
 from __future__ import annotations

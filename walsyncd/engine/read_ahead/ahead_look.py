@@ -27,10 +27,10 @@ class NotReadError(WalsyncdError):
 class AheadLook:
     """What was read between two observations of a live wal-index, as (offset, bytes) of the WAL.
 
-    ``salts`` and ``frames`` are the position after which it was read. ``after_tail`` was observed after the rest of the
-    old incarnation was read, and before anything else was; it is None if there was no restart. ``began_ms``
-    (monotonic), ``shm_serial``, ``index_rebuilds`` and ``closed`` are those of ``CounterMark``, from before the first
-    observation.
+    The reading began after the position ``salts`` and ``frames``. ``after_tail`` was observed after the rest of the old
+    incarnation was read, and before anything else was; it is None if there was no restart. ``began_ms`` (monotonic),
+    ``shm_serial``, ``index_rebuilds`` and ``closed`` mean the same as in ``CounterMark``. They were taken before the
+    first observation.
     """
 
     salts: Salts
@@ -44,7 +44,7 @@ class AheadLook:
     index_rebuilds: int
     closed: int
     seen: tuple[tuple[int, int], ...]
-    """Up to which frame of ``index`` was read when, as (frame, monotonic ms), ascending."""
+    """Entries (frame, monotonic ms), ascending: the frames up to this one were read at this time."""
 
     @property
     def size(self) -> int:
@@ -58,16 +58,16 @@ class AheadLook:
         return self.before.index
 
     def continues(self, cursor: Cursor) -> bool:
-        """Whether it holds something that comes after ``cursor``, and all of it."""
+        """Whether this look holds everything that comes after ``cursor``, as far as its wal-index shows."""
         if (cursor.salts, cursor.frames) == (self.salts, self.frames):
             return True
         first = self.frames if self.salts == self.index.salts else 0
         return cursor.salts == self.index.salts and first <= cursor.frames < self.index.max_frame
 
     def goes_on(self, before: AheadLook) -> bool:
-        """Whether it and ``before`` are of one incarnation, and nothing lies between them.
+        """Whether this look and ``before`` are of one incarnation, and nothing lies between them.
 
-        It begins with the last frame of ``before``, which is another one if somebody has written over the -wal.
+        This look begins with the last frame of ``before``, which has changed if somebody has written over the -wal.
         """
         is_same = before.salts == before.index.salts == self.salts == self.index.salts
         if not is_same or self.frames != before.index.max_frame:
@@ -76,10 +76,10 @@ class AheadLook:
         return before.pread(start, FRAME_HEADER_SIZE) == data[:FRAME_HEADER_SIZE]
 
     def pread(self, offset: int, length: int) -> bytes:
-        """Return what was read of these bytes. They are fewer at the end of the WAL, and where the reading ended.
+        """Return what was read of these bytes. There are fewer at the end of the WAL, and where the reading ended.
 
-        After a restart, the frames of the new incarnation are the first extent. It ends with the header of one more
-        frame, and that whole frame can be in the next extent, the rest of the old incarnation.
+        After a restart, the frames of the new incarnation are the first extent, which ends with the header of one more
+        frame. The next extent is the rest of the old incarnation; it can hold that frame completely.
         """
         found: bytes | None = None
         for start, data in self.extents:
@@ -94,16 +94,16 @@ class AheadLook:
 
 
 def joined(looks: list[AheadLook]) -> AheadLook:
-    """Return several looks, each of which goes on after the one before, as one.
+    """Join several looks, each of which goes on after the one before.
 
-    It is the last one with all the frames. Frames that were committed never change in their incarnation.
+    The result is the last look with the frames of all. Committed frames never change within their incarnation.
     """
     if len(looks) == 1:
         return looks[0]
     pieces = []
     for look, after in pairwise(looks):
         (offset, data), (end, _) = look.extents[0], after.extents[0]
-        pieces.append(data[: end - offset])  # the next one begins with the last frame of this one
+        pieces.append(data[: end - offset])  # the next look begins with the last frame of this look
     pieces.append(looks[-1].extents[0][1])
     extent = (looks[0].extents[0][0], b"".join(pieces))
     seen = tuple(each for look in looks for each in look.seen)

@@ -1,8 +1,8 @@
-"""A look that is put off because nothing leaves before: the next upload of the database is not due yet.
+"""A look that is put off because nothing would be uploaded before: the database's next upload is not due yet.
 
 What is committed meanwhile is read at each write to the WAL, by the thread that takes the event in, and the look
 judges it (``AheadLook``). So SQLite may overwrite the WAL or cut it off a moment after a commit, and nothing is missed.
-What is saved is the look, a segment and a transaction of the journal for each commit.
+This saves the look, a segment and a transaction of the journal for each commit.
 
 The look is due at once if anything but a write to the WAL happens, if the WAL restarts, if the writer is fast, if what
 was read becomes much, or if it can't be read.
@@ -41,7 +41,8 @@ class DeferredReading(Reading):
 class DeferredLook:
     """The next look at a database, which is due at ``until_s`` (monotonic) at the latest. ``cursor`` has frames.
 
-    Any thread may call ``read``. Two of them at a time end the deferral. ``share`` is asked how many bytes it may hold.
+    Any thread may call ``read``. If two threads call it at a time, the deferral ends. ``share`` returns how many bytes
+    the look may hold.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class DeferredLook:
         self.is_fast = False
         """The writer is so fast that its WAL is to be read ahead by a thread of its own."""
         self.pause_s = 0.0
-        """When to read again (in seconds), because a commit is written and not published. It is 0 if none is."""
+        """In how many seconds to read again, because a commit is written and not published. 0 if there is none."""
         self._limits, self._share = limits, share
         self._began_s = time.monotonic()
         self._frames = 0
@@ -83,15 +84,15 @@ class DeferredLook:
             self.is_fast = self.is_due = True
 
     def has_expired(self, now_s: float) -> bool:
-        """Whether it reads no more at ``now_s`` (monotonic), and holds nothing that a look waits for."""
+        """Whether at ``now_s`` (monotonic) the deferral is over, and nothing that was read waits for a look."""
         return now_s >= self.until_s and not self.reading.size
 
     def end(self) -> None:
-        """Read no more. What was read is kept for the look."""
+        """Stop reading. What was read is kept for the look."""
         self.reading.end()
 
     def _wait_for_commit(self, *, is_first: bool) -> None:
-        """Set the pause, which is doubled unless ``is_first``, or none if no other commit is being written."""
+        """Set the pause to 0 if no commit is being written. Otherwise double it, or begin again if ``is_first``."""
         if not self.reading.is_moving():
             self.pause_s = 0.0
         elif self.pause_s >= PUBLISHED_S_MAX:

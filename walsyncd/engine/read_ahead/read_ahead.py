@@ -2,9 +2,9 @@
 
 SQLite overwrites a WAL from its beginning when it restarts. A busy writer does that every few milliseconds, and one
 fsync of the journal may take longer. So before the follower does anything but reading, it starts a ``Reading`` of the
-database. The thread looks at the wal-index every millisecond and reads what is new. Of a WAL that has restarted it
+database. The thread looks at the wal-index every millisecond and reads what is new. If a WAL has restarted, the thread
 reads what is left of the old incarnation before anything else. It verifies nothing and believes nothing: what it has
-read is an ``AheadLook`` that the follower judges as a look of its own.
+read is an ``AheadLook``, which the follower judges like a look of its own.
 
 What was read is a cache of the WAL. Dropping it is always allowed: the follower looks at the file again, where it finds
 the same frames, or a gap if they were overwritten. Nothing of it is durable, and nobody but the follower sees it.
@@ -30,15 +30,15 @@ from walsyncd.errors import WalsyncdError
 
 LINGER_S = 0.1  # a busy database is read ahead again within this time, and waking the thread costs more than a look
 BYTES_MAX = 64 << 20
-DEFERRED_MAX = 256  # looks that are put off, which share half of that
-EXPIRY_S = 1.0  # how often it is looked which of them have expired
+DEFERRED_MAX = 256  # looks that are put off; they share half of BYTES_MAX
+EXPIRY_S = 1.0  # how often deferred looks that have expired are removed
 
 
 class ReadAhead:
     """All readings, and the thread that makes them.
 
-    ``has_read`` is told by that thread how far a database was read, with the row id of the journal. ``has_ended`` is
-    told of a database that is not read ahead any more.
+    The thread calls ``has_read`` with a database's row id in the journal and how far the database was read. It calls
+    ``has_ended`` for a database that is not read ahead any more.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class ReadAhead:
         self.has_ended: Callable[[int], None] = lambda _row_id: None
         self._changed = threading.Condition()
         self._readings: dict[int, Reading] = {}
-        self._deferred: WeakSet[DeferredLook] = WeakSet()  # for the follower's thread
+        self._deferred: WeakSet[DeferredLook] = WeakSet()  # only the follower's thread uses it
         self._is_stopping = False
         self._lingers_until_s = self._expiry_s = 0.0
 
@@ -113,7 +113,7 @@ class ReadAhead:
             self._changed.notify()
 
     def _let_expired_go(self) -> None:
-        """Give the places of idle databases to others. What was put off there has expired, and holds nothing."""
+        """Give the places of idle databases to others. Their deferred looks have expired and hold nothing."""
         now_s = time.monotonic()
         if now_s < self._expiry_s:
             return
@@ -131,7 +131,7 @@ class ReadAhead:
                 del self._readings[row_id]
 
     def _wait(self) -> bool:
-        """Wait until a database is read ahead. Returns False if the thread is to end."""
+        """Wait until there is a database to read ahead. Returns False if the thread is to end."""
         with self._changed:
             now_s = time.monotonic()
             if self._readings:

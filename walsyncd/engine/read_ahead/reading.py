@@ -1,7 +1,7 @@
 """What is read ahead of one database: raw looks at its WAL, in order, until the follower takes them.
 
 Each look reads the wal-index, then what is new in the WAL, then the wal-index again. If the WAL has restarted, what is
-left of the old incarnation is read before anything else, because the new one grows over it. Nothing is verified here.
+left of the old incarnation is read before anything else, because the new one overwrites it. Nothing is verified here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WAL_FRAMES = 1000  # where SQLite restarts a WAL by default
 JOINED_BYTES_MAX = 4 << 20
 PIECE_BYTES = 1 << 20
 END_S_MAX = 0.1  # a look is some system calls
-CALM_S = 5.0  # a program that opens and closes the database now and then does so more often
+CALM_S = 5.0  # a program that opens and closes the database from time to time does so more often than this
 _HEADERS = slice(0, 96)  # both copies of the wal-index's header
 
 
@@ -43,7 +43,7 @@ class WatchedPair(Protocol):
 
     @property
     def serial(self) -> int:
-        """Which -shm it is."""
+        """The number of the -shm among those of the -wal."""
 
     @property
     def index_rebuilds(self) -> int:
@@ -55,9 +55,9 @@ class WatchedPair(Protocol):
 
 
 class ShownIndex(NamedTuple):
-    """The wal-index that a look has read, and whether frames may come after its last one (``may_go_on``).
+    """The wal-index that a look has read, and whether frames may come after its last frame (``may_go_on``).
 
-    Everything that tells was read after it: the next frame's header, and then the wal-index again.
+    What shows that was read after the wal-index: the next frame's header, and then the wal-index again.
     """
 
     header: IndexHeader
@@ -71,7 +71,7 @@ class _NoRoomError(Exception):
 class Reading:
     """What is read ahead of one database, after ``cursor``. The follower takes it in order.
 
-    It holds the descriptors of ``wal_pair``, which the follower may close meanwhile. ``cursor`` is how far it has come.
+    It holds the descriptors of ``wal_pair``, which the follower may close meanwhile. ``cursor`` is where it has got to.
     ``pause_s_max`` is the longest time between two looks.
     """
 
@@ -103,7 +103,7 @@ class Reading:
         self._frames_per_s = 0.0
         self.is_over = self._is_dropped = self._is_ended = False
         self.has_no_room = False
-        """More was to be read once than could be held."""
+        """Whether there was once more to read than may be held."""
         self.shown: ShownIndex | None = None
         """What the last look saw, if it has read frames of the same incarnation."""
 
@@ -122,10 +122,10 @@ class Reading:
 
     @property
     def rest_s(self) -> float:
-        """For how long the follower may leave alone what is read here, so that it takes more at a time.
+        """For how many seconds the follower may leave what is read here, so that it takes more at a time.
 
-        What was read is judged later by that. So it is 0 for a while after an event that voids evidence, because
-        another one may follow, and it is shorter the more is read.
+        This delays the judgement of what was read. So the result is 0 for a while after an event that voids evidence,
+        because another such event may follow. The more is read, the shorter it is.
         """
         events, now_s = (self.wal_pair.index_rebuilds, self.wal_pair.closed), time.monotonic()
         if events != self._events:
@@ -136,9 +136,9 @@ class Reading:
         return min(self._limits.ahead_rest_s, max(0, self._limits.ahead_rest_bytes - self.size) / bytes_per_s)
 
     def after(self, cursor: Cursor) -> AheadLook | None:
-        """Return what was read after ``cursor``, or None if nothing was. What was read before it is forgotten.
+        """Return what was read after ``cursor``, or None if nothing was. What was read before ``cursor`` is forgotten.
 
-        Looks that go on in one incarnation are returned as one.
+        Successive looks at one incarnation are joined.
         """
         while (first := self._first or self._take()) is not None:
             if first.continues(cursor):
@@ -148,7 +148,7 @@ class Reading:
         return None
 
     def drop(self) -> None:
-        """Read no more, and forget what was read. This waits for nothing: a look under way closes the rest."""
+        """Stop reading, and forget what was read. This does not wait: a look under way closes the descriptors."""
         self._is_dropped = True
         self._first = None
         self._looks.clear()
@@ -157,7 +157,7 @@ class Reading:
             self._lock.release()
 
     def end(self) -> None:
-        """Read no more. What was read is kept. A look under way is waited for, but not for one that hangs."""
+        """Stop reading, and keep what was read. This waits for a look under way, but not for a look that hangs."""
         self._is_ended = True
         if self._lock.acquire(timeout=END_S_MAX):
             self._close()
@@ -273,9 +273,10 @@ class Reading:
     def _read(
         self, cursor: Cursor, index: IndexHeader, wal: WalHeader | None, room: int
     ) -> tuple[Observation | None, Observation, tuple[tuple[int, bytes], ...]]:
-        """Read what a look after ``cursor`` asks for: the observations after the old tail and after all, the extents.
+        """Read what a look after ``cursor`` needs. Returns two observations and the extents that were read.
 
-        The frame before is read again, because it shows whether the next commit was padded.
+        The first observation was made after the old tail was read, the second after everything was read.
+        The frame at ``cursor`` is read again, because it shows whether the next commit was padded.
         """
         first = max(1, cursor.frames)
         if index.salts == cursor.salts:
