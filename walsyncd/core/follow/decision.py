@@ -131,15 +131,24 @@ Decision = Idle | Again | Copy | Restarted | Emptied | Gap
 
 def decide(cursor: Cursor, seen: Observation) -> Decision:
     """Return what a look that saw ``seen`` has to do."""
-    if seen.holder is DmsHolder.SETTING_UP:
-        return Again("the wal-index is being set up")
-    if seen.holder is DmsHolder.LEAVING:
-        return Again("the wal-index is deleted and the WAL is not")
+    if passing := passing_holder(seen.holder):
+        return passing
     if seen.holder is DmsHolder.LIVE:
         if seen.index is None:
             return Again("the wal-index header is being written")
         return _decide_by_index(cursor, seen.index, seen.wal)
     return _decide_by_wal(cursor, seen.wal, seen.wal_bytes)
+
+
+def passing_holder(holder: DmsHolder) -> Again | None:
+    """Return the reason to look again if the holder shows an intermediate state, whatever else was seen."""
+    match holder:
+        case DmsHolder.SETTING_UP:
+            return Again("the wal-index is being set up")
+        case DmsHolder.LEAVING:
+            return Again("the wal-index is deleted and the WAL is not")
+        case _:
+            return None
 
 
 def _decide_by_wal(cursor: Cursor, wal: WalHeader | None, wal_bytes: int) -> Decision:

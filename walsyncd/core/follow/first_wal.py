@@ -20,7 +20,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from walsyncd.core.follow.decision import Again, Cursor, DmsHolder, Observation, broken_chain, cursor_before, salts_now
+from walsyncd.core.follow.decision import (
+    Again,
+    Cursor,
+    DmsHolder,
+    Observation,
+    broken_chain,
+    cursor_before,
+    passing_holder,
+    salts_now,
+)
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.restart import CommitTally
 from walsyncd.core.sqlite.walindex import IndexHeader
@@ -109,10 +118,8 @@ def decide_first(first: FirstSeen) -> FirstDecision:
             return NeverUsed()
         fault = "a WAL was created and deleted, and no wal-index was seen to tell its commits from failed ones"
         return Gap(GapKind.UNCERTAIN, fault, remedy=first.advice)
-    if seen.holder is DmsHolder.SETTING_UP:
-        return Again("the wal-index is being set up")
-    if seen.holder is DmsHolder.LEAVING:
-        return Again("the wal-index is deleted and the WAL is not")
+    if passing := passing_holder(seen.holder):
+        return passing
     return _decide_by_index(first) if seen.holder is DmsHolder.LIVE else _decide_by_chain(first)
 
 
@@ -160,7 +167,7 @@ def empty_file_matters(mode: str, pair: PairHistory, *, is_watched: bool) -> boo
 
     Unless the database is watched, nothing is ever known.
     """
-    return is_watched and mode == "wal" and not pair.known_since
+    return is_watched and file_matters(mode, pair)
 
 
 def file_matters(mode: str, pair: PairHistory) -> bool:
